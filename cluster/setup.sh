@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# Make .venv: torch, an MPI where the machine has none, Pillow-SIMD built for this processor, the project.
+# For a laptop, a workstation or a cluster's login node; `make setup` calls it. A second run takes a second.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n== %s\n' "$*"; }
+die() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+PYTHON=${PYTHON:-python3}
+VENV=.venv
+want=$(cat pyproject.toml cluster/setup.sh | sha256sum | cut -d' ' -f1)
+if [[ -f $VENV/ready && $(cat $VENV/ready) == "$want" ]]; then
+    echo "the environment in $VENV is ready"
+    exit 0
+fi
+
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    die "Python 3.11 or newer is needed; $PYTHON is $("$PYTHON" -V 2>&1). Name another one: make setup PYTHON=python3.12"
+
+# ---- system packages: a C compiler, Python's headers, and those of libjpeg and zlib for Pillow-SIMD
+missing=()
+command -v cc >/dev/null || missing+=(gcc)
+[[ -f $("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h ]] || missing+=(python3-dev)
+"$PYTHON" -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+has_header() { echo "#include <$1>" | cc -E -include stdio.h - >/dev/null 2>&1; }
+has_header jpeglib.h || missing+=(libjpeg-dev)
+has_header zlib.h || missing+=(zlib1g-dev)
+if ((${#missing[@]})); then
+    as_root=()
+    [[ $(id -u) == 0 ]] || as_root=(sudo -n)
+    if command -v apt-get >/dev/null && { [[ $(id -u) == 0 ]] || sudo -n true 2>/dev/null; }; then
+        say "installing ${missing[*]}"
+        "${as_root[@]}" apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq "${missing[@]}" >/dev/null
+    else
+        die "these Debian packages, or your system's equivalents, must be installed first: ${missing[*]}"
+    fi
+fi
+
+say "Python environment in $VENV"
+"$PYTHON" -m venv $VENV
+pip=("$VENV/bin/python" -m pip --quiet --disable-pip-version-check)
+"${pip[@]}" install --upgrade pip setuptools wheel
+
+say "torch"
+if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
+    "${pip[@]}" install torch
+else
+    # Without a GPU this one version: an open range could fetch gigabytes of CUDA libraries.
+    "${pip[@]}" install torch==2.13.0
+fi
+
+say "MPI"
+if command -v mpirun >/dev/null && command -v mpicc >/dev/null && [[ $(command -v mpirun) != "$PWD/$VENV"/* ]]; then
+    echo "this site's own: $(mpirun --version 2>&1 | head -n 1)"
+    # Built against it, so that mpirun and mpi4py speak of the same library.
+    "${pip[@]}" install --no-binary mpi4py "mpi4py>=4.1"
+else
+    echo "none with mpirun and mpicc on the PATH: taking the mpich wheel"
+    "${pip[@]}" install mpich
+fi
+
+say "Pillow-SIMD for this processor"
+compiler=cc
+if grep -qsw avx2 /proc/cpuinfo; then compiler="cc -mavx2"; fi
+CC=$compiler "${pip[@]}" install --no-binary pillow-simd "pillow-simd>=12.1"
+
+say "the project and its tools"
+"${pip[@]}" install -e ".[dev]"
+
+# Any package that requires "pillow" puts it over Pillow-SIMD without a word, and half of the speed is gone.
+$VENV/bin/python - <<'PY' || die "PIL is not Pillow-SIMD: a package installed Pillow over it. Remove $VENV and run this again; if it stays, find the package with: $VENV/bin/python -m pip show pillow"
+import importlib.metadata as m
+import sys
+
+import PIL
+
+found = {d.metadata["Name"].lower() for d in m.distributions()}
+sys.exit("pillow" in found or PIL.__version__ != m.version("pillow-simd"))
+PY
+
+# Open MPI refuses to run as root and to start more ranks than cores, and binds each rank to one core.
+if mpirun --version 2>&1 | grep -qi 'open mpi'; then
+    cat >>$VENV/bin/activate <<'SH'
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe PRTE_MCA_hwloc_default_binding_policy=none
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+SH
+fi
+
+echo "$want" >$VENV/ready
+say "ready; activate it with: source $VENV/bin/activate"
