@@ -1,0 +1,100 @@
+"""Preprocessing: JPEGs -> one verified zarr store, in four stages.
+
+    snakemake preprocess [--config imagenet=PATH store=PATH]
+
+What Snakemake sees of a stage is the small manifest that the stage writes last. The store itself is
+declared nowhere: the declared outputs of a failed job are deleted, and nothing finished may be.
+"""
+
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version, validate
+
+min_version("9.0")
+
+
+configfile: "preprocess/config.yaml"
+
+
+try:
+    validate(config, "preprocess/config.schema.yaml")
+except WorkflowError as error:
+    # the schema's own error says it in a line, Snakemake's prints the schema and all settings
+    wrong = error.__context__
+    sys.exit(f"error: a setting is wrong, {wrong.json_path}: {wrong.message}")
+
+WORK = f"{config['store']}/.preprocess"
+
+# the Python that runs Snakemake also runs the stages
+shell.prefix(f"PATH='{Path(sys.executable).parent}':$PATH; ")
+
+
+# without an output, so that it always runs: it says what the store holds, and notices a shard that is gone
+rule preprocess:
+    input:
+        f"{WORK}/verified.json",
+    log:
+        f"{WORK}/logs/store.log",
+    params:
+        store=subpath(input[0], ancestor=2),
+    shell:
+        "python -m preprocess.store --store {params.store:q} --log {log:q}"
+
+
+rule index:
+    output:
+        f"{WORK}/index.json",
+    log:
+        f"{WORK}/logs/index.log",
+    params:
+        set=config,
+    shell:
+        "python -m preprocess.index --store {params.set[store]:q} --log {log:q}"
+        " --imagenet {params.set[imagenet]:q} --seed {params.set[seed]}"
+        " --image-size {params.set[image_size]} --shard-length {params.set[shard_length]}"
+        " --validation-fraction {params.set[validation_fraction]}"
+        " --train-per-class {params.set[train_per_class]}"
+        " --validation-per-class {params.set[validation_per_class]}"
+
+
+rule shards:
+    input:
+        f"{WORK}/index.json",
+    output:
+        f"{WORK}/shards.json",
+    log:
+        f"{WORK}/logs/shards.log",
+    threads: workflow.cores
+    params:
+        store=subpath(output[0], ancestor=2),
+    shell:
+        "python -m preprocess.shard --store {params.store:q} --log {log:q} --workers {threads}"
+
+
+rule statistics:
+    input:
+        f"{WORK}/shards.json",
+    output:
+        f"{WORK}/statistics.json",
+    log:
+        f"{WORK}/logs/statistics.log",
+    params:
+        store=subpath(output[0], ancestor=2),
+    shell:
+        "python -m preprocess.statistics --store {params.store:q} --log {log:q}"
+
+
+rule verify:
+    input:
+        f"{WORK}/statistics.json",
+    output:
+        f"{WORK}/verified.json",
+    log:
+        f"{WORK}/logs/verify.log",
+    threads: workflow.cores
+    params:
+        store=subpath(output[0], ancestor=2),
+    shell:
+        "python -m preprocess.verify --store {params.store:q} --log {log:q} --workers {threads}"

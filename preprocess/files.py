@@ -1,0 +1,74 @@
+"""Files that are there whole or not at all, whatever is killed or runs twice."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TEMPORARY = ".partial"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a file held when it was written."""
+
+    bytes: int
+    sha256: str
+
+
+def write_atomically(path: Path, pieces: Iterable[bytes]) -> Written:
+    """Write the pieces to a temporary name beside `path`, sync, and rename it into place.
+
+    Two writers of one path do no harm: each has its own temporary name and the last rename wins.
+    Nothing is left behind when the pieces or the disk raise; only a killed process leaves its temporary.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
+    digest, size = hashlib.sha256(), 0
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+                digest.update(piece)
+                size += len(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)  # mkstemp makes it readable by its owner alone
+        Path(name).replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            Path(name).unlink()
+        raise
+    _sync_folder(path.parent)
+    return Written(size, digest.hexdigest())
+
+
+def write_json(path: Path, value: Any) -> Written:
+    """Write `value` as JSON, whole or not at all."""
+    return write_atomically(path, [(json.dumps(value, indent=1) + "\n").encode()])
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal; lets other threads run meanwhile."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left anywhere below `folder`."""
+    for leftover in folder.rglob(f".*{TEMPORARY}"):
+        leftover.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,144 @@
+"""Stage 1: decide what the store will hold and in which order, and create it empty.
+
+Usage: python -m preprocess.index --imagenet PATH --store PATH [settings]
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess import layout, stage
+from preprocess.errors import UserError
+from preprocess.files import write_json
+from preprocess.plan import SPLITS, Plan, find, identified, manifest, save
+from preprocess.sources import Source, recognise
+
+Table = NDArray[np.void]
+
+
+def choose(
+    source: Source, *, seed: int, validation_fraction: float, train_per_class: int, validation_per_class: int
+) -> dict[str, Table]:
+    """The pictures of both splits, each in one shuffled order that follows from the seed alone.
+
+    Args:
+        source: what was found.
+        seed: of the order and of every choice.
+        validation_fraction: share kept back for validation where the source has no validation part.
+        train_per_class, validation_per_class: at most so many of a class are taken; 0 means all.
+
+    Raises:
+        UserError: a split would be empty.
+    """
+    generator = np.random.default_rng(seed)
+    train, val = generator.permutation(source.train), generator.permutation(source.val)
+    if not len(val):
+        train, val = hold_back(train, validation_fraction, generator)
+    chosen = {
+        "train": at_most_per_class(train, train_per_class),
+        "val": at_most_per_class(val, validation_per_class),
+    }
+    for split, pictures in chosen.items():
+        if not len(pictures):
+            raise UserError(
+                f"no picture is left for {split}, with {len(source.train)} in all: "
+                f"change validation_fraction, which is {validation_fraction}"
+            )
+    return chosen
+
+
+def hold_back(pictures: Table, fraction: float, generator: np.random.Generator) -> tuple[Table, Table]:
+    """Split off round(fraction * N) pictures, from every class its share.
+
+    A class of n gives fraction * n, up or down by one: its pictures stand at (0 + phase) / n,
+    (1 + phase) / n, ... with a phase drawn from 0..1, and those that stand lowest are kept back.
+    """
+    label, rank = pictures["label"], rank_in_class(pictures)
+    phase = generator.random(int(label.max()) + 1)
+    place = (rank + phase[label]) / np.bincount(label)[label]
+    back = np.zeros(len(pictures), dtype=bool)
+    back[np.argsort(place, kind="stable")[: round(fraction * len(pictures))]] = True
+    return pictures[~back], pictures[back]
+
+
+def at_most_per_class(pictures: Table, limit: int) -> Table:
+    """The first `limit` of each class, in the order given; all for 0."""
+    return pictures[rank_in_class(pictures) < limit] if limit else pictures
+
+
+def rank_in_class(pictures: Table) -> NDArray[np.int64]:
+    """How many of the same class stand before each picture, int64 [N]."""
+    order = np.argsort(pictures["label"], kind="stable")
+    label = pictures["label"][order]
+    rank = np.empty(len(pictures), dtype=np.int64)
+    rank[order] = np.arange(len(pictures)) - np.searchsorted(label, label)
+    return rank
+
+
+def refuse_other_store(store: Path, old: Plan, new: Plan) -> None:
+    """Raise UserError if the store at this place was begun as something else."""
+    if old.identity == new.identity:
+        return
+    for setting in ("image_size", "shard_length", "seed", "counts", "kind"):
+        before, after = getattr(old, setting), getattr(new, setting)
+        if before != after:
+            reason = f"with {setting} {before}, not {after}"
+            break
+    else:
+        reason = "from other pictures"
+    raise UserError(
+        f"{store} was made {reason}: name another place with --config store=PATH, or remove {store} first"
+    )
+
+
+def index(arguments: argparse.Namespace) -> str:
+    """Find the source, choose, and create the store; a store that is there already must be the same."""
+    store: Path = arguments.store
+    old = find(store)
+    source = recognise(arguments.imagenet)
+    tables = choose(
+        source,
+        seed=arguments.seed,
+        validation_fraction=arguments.validation_fraction,
+        train_per_class=arguments.train_per_class,
+        validation_per_class=arguments.validation_per_class,
+    )
+    plan = Plan(
+        kind=source.kind,
+        source=str(source.root.resolve()),
+        archives=source.archives,
+        classes=source.classes,
+        class_names=source.class_names,
+        image_size=arguments.image_size,
+        shard_length=arguments.shard_length,
+        seed=arguments.seed,
+        counts={split: len(tables[split]) for split in SPLITS},
+    )
+    plan = identified(plan, tables)
+    if old:
+        refuse_other_store(store, old, plan)
+    save(store, plan, tables)
+    layout.create(store, plan, {split: tables[split]["label"] for split in SPLITS})
+    write_json(manifest(store, "index"), {"identity": plan.identity, "counts": plan.counts})
+    kept_back = "" if len(source.val) else " (kept back from train)"
+    ignored = f"; {source.ignored} entries are no pictures and were ignored" if source.ignored else ""
+    return (
+        f"{arguments.imagenet}: {source.kind}, {len(plan.classes)} classes, {plan.counts['train']} pictures "
+        f"for training, {plan.counts['val']} for validation{kept_back}{ignored}"
+    )
+
+
+if __name__ == "__main__":
+    command = stage.parser(__doc__)
+    command.add_argument("--imagenet", type=Path, required=True, help="folder or tar with the pictures")
+    command.add_argument("--image-size", type=int, default=256, help="side of the stored pictures, pixels")
+    command.add_argument("--shard-length", type=int, default=1024, help="pictures a shard")
+    command.add_argument("--seed", type=int, default=2012, help="of the order and of what is kept back")
+    command.add_argument(
+        "--validation-fraction", type=float, default=0.1, help="kept back without a val part"
+    )
+    command.add_argument("--train-per-class", type=int, default=0, help="take at most so many; 0: all")
+    command.add_argument("--validation-per-class", type=int, default=0, help="take at most so many; 0: all")
+    stage.run(command.parse_args(), index)

@@ -1,0 +1,132 @@
+"""Stage 4: read every shard back, compare it with its record, and only then call the store finished.
+
+Damage is named by shard and by picture. What is damaged no longer counts as made: `snakemake preprocess`
+makes it again, it and what is small, but no other shard.
+
+Usage: python -m preprocess.verify --store PATH [--workers N]
+"""
+
+import argparse
+import hashlib
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import zarr
+from tqdm import tqdm
+
+from preprocess import layout, stage
+from preprocess.errors import UserError
+from preprocess.files import remove_leftovers, sha256_of, write_json
+from preprocess.plan import SPLITS, Plan, load, manifest, pictures, record_path
+from preprocess.shard import Record, finished
+from preprocess.store import StoreError, open_store
+
+Records = dict[tuple[str, int], Record]
+
+
+def damage(store: Path, plan: Plan, shard: tuple[str, int], record: Record | None) -> str:
+    """What is wrong with a shard, in words; "" if nothing is."""
+    path = layout.shard_path(store, *shard)
+    if not path.is_file():
+        return f"{path} is missing"
+    if record is None:
+        return f"{path} does not have the size in its record, or has no record"
+    if sha256_of(path) == record.sha256:
+        return ""
+    slots = layout.damaged_pictures(path, record.pictures, plan.image_size)
+    rows = pictures(store, shard[0])[plan.span(*shard)]
+    names = [os.fsdecode(rows["name"][slot]) for slot in slots]
+    return f"{path} has changed since it was written, in {', '.join(names) or 'its index'}"
+
+
+def disown(store: Path, shards: list[tuple[str, int]]) -> None:
+    """Let these shards and all metadata, labels and statistics count as not made: the store is unfinished."""
+    (store / "zarr.json").unlink(missing_ok=True)
+    for split, shard in shards:
+        record_path(store, split, shard).unlink(missing_ok=True)
+    for name in ("verified", "statistics", "shards", "index"):
+        manifest(store, name).unlink(missing_ok=True)
+
+
+def seal(store: Path, plan: Plan, records: Records) -> str:
+    """Write the attributes of the splits, then those of the root; return the fingerprint."""
+    content = hashlib.sha256(plan.identity.encode())
+    repairs: dict[str, dict[str, int]] = {}
+    for split in SPLITS:
+        of_split = [records[split, shard] for shard in range(plan.shards(split))]
+        named: dict[str, list[str]] = {}
+        for record in of_split:
+            content.update(record.sha256.encode())
+            for name, repair in record.repairs:
+                named.setdefault(repair, []).append(name)
+        named = {repair: sorted(names) for repair, names in sorted(named.items())}
+        repairs[split] = {repair: len(names) for repair, names in named.items()}
+        shards: dict[str, Any] = {
+            "shard_bytes": [record.bytes for record in of_split],
+            "shard_sha256": [record.sha256 for record in of_split],
+        }
+        layout.set_attributes(store, {"repairs": named, **shards}, group=split)
+    attributes = {
+        "source": {"kind": plan.kind, "path": plan.source},
+        "counts": plan.counts,
+        "classes": plan.classes,
+        "class_names": plan.class_names,
+        "image_size": plan.image_size,
+        "shard_length": plan.shard_length,
+        "seed": plan.seed,
+        "repairs": repairs,
+        "versions": {"pillow": PIL.__version__, "numpy": np.__version__, "zarr": zarr.__version__},
+        "fingerprint": content.hexdigest()[:16],
+    }
+    layout.set_attributes(store, attributes)
+    return content.hexdigest()[:16]
+
+
+def verify(arguments: argparse.Namespace) -> str:
+    """Read everything back; raise UserError with the whole list of damage, or seal the store."""
+    store: Path = arguments.store
+    plan = load(store)
+    remove_leftovers(store)
+    shards = [(split, shard) for split in SPLITS for shard in range(plan.shards(split))]
+    records = {shard: finished(store, plan, *shard) for shard in shards}
+    total = sum(plan.counts.values())
+    wrong: dict[tuple[str, int], str] = {}
+    with (
+        ThreadPoolExecutor(arguments.workers) as pool,
+        tqdm(total=total, desc="verify", unit=" images", dynamic_ncols=True) as bar,
+    ):
+        results = pool.map(lambda shard: damage(store, plan, shard, records[shard]), shards)
+        for shard, found in zip(shards, results, strict=True):
+            bar.update(plan.length(*shard))
+            if found:
+                wrong[shard] = found
+    if wrong:
+        disown(store, list(wrong))
+        raise UserError(
+            f"{len(wrong)} of {len(shards)} shards must be made again, run `snakemake preprocess`: "
+            + "; ".join(wrong.values())
+        )
+    sound = {shard: record for shard, record in records.items() if record is not None}
+    fingerprint = seal(store, plan, sound)
+    try:
+        opened = open_store(store)
+        for split in (opened.train, opened.val):
+            split.read(np.array([0, len(split) - 1]))
+    except StoreError as error:
+        disown(store, [])
+        raise UserError(f"metadata must be made again, run `snakemake preprocess` ({error})") from error
+    repaired = Counter(repair for record in sound.values() for _, repair in record.repairs)
+    write_json(manifest(store, "verified"), {"identity": plan.identity, "fingerprint": fingerprint})
+    listed = ", ".join(f"{count} {repair}" for repair, count in sorted(repaired.items())) or "none"
+    return f"{store} is finished and verified, fingerprint {fingerprint}; repaired pictures: {listed}"
+
+
+if __name__ == "__main__":
+    command = stage.parser(__doc__)
+    command.add_argument("--workers", type=int, default=os.cpu_count(), help="threads; default: all cores")
+    stage.run(command.parse_args(), verify)

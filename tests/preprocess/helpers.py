@@ -1,0 +1,48 @@
+"""Pictures that tests draw, and the commands that they run."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+SIZE, SHARD_LENGTH = 48, 16  # of the small stores: many shards, little work
+CLASSES = ("n01", "n02", "n03")
+
+
+def draw(seed: int, width: int, height: int, mode: str = "RGB") -> Image.Image:
+    """A smooth random picture, as photographs are."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+
+
+def encode(image: Image.Image, format: str = "JPEG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def snakemake(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run the user's command in the project's folder."""
+    command = [sys.executable, "-m", "snakemake", "preprocess", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def stage(name: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run one stage by itself."""
+    command = [sys.executable, "-m", f"preprocess.{name}", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def settings(imagenet: Path, store: Path) -> tuple[str, ...]:
+    """The end of a snakemake command that makes a small store."""
+    return (
+        "--config",
+        f"imagenet={imagenet}",
+        f"store={store}",
+        f"image_size={SIZE}",
+        f"shard_length={SHARD_LENGTH}",
+    )

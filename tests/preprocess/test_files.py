@@ -1,0 +1,35 @@
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from preprocess.files import Written, remove_leftovers, write_atomically
+
+
+def test_what_was_written_is_told_and_nothing_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b"
+    assert write_atomically(path, [b"one", b"two"]) == Written(6, sha256(b"onetwo").hexdigest())
+    assert path.read_bytes() == b"onetwo"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failure_in_the_middle_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"new"
+        raise OSError("the disk is full")
+
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match="full"):
+        write_atomically(path, pieces())
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "kept").touch()
+    (tmp_path / "c" / ".0.x1y2.partial").touch()
+    remove_leftovers(tmp_path)
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["kept"]

@@ -1,0 +1,89 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from preprocess.images import UnreadableError, convert
+from tests.preprocess.helpers import draw, encode
+
+BICUBIC = Image.Resampling.BICUBIC
+
+
+@pytest.mark.parametrize(
+    ("size", "resized", "corner"),
+    [  # worked out by hand: longer * 256 / shorter to the nearest pixel, then half of what is too much
+        ((500, 375), (341, 256), (42, 0)),  # 341.33
+        ((333, 500), (256, 384), (0, 64)),  # 384.38
+        ((100, 101), (256, 259), (0, 1)),  # 258.56
+        ((513, 512), (257, 256), (0, 0)),  # 256.5
+        ((256, 256), (256, 256), (0, 0)),
+        ((32, 32), (256, 256), (0, 0)),
+        ((3, 2), (384, 256), (64, 0)),
+        ((1, 1), (256, 256), (0, 0)),
+        ((900, 20), (11520, 256), (5632, 0)),
+    ],
+)
+def test_pixels_are_byte_for_byte_those_of_pillows_own_resize_and_crop(
+    size: tuple[int, int], resized: tuple[int, int], corner: tuple[int, int]
+) -> None:
+    data = encode(draw(1, *size))
+    left, top = corner
+    expected = Image.open(io.BytesIO(data)).resize(resized, BICUBIC).crop((left, top, left + 256, top + 256))
+    image, repairs = convert(data, "a.JPEG", 256)
+    assert image.tobytes() == expected.tobytes()
+    assert (image.shape, image.dtype, repairs) == ((256, 256, 3), np.uint8, ())
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "repairs"),
+    [
+        (encode(draw(2, 90, 70, "L")), "a.JPEG", ("greyscale",)),
+        (encode(draw(2, 90, 70, "CMYK")), "a.JPEG", ("CMYK",)),
+        (encode(draw(2, 90, 70), "PNG"), "a.JPEG", ("PNG in a .JPEG",)),
+        (encode(draw(2, 90, 70), "PNG"), "a.png", ()),
+        (encode(draw(2, 90, 70)), "a.png", ("JPEG in a .png",)),
+        (encode(draw(2, 90, 70, "P"), "PNG"), "a.png", ("palette",)),
+        (encode(draw(2, 90, 70, "RGBA"), "PNG"), "a.JPEG", ("PNG in a .JPEG", "alpha")),
+    ],
+)
+def test_what_is_not_plain_rgb_is_repaired_and_the_repair_is_named(
+    data: bytes, name: str, repairs: tuple[str, ...]
+) -> None:
+    image, found = convert(data, name, 64)
+    assert found == repairs
+    expected, _ = convert(encode(Image.open(io.BytesIO(data)).convert("RGB"), "PNG"), "a.png", 64)
+    np.testing.assert_array_equal(image, expected)
+
+
+def test_a_16_bit_picture_keeps_its_brightness() -> None:
+    grey = Image.fromarray(np.full((40, 40), 40_000, dtype=np.uint16))
+    image, repairs = convert(encode(grey, "PNG"), "a.png", 32)
+    assert repairs == ("16-bit greyscale",)
+    assert (image == 40_000 // 256).all()
+
+
+def test_exif_orientation_is_ignored() -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by 90 degrees
+    upright, _ = convert(encode(draw(3, 80, 60)), "a.JPEG", 64)
+    image, repairs = convert(encode(draw(3, 80, 60), exif=turned), "a.JPEG", 64)
+    np.testing.assert_array_equal(image, upright)
+    assert repairs == ()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"<html>404 Not Found</html>",
+        encode(draw(4, 200, 200))[:1500],
+        encode(draw(4, 50, 50), "GIF"),
+        encode(Image.new("1", (9500, 9500)), "PNG"),
+    ],
+    ids=["empty", "html", "cut off", "GIF", "decompression bomb"],
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # Pillow warns, convert refuses
+def test_what_cannot_be_read_is_refused(data: bytes) -> None:
+    with pytest.raises(UnreadableError):
+        convert(data, "a.JPEG", 64)

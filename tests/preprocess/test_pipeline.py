@@ -1,0 +1,166 @@
+"""The command itself, on real files with real processes."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import zarr
+from PIL import Image
+
+from preprocess.store import open_store
+from tests.preprocess.helpers import CLASSES, SIZE, draw, encode, settings, snakemake, stage
+
+
+def content(store: Path) -> dict[str, str]:
+    """Hash of every file of a store but those in its hidden folder."""
+    return {
+        str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(store.rglob("*"))
+        if path.is_file() and ".preprocess" not in path.parts
+    }
+
+
+def modified(store: Path) -> dict[Path, int]:
+    """When each file of a store was last written, logs left out."""
+    files = (path for path in store.rglob("*") if path.is_file() and path.suffix != ".log")
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+def by_hand(path: Path) -> np.ndarray:
+    """A stored picture, by Pillow's own calls."""
+    image = Image.open(path).convert("RGB")
+    scale = SIZE / min(image.size)
+    width, height = (int(side * scale + 0.5) for side in image.size)
+    left, top = (width - SIZE) // 2, (height - SIZE) // 2
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized.crop((left, top, left + SIZE, top + SIZE)))
+
+
+def test_the_store_holds_every_picture_once_with_its_label(imagenet: Path, store: Path) -> None:
+    opened = open_store(store)
+    assert opened.classes == CLASSES
+    for split in (opened.train, opened.val):
+        expected = sorted(
+            (by_hand(path).tobytes(), CLASSES.index(path.parent.name))
+            for path in (imagenet / split.path.name).glob("*/*")
+        )
+        images = split.read(np.arange(len(split)))
+        assert (
+            sorted(zip((image.tobytes() for image in images), split.labels.tolist(), strict=True)) == expected
+        )
+        assert (np.diff(split.labels) != 0).sum() > len(split) / 3  # shuffled, not class by class
+
+
+def test_statistics_are_those_of_numpy_on_all_training_pixels(store: Path) -> None:
+    opened = open_store(store)
+    images = zarr.open_group(store, mode="r")["train/images"][:]  # by another reader than the trainer's
+    np.testing.assert_array_equal(opened.mean, images.mean(axis=0, dtype=np.float64).astype(np.float32))
+    values, vectors = np.linalg.eigh(np.cov(images.reshape(-1, 3).T.astype(np.float64), bias=True))
+    np.testing.assert_allclose(opened.eigenvalues, values[::-1], rtol=1e-10)
+    np.testing.assert_allclose(np.abs(np.sum(opened.eigenvectors * vectors[:, ::-1], axis=0)), 1, rtol=1e-10)
+
+
+def test_repairs_are_listed_by_kind_and_name(store: Path) -> None:
+    root = zarr.open_group(store, mode="r")
+    counts = {"CMYK": 1, "PNG in a .JPEG": 1, "greyscale": 1}
+    assert root.attrs["repairs"] == {"train": counts, "val": {}}
+    assert root["train"].attrs["repairs"] == {
+        "CMYK": ["train/n01/30.JPEG"],
+        "PNG in a .JPEG": ["train/n02/55.JPEG"],
+        "greyscale": ["train/n03/5.JPEG"],
+    }
+
+
+def test_one_worker_and_two_give_the_same_bytes_and_again_does_nothing(
+    imagenet: Path, store: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.zarr"
+    run = snakemake("--cores", "1", *settings(imagenet, other))
+    assert run.returncode == 0, run.stderr
+    assert content(other) == content(store)
+    times = modified(other)
+    again = snakemake(*settings(imagenet, other))
+    assert again.returncode == 0, again.stderr
+    assert "is ready: 3 classes, 73 pictures for training, 18 for validation" in again.stdout
+    assert modified(other) == times
+
+
+def test_damage_is_named_and_made_good_and_nothing_else_is_made_again(
+    imagenet: Path, store: Path, tmp_path: Path
+) -> None:
+    hurt = tmp_path / "hurt.zarr"
+    shutil.copytree(store, hurt)
+    shards = sorted((hurt / "train/images/c").glob("*/0/0/0"))
+    before = {path: path.stat().st_ino for path in shards}
+    flipped, gone = shards[1], shards[3]
+    with flipped.open("r+b") as file:
+        file.seek(5 * (SIZE * SIZE * 3 + 4) + 1000)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    gone.unlink()
+    (hurt / "val/labels/c/0").write_bytes(b"?")
+    (hurt / "statistics/mean/c/0/0/0").unlink()
+
+    found = stage("verify", "--store", hurt)
+    assert found.returncode == 1
+    name = np.load(hurt / ".preprocess/train.npy")["name"][16 + 5].decode()
+    assert f"{flipped} has changed since it was written, in {name}" in found.stderr
+    assert f"{gone} is missing" in found.stderr
+
+    mended = snakemake(*settings(imagenet, hurt))
+    assert mended.returncode == 0, mended.stderr
+    assert content(hurt) == content(store)
+    assert {path for path in shards if path.stat().st_ino != before[path]} == {flipped, gone}
+
+
+def test_a_picture_that_cannot_be_read_stops_it_only_after_all_else_is_done(tmp_path: Path) -> None:
+    folder = tmp_path / "imagenet" / "train" / "cat"
+    folder.mkdir(parents=True)
+    for number in range(40):
+        (folder / f"{number}.jpg").write_bytes(encode(draw(number, 60, 50)))
+    (folder / "7.jpg").write_bytes(b"<html>")
+    (folder / "8.jpg").write_bytes((folder / "8.jpg").read_bytes()[:400])
+    store = tmp_path / "a.zarr"
+    words = ("--image-size", 32, "--shard-length", 4, "--validation-fraction", 0.2)
+    stage("index", "--store", store, "--imagenet", tmp_path / "imagenet", *words)
+    run = stage("shard", "--store", store, "--workers", 2)
+    assert run.returncode == 1
+    assert "error: 2 of 40 pictures cannot be read" in run.stderr
+    assert "train/cat/7.jpg (is neither JPEG nor PNG)" in run.stderr
+    assert "train/cat/8.jpg (" in run.stderr
+    made = modified(store / "train/images/c") | modified(store / "val/images/c")
+    assert len(made) in (8, 9)  # of 10, as the two may lie in one shard
+
+    for number in (7, 8):
+        (folder / f"{number}.jpg").write_bytes(encode(draw(number, 60, 50)))
+    stage("index", "--store", store, "--imagenet", tmp_path / "imagenet", *words)
+    again = stage("shard", "--store", store, "--workers", 2)
+    assert f"10 shards with 40 pictures in {store}, {len(made)} of them from before" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+
+
+def test_a_store_is_never_mixed_with_another(imagenet: Path, store: Path, tmp_path: Path) -> None:
+    other = stage("index", "--store", store, "--imagenet", imagenet, "--image-size", 64, "--shard-length", 16)
+    assert other.returncode == 1
+    assert f"error: {store} was made with image_size {SIZE}, not 64: name another place" in other.stderr
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "thesis.txt").write_text("mine")
+    foreign = stage("index", "--store", full, "--imagenet", imagenet)
+    assert f"error: {full} holds something else: name another place" in foreign.stderr
+
+
+def test_a_missing_imagenet_is_one_sentence(tmp_path: Path) -> None:
+    run = snakemake("--config", f"imagenet={tmp_path}/none", f"store={tmp_path}/a.zarr")
+    assert run.returncode != 0
+    assert f"error: there is no ImageNet at {tmp_path}/none: put the official tars" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
+    run = snakemake("--config", f"store={tmp_path}/a.zarr", "shard_length=0")
+    assert run.returncode != 0
+    assert "error: a setting is wrong, $.shard_length: 0 is less than the minimum of 1" in run.stderr
