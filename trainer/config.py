@@ -1,0 +1,250 @@
+"""The whole configuration: frozen, one flag a field, checked once where it is made.
+
+Three recipes start it. `auto`, the default, learns on whatever store it is given; `paper` and `cuda-convnet`
+are the two of 2012, exact. "Paper" with a number is a section of Krizhevsky, Sutskever, Hinton (2012), "the
+program" the public cuda-convnet configuration 145.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from trainer.errors import UserError
+
+Order = Literal["relu-lrn-pool", "lrn-pool-relu"]
+
+
+def _check(holds: bool, sentence: str) -> None:
+    if not holds:
+        raise UserError(sentence)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """The towers."""
+
+    filters: tuple[int, int, int, int, int] = (48, 128, 192, 192, 128)
+    """Filters of conv1 to conv5 in one tower (paper 3.5: half of 96, 256, 384, 384, 256)."""
+    hidden: int = 2048
+    """Units of fc6 and of fc7 in one tower (paper 3.5: half of 4096)."""
+    lrn: bool = True
+    """Local response normalisation after conv1 and conv2 (paper 3.3)."""
+    lrn_size: int = 5
+    """n, the channels that the normalisation sums over."""
+    lrn_k: float = 2.0
+    """k, what the normalisation adds to the sum."""
+    lrn_alpha: float = 1e-4
+    """alpha, the factor of the sum itself. The program used a fifth of the paper's 1e-4."""
+    lrn_beta: float = 0.75
+    """beta, the power of the denominator."""
+    conv1_order: Order = "relu-lrn-pool"
+    """Order after conv1; the program ran lrn-pool-relu."""
+    conv2_order: Order = "relu-lrn-pool"
+    """Order after conv2."""
+    conv2_spatial_norm: bool = False
+    """A second normalisation after conv2's, over 5x5 pixels of one map (the program; not in the paper)."""
+    overlap: bool = True
+    """Pool 3x3 windows two pixels apart (paper 3.4); off: 2x2 windows that do not overlap."""
+    dropout: float = 0.5
+    """Probability that a unit of fc6 or fc7 is silent in training (paper 4.2); 0 turns dropout off."""
+    init: Literal["gaussian", "scaled"] = "gaussian"
+    """gaussian: N(0, init_std), the paper's. scaled: by each layer's inputs, so that small sets learn too."""
+    init_std: float = 0.01
+    """Standard deviation of the initial weights (paper 5)."""
+    init_std_conv345: float = 0.01
+    """The same for conv3, conv4 and conv5; the program used 0.03."""
+    init_bias: float = 1.0
+    """Initial biases of conv2, conv4, conv5, fc6 and fc7; all others start at 0 (paper 5)."""
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.dropout < 1, f"--dropout must lie in [0, 1), not {self.dropout}.")
+        _check(self.lrn_size % 2 == 1, f"--lrn-size must be odd, not {self.lrn_size}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """What a training picture goes through."""
+
+    crops: bool = True
+    """Random 224x224 crops (paper 4.1); off: the central one."""
+    flips: bool = True
+    """Random mirror images (paper 4.1)."""
+    color_std: float = 0.1
+    """Standard deviation of the PCA colour shift in units of each component's own (paper 4.1); 0 is off."""
+    color_epochs: int | None = None
+    """Epochs with colour shift; none: all of them."""
+    crop_group: int = 1
+    """Consecutive samples that share one crop and flip; the program used 32."""
+    mean_window: Literal["crop", "center"] = "crop"
+    """Which part of the mean image is subtracted: the crop's own, or always the centre (the program)."""
+    divisor: float = 1.0
+    """Pixels less the mean are divided by this, in training and evaluation."""
+    train_divisor: float = 1.0
+    """And by this in training alone; the program used 1.1."""
+
+    def __post_init__(self) -> None:
+        _check(self.color_std >= 0, f"--color-std must not be negative, as {self.color_std} is.")
+        _check(self.crop_group >= 1, f"--crop-group must be at least 1, not {self.crop_group}.")
+        _check(self.divisor > 0 and self.train_divisor > 0, "--divisor and --train-divisor must be positive.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """Stochastic gradient descent with momentum (paper 5)."""
+
+    batch_size: int | None = None
+    """Global batch, images over all pairs (paper: 128). None: chosen by the size of the training set."""
+    lr: float | None = None
+    """Learning rate (paper: 0.01). None: chosen from the batch; printed with the reason."""
+    momentum: float = 0.9
+    """Momentum (paper 5)."""
+    weight_decay: float = 5e-4
+    """Weight decay; inside the velocity and multiplied by the rate, as the paper writes it."""
+    bias_decay: bool = True
+    """Whether biases decay too; the program's did not."""
+    bias_lr: float = 1.0
+    """Rate of the biases in units of the weights'; the program used 2."""
+    epochs: int | None = None
+    """Passes over the training set (paper: about 90). None: chosen by the size of the training set."""
+    schedule: Literal["cosine", "plateau", "steps"] = "cosine"
+    """cosine: falls to 0 at the end. plateau: see --patience. steps: see --lr-steps."""
+    patience: int = 5
+    """plateau: divide the rate by 10 after so many epochs without a better validation error; the paper
+    divided three times and gives no number of epochs."""
+    lr_steps: tuple[int, ...] = ()
+    """steps: epochs after which the rate is divided by 10."""
+    warmup_epochs: float = 0.0
+    """Epochs over which the rate rises in a straight line from 0."""
+    freeze_conv1_epoch: int | None = None
+    """conv1 stays as it is from this epoch on (the program, near the end)."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs"):
+            value = getattr(self, name)
+            _check(value is None or value > 0, f"--{name.replace('_', '-')} must be positive, not {value}.")
+        _check(self.lr is None or self.lr > 0, f"--lr must be positive, not {self.lr}.")
+        _check(0 <= self.momentum < 1, f"--momentum must lie in [0, 1), not {self.momentum}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """Where, how long, on what."""
+
+    store: Path = Path("data/imagenet256.zarr")
+    """The store that `snakemake preprocess` wrote."""
+    run: Path | None = None
+    """Folder of the run. None: the unfinished run of this recipe, or a new one in runs/."""
+    resume: str = "auto"
+    """auto: go on where the run stopped, if it exists. never: refuse an existing run. PATH: a checkpoint."""
+    max_steps: int | None = None
+    """Stop, and save, after this many steps in all."""
+    seed: int = 0
+    """Seed of weights, order, augmentation and dropout."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the network; weights and momentum are float32 always. auto: bfloat16 where it is fast."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU where there is one."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints. None: at the end of each epoch only."""
+    keep: int = 3
+    """Newest checkpoints that are kept; the best one is kept besides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that a run is made of."""
+
+    recipe: Literal["auto", "paper", "cuda-convnet"] = "auto"
+    """auto: learns on any store, small ones too. paper, cuda-convnet: as in 2012, to the last constant."""
+    network: Network = field(default_factory=Network)
+    augment: Augment = field(default_factory=Augment)
+    optim: Optim = field(default_factory=Optim)
+    session: Session = field(default_factory=Session)
+
+
+PAPER = Config(
+    recipe="paper",
+    optim=Optim(batch_size=128, lr=0.01, epochs=90, schedule="plateau"),
+)
+
+CUDA_CONVNET = Config(
+    recipe="cuda-convnet",
+    network=Network(
+        lrn_alpha=1e-4 / 5,
+        conv1_order="lrn-pool-relu",
+        conv2_spatial_norm=True,
+        init_std_conv345=0.03,
+    ),
+    # The program's notes say that the colour shift was set to 0 and conv1 frozen near the end, without an
+    # epoch; the last fall of the rate is taken for it.
+    augment=Augment(crop_group=32, mean_window="center", train_divisor=1.1, color_epochs=78),
+    optim=Optim(
+        batch_size=128,
+        lr=0.01,
+        epochs=93,
+        schedule="steps",
+        lr_steps=(23, 51, 78),
+        bias_lr=2.0,
+        bias_decay=False,
+        freeze_conv1_epoch=78,
+    ),
+)
+
+AUTO = Config(
+    network=Network(init="scaled", init_bias=0.0),
+    augment=Augment(divisor=60.0),  # about the standard deviation of a pixel less its mean: inputs near 1
+)
+
+RECIPES = {"auto": AUTO, "paper": PAPER, "cuda-convnet": CUDA_CONVNET}
+
+
+def settle(config: Config, train_images: int) -> tuple[Config, list[str]]:
+    """Fill in what the recipe leaves to the training set; returns the reasons too, a sentence each."""
+    o, reasons = config.optim, []
+    batch, lr, epochs, warmup = o.batch_size, o.lr, o.epochs, o.warmup_epochs
+    if batch is None:
+        batch = 128 if train_images >= 100_000 else 32
+        reasons.append(f"batch {batch}: the paper's 128 from 100,000 pictures on, 32 below, for more updates")
+    if epochs is None:
+        # 90 epochs for ImageNet, fewer for less: a first result on a laptop in minutes.
+        epochs = max(8, min(90, round(90 * (train_images / 1_281_167) ** 0.3)))
+        reasons.append(f"{epochs} epochs: 90 for ImageNet's 1,281,167 pictures, fewer for {train_images:,}")
+    if lr is None:
+        lr = 0.01 * batch / 128
+        reasons.append(f"rate {lr:g}: the paper's 0.01 at batch 128, in proportion to the batch of {batch}")
+        if not warmup:
+            warmup = min(5.0, epochs / 10)
+            reasons.append(f"warm-up over {warmup:g} epochs: the first steps are where a rate kills units")
+    o = dataclasses.replace(o, batch_size=batch, lr=lr, epochs=epochs, warmup_epochs=warmup)
+    return dataclasses.replace(config, optim=o), reasons
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain values for JSON."""
+    plain = dataclasses.asdict(config)
+    for name in ("store", "run"):
+        value = plain["session"][name]
+        plain["session"][name] = None if value is None else str(value)
+    return plain
+
+
+def from_dict(plain: dict[str, Any]) -> Config:
+    """The inverse of `to_dict`; an unknown key is an error."""
+    parts: dict[str, Any] = {"network": Network, "augment": Augment, "optim": Optim, "session": Session}
+    values: dict[str, Any] = {}
+    try:
+        for key, value in plain.items():
+            if key in parts:
+                value = parts[key](**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+            values[key] = value
+        config = Config(**values)
+    except TypeError as error:
+        raise UserError(f"The configuration has a key that this version does not know: {error}.") from None
+    s = config.session
+    session = dataclasses.replace(s, store=Path(s.store), run=None if s.run is None else Path(s.run))
+    return dataclasses.replace(config, session=session)

@@ -1,0 +1,193 @@
+"""Local response normalisation (section 3.3 of the paper), the one kernel worth writing.
+
+    b_i = a_i / d_i^beta,   d_i = k + alpha * sum of a_j^2 over |j - i| <= n // 2
+
+The sum runs over neighbouring channels of the same tower at the same pixel and is cut off at the tower's
+edge. alpha multiplies the sum itself, as the paper writes it; torch.nn.functional.local_response_norm
+divides its alpha by n first.
+
+Three forms of the same function:
+
+* `local_response_norm` is what the network calls. On the CPU it runs compiled loops over channels_last
+  rows, one pass forward and one backward; only the input is kept, the rest is computed again.
+* `sliced` is the formula in torch's own operations. It serves every other device.
+* `spatial` is the 2012 program's second normalisation after conv2: the window is 5x5 pixels of one map.
+
+P pixels of the whole batch, C channels, B batch, H height, W width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+PIXELS_A_TASK = 256  # 256 pixels x 48 channels x 4 bytes = 48 KiB, a piece that stays in the L2 cache
+
+_FAST = {"contract", "reassoc", "nsz", "arcp"}  # no "nnan", no "ninf": a diverging run must stay visible
+
+
+@numba.njit(inline="always")
+def _inverse_power(d: Any, beta: Any, out: Any) -> None:
+    """out = d ** -beta. At 0.75, the paper's power, two square roots vectorise where a power does not."""
+    if beta == 0.75:
+        for c in range(d.size):
+            root = np.sqrt(d[c])
+            out[c] = 1 / (root * np.sqrt(root))
+    else:
+        for c in range(d.size):
+            out[c] = d[c] ** -beta
+
+
+@numba.njit(inline="always")
+def _window_sum(padded: Any, n: int, out: Any) -> None:
+    """out_i = sum of the n entries of `padded` that begin at i; `padded` has n // 2 zeros at either end."""
+    if n == 5:
+        for c in range(out.size):
+            out[c] = padded[c] + padded[c + 1] + padded[c + 2] + padded[c + 3] + padded[c + 4]
+    else:
+        for c in range(out.size):
+            out[c] = 0
+            for j in range(n):
+                out[c] += padded[c + j]
+
+
+@numba.njit(inline="always")
+def _load(row: Any, bits: Any, values: Any) -> None:
+    """Read one row; a row of 2-byte items holds bfloat16, the upper half of a float32."""
+    if row.itemsize == 2:
+        for c in range(row.size):
+            bits[c] = np.uint32(row[c]) << np.uint32(16)
+    else:
+        for c in range(row.size):
+            values[c] = row[c]
+
+
+@numba.njit(inline="always")
+def _store(bits: Any, values: Any, row: Any) -> None:
+    """Write one row; bfloat16 is rounded to nearest, ties to even."""
+    if row.itemsize == 2:
+        for c in range(row.size):
+            u = bits[c]
+            row[c] = (u + np.uint32(0x7FFF) + ((u >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    else:
+        for c in range(row.size):
+            row[c] = values[c]
+
+
+@numba.njit(parallel=True, fastmath=_FAST, cache=True, nogil=True)
+def _forward(x_PC: Any, y_PC: Any, scratch: Any, n: int, k: float, alpha: float, beta: float) -> None:
+    P, C = x_PC.shape
+    half = n // 2
+    for task in numba.prange((P + PIXELS_A_TASK - 1) // PIXELS_A_TASK):
+        a = np.empty(C, scratch.dtype)
+        d = np.empty(C, scratch.dtype)
+        r = np.empty(C, scratch.dtype)
+        squares = np.zeros(C + 2 * half, scratch.dtype)
+        bits = a.view(np.uint32)
+        for p in range(task * PIXELS_A_TASK, min(P, (task + 1) * PIXELS_A_TASK)):
+            _load(x_PC[p], bits, a)
+            for c in range(C):
+                squares[c + half] = a[c] * a[c]
+            _window_sum(squares, n, d)
+            for c in range(C):
+                d[c] = k + alpha * d[c]
+            _inverse_power(d, beta, r)
+            for c in range(C):
+                a[c] = a[c] * r[c]
+            _store(bits, a, y_PC[p])
+
+
+@numba.njit(parallel=True, fastmath=_FAST, cache=True, nogil=True)
+def _backward(
+    x_PC: Any, dy_PC: Any, dx_PC: Any, scratch: Any, n: int, k: float, alpha: float, beta: float
+) -> None:
+    """dx_i = dy_i d_i^-beta - 2 alpha beta x_i * sum over the window of dy_j x_j d_j^(-beta - 1)."""
+    P, C = x_PC.shape
+    half = n // 2
+    for task in numba.prange((P + PIXELS_A_TASK - 1) // PIXELS_A_TASK):
+        a = np.empty(C, scratch.dtype)
+        g = np.empty(C, scratch.dtype)
+        d = np.empty(C, scratch.dtype)
+        r = np.empty(C, scratch.dtype)
+        padded = np.zeros(C + 2 * half, scratch.dtype)
+        a_bits = a.view(np.uint32)
+        g_bits = g.view(np.uint32)
+        for p in range(task * PIXELS_A_TASK, min(P, (task + 1) * PIXELS_A_TASK)):
+            _load(x_PC[p], a_bits, a)
+            _load(dy_PC[p], g_bits, g)
+            for c in range(C):
+                padded[c + half] = a[c] * a[c]
+            _window_sum(padded, n, d)
+            for c in range(C):
+                d[c] = k + alpha * d[c]
+            _inverse_power(d, beta, r)
+            for c in range(C):
+                padded[c + half] = g[c] * a[c] * r[c] / d[c]
+            _window_sum(padded, n, d)
+            for c in range(C):
+                g[c] = g[c] * r[c] - 2 * alpha * beta * a[c] * d[c]
+            _store(g_bits, g, dx_PC[p])
+
+
+def _rows(x_BCHW: Tensor) -> NDArray[Any]:
+    """The tensor's memory as [P, C], one row a pixel; bfloat16 as the uint16 that hold its bits."""
+    x_BHWC = x_BCHW.permute(0, 2, 3, 1)
+    if x_BCHW.dtype == torch.bfloat16:
+        x_BHWC = x_BHWC.view(torch.uint16)
+    return x_BHWC.numpy().reshape(-1, x_BCHW.shape[1])
+
+
+class _CompiledLRN(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, n: int, k: float, alpha: float, beta: float) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        scratch = np.empty(0, np.float64 if x.dtype == torch.float64 else np.float32)
+        ctx.save_for_backward(x)
+        ctx.constants = (scratch, n, *(scratch.dtype.type(v) for v in (k, alpha, beta)))
+        y = torch.empty_like(x)
+        _forward(_rows(x), _rows(y), *ctx.constants)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        dy = grads[0].contiguous(memory_format=torch.channels_last)
+        dx = torch.empty_like(x)
+        _backward(_rows(x), _rows(dy), _rows(dx), *ctx.constants)
+        return dx, None, None, None, None
+
+
+def sliced(x_BCHW: Tensor, n: int, k: float, alpha: float, beta: float) -> Tensor:
+    """The formula in torch's operations, arithmetic in float32 or wider; any device, any float dtype."""
+    a = x_BCHW.to(torch.promote_types(x_BCHW.dtype, torch.float32))
+    half = n // 2
+    padded = F.pad(a * a, (0, 0, 0, 0, half, half))
+    C = a.shape[1]
+    total = sum((padded[:, j : j + C] for j in range(n)), start=torch.zeros_like(a))
+    return (a * (k + alpha * total) ** -beta).to(x_BCHW.dtype)
+
+
+def spatial(x_BCHW: Tensor, n: int, k: float, alpha: float, beta: float) -> Tensor:
+    """Normalise over an n x n window of the same map, zeros beyond its border; alpha multiplies the sum."""
+    a = x_BCHW.to(torch.promote_types(x_BCHW.dtype, torch.float32))
+    total = F.avg_pool2d(a * a, n, stride=1, padding=n // 2, divisor_override=1)
+    return (a * (k + alpha * total) ** -beta).to(x_BCHW.dtype)
+
+
+def local_response_norm(
+    x_BCHW: Tensor, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75
+) -> Tensor:
+    """Normalise each activation by its n neighbours in channel order (paper, section 3.3).
+
+    x_BCHW: float32, float64 or bfloat16, best in channels_last. n is odd. Returns the same shape and dtype;
+    bfloat16 is computed in float32.
+    """
+    if x_BCHW.device.type == "cpu":
+        return _CompiledLRN.apply(x_BCHW, n, k, alpha, beta)
+    return sliced(x_BCHW, n, k, alpha, beta)

@@ -1,0 +1,179 @@
+"""The network of section 3.5: two towers, each a list of four stages, cut where the towers meet.
+
+    [conv1 conv2] -gather- [conv3 conv4 conv5] -gather- [fc6] -gather- [fc7 fc8] -sum-> logits
+
+A tower knows its own layers alone. `Network` runs both in lockstep in one process and is the reference that
+every way of training in parallel must equal; nothing here communicates.
+
+B batch, C channels of one tower (2C of both), H height, W width, F hidden units of one tower, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.config import Network as Settings
+from trainer.lrn import local_response_norm, spatial
+from trainer.randomness import Purpose, generator, uniform
+
+TowerName = Literal["a", "b"]
+TOWERS: tuple[TowerName, TowerName] = ("a", "b")
+
+STAGES = (("conv1", "conv2"), ("conv3", "conv4", "conv5"), ("fc6",), ("fc7", "fc8"))
+LAYERS = tuple(layer for stage in STAGES for layer in stage)
+
+# conv1 reads zeros beyond the right and the bottom edge: ceil((224 - 11) / 4) + 1 = 55 windows of 11 pixels,
+# 4 apart, reach pixel 227. Padding both sides by 2 gives 55 too, but other pixels to each window.
+CONV1_PAD = (0, 3, 0, 3)
+
+# The program's second normalisation after conv2: a 5x5 window, scale 0.001 / 25, power 0.75. The sources
+# that were read name no other constant; k = 2 as in its first normalisation.
+SPATIAL_NORM = (5, 2.0, 0.001 / 25, 0.75)  # n, k, alpha, beta
+
+Keep = Callable[[str], Tensor]
+"""Layer name -> which of its units speak for which sample, [B, F] of 0 and 1."""
+
+
+class Tower(nn.Module):
+    """One tower: 48-128-192-192-128 filters and 2048-2048 units, and its share of the K logits.
+
+    Layers that read both towers take twice their own tower's width: conv3, fc6 and fc7. fc8 is split by its
+    inputs: each tower adds its share of all K logits, and only tower a adds the bias.
+    """
+
+    def __init__(self, settings: Settings, classes: int, name: TowerName) -> None:
+        super().__init__()
+        c1, c2, c3, c4, c5 = settings.filters
+        self.settings = settings
+        self.name = name
+        self.conv1 = nn.Conv2d(3, c1, 11, stride=4)
+        self.conv2 = nn.Conv2d(c1, c2, 5, padding=2)
+        self.conv3 = nn.Conv2d(2 * c2, c3, 3, padding=1)
+        self.conv4 = nn.Conv2d(c3, c4, 3, padding=1)
+        self.conv5 = nn.Conv2d(c4, c5, 3, padding=1)
+        self.fc6 = nn.Linear(2 * c5 * 6 * 6, settings.hidden)
+        self.fc7 = nn.Linear(2 * settings.hidden, settings.hidden)
+        self.fc8 = nn.Linear(settings.hidden, classes, bias=name == "a")
+
+    def stage(self, index: int, x: Tensor, keep: Keep | None = None) -> Tensor:
+        """Run one of the four stages on what both towers (stage 0: the images) hand to it.
+
+        `keep` names the units that dropout lets speak, in training; None means evaluation: all units speak
+        and their outputs are multiplied by the probability of speaking (paper, section 4.2).
+        """
+        return (self._stage1, self._stage2, self._stage3, self._stage4)[index](x, keep)
+
+    def _stage1(self, x_BCHW: Tensor, keep: Keep | None) -> Tensor:
+        s = self.settings
+        x = self.conv1(F.pad(x_BCHW, CONV1_PAD))
+        x = self._activate_normalise_pool(x, s.conv1_order, spatial_norm=False)
+        x = self.conv2(x)
+        return self._activate_normalise_pool(x, s.conv2_order, spatial_norm=s.conv2_spatial_norm)
+
+    def _stage2(self, x_BCHW: Tensor, keep: Keep | None) -> Tensor:
+        x = F.relu(self.conv3(x_BCHW))
+        x = F.relu(self.conv4(x))
+        x = F.relu(self.conv5(x))
+        return self._pool(x)  # the program pools before the ReLU: the same function, for both are monotonic
+
+    def _stage3(self, x_BCHW: Tensor, keep: Keep | None) -> Tensor:
+        # flatten() of a channels_last tensor keeps the order channel, row, column: tower a's inputs first.
+        return self._dropout(F.relu(self.fc6(x_BCHW.flatten(1))), "fc6", keep)
+
+    def _stage4(self, x_BF: Tensor, keep: Keep | None) -> Tensor:
+        x_BF = self._dropout(F.relu(self.fc7(x_BF)), "fc7", keep)
+        return self.fc8(x_BF).float()  # shares of the logits are added up in float32
+
+    def _activate_normalise_pool(self, x: Tensor, order: str, spatial_norm: bool) -> Tensor:
+        s = self.settings
+        for operation in order.split("-"):
+            if operation == "relu":
+                x = F.relu(x)
+            elif operation == "pool":
+                x = self._pool(x)
+            elif s.lrn:
+                x = local_response_norm(x, s.lrn_size, s.lrn_k, s.lrn_alpha, s.lrn_beta)
+                if spatial_norm:
+                    x = spatial(x, *SPATIAL_NORM)
+        return x
+
+    def _pool(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, kernel_size=3 if self.settings.overlap else 2, stride=2)
+
+    def _dropout(self, x_BF: Tensor, layer: str, keep: Keep | None) -> Tensor:
+        if self.settings.dropout == 0:
+            return x_BF
+        if keep is None:
+            return x_BF * (1 - self.settings.dropout)
+        return x_BF * keep(layer)
+
+
+class Network(nn.Module):
+    """Both towers in one process, in lockstep: the reference."""
+
+    def __init__(self, settings: Settings, classes: int) -> None:
+        super().__init__()
+        self.a = Tower(settings, classes, "a")
+        self.b = Tower(settings, classes, "b")
+
+    def forward(self, x_BCHW: Tensor, keep: dict[TowerName, Keep] | None = None) -> Tensor:
+        """Images float32 [B, 3, 224, 224] -> logits float32 [B, K]."""
+        x = x_BCHW
+        for index in range(len(STAGES)):
+            halves = [t.stage(index, x, keep[t.name] if keep else None) for t in (self.a, self.b)]
+            x = torch.cat(halves, dim=1) if index < len(STAGES) - 1 else halves[0] + halves[1]
+        return x
+
+
+def build_tower(settings: Settings, classes: int, name: TowerName, seed: int) -> Tower:
+    """A tower with its initial weights, the same ones in any process."""
+    with torch.device("meta"):
+        tower = Tower(settings, classes, name)
+    tower = tower.to_empty(device="cpu")
+    for layer in LAYERS:
+        module = getattr(tower, layer)
+        draw = generator(seed, Purpose.WEIGHTS, TOWERS.index(name), LAYERS.index(layer))
+        weight = torch.from_numpy(draw.standard_normal(tuple(module.weight.shape), dtype="float32"))
+        with torch.no_grad():
+            module.weight.copy_(weight * init_std(settings, layer, module.weight))
+            if module.bias is not None:
+                ones = layer in ("conv2", "conv4", "conv5", "fc6", "fc7")
+                module.bias.fill_(settings.init_bias if ones else 0.0)
+    return tower
+
+
+def init_std(settings: Settings, layer: str, weight: Tensor) -> float:
+    """Standard deviation of a layer's initial weights."""
+    if settings.init == "gaussian":
+        return settings.init_std_conv345 if layer in ("conv3", "conv4", "conv5") else settings.init_std
+    # Scaled: sqrt(2 / fan_in) keeps the mean square of ReLU units the same from layer to layer (He et al.,
+    # 2015). What stands between two layers here changes it, and is undone in the weights that follow: LRN
+    # divides small activations by k^beta = 1.68, dropout silences a share of the inputs.
+    fan_in = weight[0].numel() * (2 if layer == "fc8" else 1)  # fc8's inputs are split over the towers
+    std = (2 / fan_in) ** 0.5
+    if settings.lrn and layer in ("conv2", "conv3"):
+        std *= settings.lrn_k**settings.lrn_beta
+    if layer in ("fc7", "fc8"):
+        std /= (1 - settings.dropout) ** 0.5
+    # With all layers alike fc8 would learn hundreds of times faster, relative to its weights, than those
+    # below, and a rate that it survives would leave them where they are. fc7 starts a tenth as large.
+    return std * {"fc7": 0.1, "fc8": 3.0}.get(layer, 1.0)
+
+
+def dropout_keep(
+    settings: Settings, name: TowerName, seed: int, step: int, positions_B: Tensor, device: torch.device
+) -> Keep:
+    """The units of one tower that speak, drawn by (seed, step, layer, position in the global batch, unit)."""
+    units_F = torch.arange(settings.hidden, device=device) + TOWERS.index(name) * settings.hidden
+    rows_B = positions_B.to(device)
+
+    def keep(layer: str) -> Tensor:
+        place = (step, LAYERS.index(layer))
+        return uniform(seed, Purpose.DROPOUT, place, rows_B, units_F) >= settings.dropout
+
+    return keep

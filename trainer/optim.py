@@ -1,0 +1,153 @@
+"""The paper's stochastic gradient descent (section 5), and how its rate falls.
+
+    v <- momentum * v - decay * lr * w - lr * g
+    w <- w + v
+
+The rate is inside the velocity. torch.optim.SGD has it outside, which differs after each change of rate.
+
+A stage's parameters, gradients and momenta are three flat arrays, so that one all-reduce and one pass over
+memory serve all of its layers; the layers' tensors are views of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numba
+import torch
+from torch import Tensor, nn
+
+from trainer.config import Optim
+from trainer.model import STAGES, Tower
+
+
+class FlatStage:
+    """One stage of one tower: its parameters, gradients and momenta, each as one flat float32 array."""
+
+    def __init__(self, tower: Tower, stage: int) -> None:
+        self.parameters: dict[str, nn.Parameter] = {
+            name: p for name, p in tower.named_parameters() if name.split(".")[0] in STAGES[stage]
+        }
+        device = next(iter(self.parameters.values())).device
+        size = sum(p.numel() for p in self.parameters.values())
+        self.weights = torch.empty(size, device=device)
+        self.grads = torch.zeros_like(self.weights)
+        self.momenta = torch.zeros_like(self.weights)
+        self.place: dict[str, slice] = {}
+        """Where each parameter lies in the flat arrays."""
+        begin = 0
+        for name, p in self.parameters.items():
+            part = self.place[name] = slice(begin, begin + p.numel())
+            begin = part.stop
+            self.weights[part] = p.detach().reshape(-1)
+            p.data = self.weights[part].view(p.shape)
+            p.grad = self.grads[part].view(p.shape)
+
+    def momentum(self, name: str) -> Tensor:
+        """The momentum of one parameter, in its shape; a view."""
+        return self.momenta[self.place[name]].view(self.parameters[name].shape)
+
+
+def flatten(tower: Tower) -> list[FlatStage]:
+    """All stages of a tower, flat; call it once the tower is on its device."""
+    return [FlatStage(tower, i) for i in range(len(STAGES))]
+
+
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
+def _descend(w: Any, v: Any, g: Any, momentum: float, lr_decay: float, lr: float) -> None:
+    for i in numba.prange(w.size):
+        v[i] = momentum * v[i] - lr_decay * w[i] - lr * g[i]
+        w[i] += v[i]
+        g[i] = 0
+
+
+def descend(stage: FlatStage, optim: Optim, lr: float, frozen: tuple[str, ...] = ()) -> None:
+    """One update of a stage, in one pass over its memory; leaves its gradients at zero.
+
+    Layers named in `frozen` keep their parameters and momenta.
+    """
+    for name, part in stage.place.items():
+        layer, kind = name.split(".")
+        w, v, g = stage.weights[part], stage.momenta[part], stage.grads[part]
+        if layer in frozen:
+            g.zero_()
+            continue
+        rate = lr * optim.bias_lr if kind == "bias" else lr
+        decay = 0.0 if kind == "bias" and not optim.bias_decay else optim.weight_decay
+        if w.device.type == "cpu":
+            numbers = (w.numpy().dtype.type(x) for x in (optim.momentum, rate * decay, rate))
+            _descend(w.numpy(), v.numpy(), g.numpy(), *numbers)
+        else:
+            v.mul_(optim.momentum).sub_(w, alpha=rate * decay).sub_(g, alpha=rate)
+            w.add_(v)
+            g.zero_()
+
+
+@dataclass
+class Schedule:
+    """The rate at each step, and when the run is over.
+
+    Steps count from 0. Only `plateau` has a memory: the best validation error, the epochs since, and how
+    often the rate fell.
+    """
+
+    optim: Optim
+    steps_per_epoch: float
+    """Pictures in the training set over the global batch; rarely a whole number."""
+    best_error: float = math.inf
+    epochs_without: int = 0
+    falls: int = 0
+
+    FALLS: ClassVar[int] = 3
+    """The paper's rate fell three times before the end."""
+
+    def last_step(self) -> int:
+        """Steps in the whole run: each epoch is finished, so the last batch may reach beyond."""
+        assert self.optim.epochs is not None
+        return math.ceil(self.optim.epochs * self.steps_per_epoch - 1e-9)
+
+    def ends_epoch(self, steps: int) -> bool:
+        """Whether the last picture of an epoch was in the last of so many steps."""
+        passes = 1 / self.steps_per_epoch
+        return math.floor(steps * passes + 1e-9) > math.floor((steps - 1) * passes + 1e-9)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of one step."""
+        o = self.optim
+        assert o.lr is not None
+        assert o.epochs is not None
+        warmup = o.warmup_epochs * self.steps_per_epoch
+        if step + 1 < warmup:
+            return o.lr * (step + 1) / warmup
+        epoch = step / self.steps_per_epoch
+        if o.schedule == "cosine":
+            done = (epoch - o.warmup_epochs) / max(1e-9, o.epochs - o.warmup_epochs)
+            return o.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
+        falls = self.falls if o.schedule == "plateau" else sum(epoch >= e for e in o.lr_steps)
+        return o.lr / 10**falls
+
+    def after_epoch(self, error: float) -> bool:
+        """Take note of an epoch's validation error; True when the plateau rule ends the run."""
+        if error < self.best_error:
+            self.best_error, self.epochs_without = error, 0
+            return False
+        self.epochs_without += 1
+        if self.optim.schedule != "plateau" or self.epochs_without < self.optim.patience:
+            return False
+        if self.falls == self.FALLS:
+            return True
+        self.falls, self.epochs_without = self.falls + 1, 0
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        best = None if math.isinf(self.best_error) else self.best_error
+        return {"best_error": best, "epochs_without": self.epochs_without, "falls": self.falls}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        best = state["best_error"]
+        self.best_error = math.inf if best is None else best
+        self.epochs_without, self.falls = state["epochs_without"], state["falls"]

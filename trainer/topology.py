@@ -1,0 +1,160 @@
+"""Who is who: MPI's world -> pairs, towers, hosts, devices. Named once, passed along, never a global.
+
+    rank     0   1   2   3   4   5 ...
+    pair     0   0   1   1   2   2
+    tower    a   b   a   b   a   b
+
+`pair_comm` joins the two towers of a pair: activations travel there. `tower_comm` joins all ranks that hold
+the same tower: gradients are summed there. One rank alone holds both towers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import torch
+from mpi4py import MPI
+
+from trainer.errors import UserError
+from trainer.model import TOWERS, TowerName
+
+# What launchers tell a rank about the size of its world.
+LAUNCHER_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE")
+
+
+@dataclass(frozen=True)
+class Topology:
+    """One rank's place."""
+
+    world: MPI.Comm
+    pair_comm: MPI.Comm
+    tower_comm: MPI.Comm
+    pair: int
+    pairs: int
+    towers: tuple[TowerName, ...]
+    """The towers that this rank holds: one of them, or both when it is alone."""
+    device: torch.device
+    threads: int
+    """Threads that this rank computes with: its host's cores over its host's ranks."""
+
+    @property
+    def rank(self) -> int:
+        return self.world.rank
+
+    @property
+    def leads(self) -> bool:
+        """Rank 0 speaks to the user and keeps the run's log."""
+        return self.world.rank == 0
+
+    def describe(self) -> str:
+        ranks = "1 process with both towers" if self.world.size == 1 else f"{self.world.size} ranks"
+        pairs = f", {self.pairs} pair{'s' if self.pairs > 1 else ''} of towers" if self.world.size > 1 else ""
+        each = f"{self.device.type}, {self.threads} thread{'s' if self.threads > 1 else ''} each"
+        return f"{ranks}{pairs}, {each}"
+
+
+def arrange(device: str = "auto", world: MPI.Comm = MPI.COMM_WORLD) -> Topology:
+    """Give every rank its pair, tower, device and threads.
+
+    Raises UserError for an odd number of ranks above one, for ranks that their launcher does not know, and
+    for a GPU that is not there.
+    """
+    size, rank = world.size, world.rank
+    for name in LAUNCHER_SIZES:
+        said = os.environ.get(name, "")
+        if world is MPI.COMM_WORLD and size == 1 and said.isdigit() and int(said) > 1:
+            raise UserError(
+                f"The launcher started {said} ranks, but each believes it is alone: mpirun and mpi4py "
+                "belong to different MPI libraries; use the mpirun of the library that mpi4py was built for."
+            )
+    if size > 1 and size % 2:
+        raise UserError(
+            f"{size} ranks cannot be paired: two towers need two ranks; "
+            f"start {size - 1} or {size + 1} ranks, or one rank to hold both towers."
+        )
+    host = world.Split_type(MPI.COMM_TYPE_SHARED)
+    threads = max(1, len(os.sched_getaffinity(0)) // host.size)
+    torch.set_num_threads(threads)
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    alone = size == 1
+    return Topology(
+        world=world,
+        pair_comm=world.Split(rank // 2, rank),
+        tower_comm=world.Split(rank % 2, rank),
+        pair=rank // 2,
+        pairs=max(1, size // 2),
+        towers=TOWERS if alone else (TOWERS[rank % 2],),
+        device=_device(device, host.rank),
+        threads=threads,
+    )
+
+
+def _device(wish: str, host_rank: int) -> torch.device:
+    """Rank i of a host takes GPU i; where ranks outnumber GPUs they share them."""
+    if wish == "cpu" or (wish == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError("--device cuda, but torch sees no GPU here; use --device cpu or --device auto.")
+    device = torch.device("cuda", host_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+@contextlib.contextmanager
+def all_or_none(world: MPI.Comm = MPI.COMM_WORLD) -> Iterator[None]:
+    """Whatever ends one rank ends all of them, at once, with that rank's message and a code that is not 0.
+
+    An uncaught exception or sys.exit on one rank would leave the others waiting in a collective for ever.
+    """
+
+    def thread_failed(args: Any) -> None:
+        _report(args.exc_value, world)
+        world.Abort(1)
+
+    threading.excepthook = thread_failed
+    try:
+        yield
+    except SystemExit as leaving:
+        if leaving.code in (None, 0) or world.size == 1:
+            raise
+        code = leaving.code if isinstance(leaving.code, int) else 1
+        _abort(world, code)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except BaseException as error:
+        # A wrong setting is found by every rank at once: rank 0 says it, the others give it the time to.
+        if isinstance(error, UserError) and world.rank != 0:
+            time.sleep(2)
+        _report(error, world)
+        if world.size == 1:
+            raise SystemExit(1) from None
+        _abort(world, 1)
+
+
+def _report(error: BaseException | None, world: MPI.Comm) -> None:
+    where = f"rank {world.rank} on {MPI.Get_processor_name()}: " if world.size > 1 else ""
+    if isinstance(error, UserError):
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    elif error is not None:
+        lines = "".join(traceback.format_exception(error))
+        print(f"{lines}error: {where}{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+
+def _abort(world: MPI.Comm, code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    world.Abort(code)
+
+
+def agree(topology: Topology, code: int) -> int:
+    """The largest of all ranks' codes, so that all of them leave the loop at the same step."""
+    return topology.world.allreduce(code, MPI.MAX)
