@@ -1,0 +1,38 @@
+"""Start commands as a user does, with a hard time-out: a rank that waits for another must fail, not hang."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(
+    *command: str, cwd: Path, timeout: float = 120, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process group of its own; the whole group ends with it."""
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        raise AssertionError(
+            f"{' '.join(command)} took over {timeout} s\n{out[-4000:]}\n{err[-4000:]}"
+        ) from None
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def ranks(count: int, *arguments: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """`mpirun -n count python ARGUMENTS`."""
+    return run("mpirun", "-n", str(count), sys.executable, *arguments, cwd=cwd, timeout=timeout)

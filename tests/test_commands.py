@@ -1,0 +1,146 @@
+"""The user's own commands, as typed, on a small store."""
+
+import json
+
+import pytest
+
+from tests.launch import ROOT, ranks, run
+from trainer.metrics import read_log
+
+QUICK = ("--epochs", "1", "--batch-size", "16", "--log-every", "1")
+
+
+@pytest.fixture(scope="module")
+def workplace(tiny_store, tmp_path_factory):
+    """A folder in which the defaults hold: data/imagenet256.zarr is there, runs/ is not."""
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "data").mkdir()
+    (folder / "data" / "imagenet256.zarr").symlink_to(tiny_store)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(workplace):
+    """What a pair of ranks prints, and the run it leaves."""
+    return ranks(2, "-m", "trainer.run", *QUICK, cwd=workplace, timeout=240)
+
+
+def test_training_leaves_a_complete_run(trained, workplace):
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    folder = workplace / "runs" / "auto-001"
+    assert (folder / "complete").exists()
+    assert {"config.json", "metrics.jsonl", "checkpoints"} <= {p.name for p in folder.iterdir()}
+    lines = read_log(folder / "metrics.jsonl")
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4]  # ceil(60 / 16)
+    assert all({"epoch", "loss", "lr", "images_per_second"} <= line.keys() for line in steps)
+    (epoch,) = [line for line in lines if "val_top1_error" in line]
+    assert 0 <= epoch["val_top5_error"] <= epoch["val_top1_error"] <= 1
+
+
+def test_one_rank_speaks_for_all_and_gives_its_reasons(trained):
+    said = trained.stdout + trained.stderr
+    assert said.count("a new run") == 1
+    assert "warm-up over" in said
+    assert "img/s" in said
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_evaluation_finds_the_latest_run_and_gives_the_same_errors_alone_and_in_pairs(
+    count, trained, workplace
+):
+    found = {}
+    for views, flags in ((1, ()), (10, ("--ten-crop",))):
+        target = workplace / f"{count}-{views}.json"
+        arguments = ("-m", "trainer.evaluate", *flags, "--json", str(target))
+        done = (
+            ranks(count, *arguments, cwd=workplace) if count > 1 else run("python", *arguments, cwd=workplace)
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "top-1 error" in done.stdout
+        found[views] = json.loads(target.read_text())
+        assert found[views]["images"] == 30
+        assert found[views]["views"] == views
+        assert found[views]["checkpoint"].endswith("step-00000004")
+    first = workplace / "1-10.json"
+    assert found[10]["top1_error"] == json.loads(first.read_text())["top1_error"]
+
+
+def test_going_on_for_longer_takes_up_the_finished_run(trained, workplace):
+    arguments = ("-m", "trainer.run", "--run", "runs/auto-001", "--epochs", "2", *QUICK[2:])
+    done = run("python", *arguments, cwd=workplace, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "going on from step 4" in done.stdout + done.stderr
+    lines = read_log(workplace / "runs" / "auto-001" / "metrics.jsonl")
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 9))
+
+
+def test_other_settings_do_not_go_on_with_a_run(trained, workplace):
+    done = run(
+        "python", "-m", "trainer.run", "--run", "runs/auto-001", *QUICK, "--dropout", "0.3", cwd=workplace
+    )
+    assert done.returncode == 1
+    assert "--dropout was 0.5, now 0.3" in done.stderr
+
+
+def test_eight_ranks_train(workplace):
+    done = ranks(
+        8, "-m", "trainer.run", *QUICK, "--max-steps", "2", "--run", "runs/eight", cwd=workplace, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (workplace / "runs" / "eight" / "complete").read_text() == "2 steps\n"
+
+
+@pytest.mark.parametrize("recipe", ["paper", "cuda-convnet"])
+def test_the_recipes_of_2012_run(recipe, workplace):
+    folder = f"runs/{recipe}-test"
+    arguments = ("-m", "trainer.run", "--recipe", recipe, "--max-steps", "1", "--run", folder)
+    done = run("python", *arguments, cwd=workplace, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    config = json.loads((workplace / folder / "config.json").read_text())["config"]
+    assert (config["recipe"], config["optim"]["batch_size"], config["optim"]["lr"]) == (recipe, 128, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("count", "arguments", "sentence"),
+    [
+        (3, (), "3 ranks cannot be paired"),
+        (4, ("--batch-size", "33"), "--batch-size must be a multiple of 2"),
+        (2, ("--store", "nowhere.zarr"), "run `snakemake preprocess`"),
+        (1, ("--lr", "0"), "--lr must be positive"),
+        (2, ("--resume", "runs/none/step-1"), "it does not exist"),
+    ],
+    ids=[
+        "odd number of ranks",
+        "batch that does not divide",
+        "missing store",
+        "wrong value",
+        "no checkpoint",
+    ],
+)
+def test_what_a_user_can_mend_is_one_sentence(count, arguments, sentence, workplace):
+    done = ranks(count, "-m", "trainer.run", "--run", "runs/never", *arguments, cwd=workplace, timeout=60)
+    assert done.returncode != 0
+    assert sentence in done.stderr
+    assert done.stderr.count("error: ") == 1, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_evaluation_without_a_run_says_how_to_make_one(tmp_path):
+    done = run("python", "-m", "trainer.evaluate", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "train first" in done.stderr
+
+
+def test_an_unknown_flag_is_refused_with_a_suggestion(tmp_path):
+    done = run("python", "-m", "trainer.run", "--batchsize", "3", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--batch-size" in done.stdout + done.stderr
+
+
+def test_a_missing_imagenet_is_one_sentence(tmp_path):
+    settings = (f"imagenet={tmp_path / 'nothing'}", f"store={tmp_path / 's.zarr'}")
+    done = run("snakemake", "preprocess", "--config", *settings, cwd=ROOT)
+    assert done.returncode != 0
+    (sentence,) = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("error: ")]
+    assert str(tmp_path / "nothing") in sentence

@@ -1,0 +1,110 @@
+"""Each picture once an epoch, the same order for any number of pairs, the same batch after a resume."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from trainer import augment
+from trainer.config import Augment
+from trainer.data import TrainingBatches, epoch_order, evaluation_batches, open_data
+from trainer.errors import UserError
+
+PLAIN = Augment(crops=False, flips=False, color_std=0.0)
+
+
+@pytest.fixture(scope="module")
+def store(tiny_store):
+    return open_data(tiny_store)
+
+
+def batches(store, size, positions, first=0, last=20, settings=PLAIN, seed=0):
+    return TrainingBatches(store, settings, seed, size, torch.as_tensor(positions), first, last)
+
+
+def test_an_epoch_is_a_permutation_and_the_next_one_another():
+    first, second = epoch_order(0, 0, 1000), epoch_order(0, 1, 1000)
+    assert sorted(first) == sorted(second) == list(range(1000))
+    assert (first == second).mean() < 0.02
+
+
+def test_every_picture_comes_once_an_epoch_though_batches_cross_its_end(store):
+    # 60 pictures in batches of 16: epochs end inside of batches; 15 batches are 4 epochs.
+    loader = batches(store, 16, range(16), last=15)
+    labels = torch.cat([b.labels_B for b in loader]).numpy()
+    loader.close()
+    for epoch in range(4):
+        expected = store.train.labels[epoch_order(0, epoch, 60)]
+        assert np.array_equal(labels[60 * epoch : 60 * epoch + 60], expected)
+
+
+@pytest.mark.parametrize("pairs", [2, 4])
+def test_pairs_divide_the_very_batch_of_one_process(store, pairs):
+    settings = Augment()
+    whole = batches(store, 16, range(16), last=5, settings=settings)
+    parts = [
+        batches(store, 16, range(16 // pairs * p, 16 // pairs * (p + 1)), last=5, settings=settings)
+        for p in range(pairs)
+    ]
+    for together, *shares in zip(whole, *parts, strict=True):
+        assert torch.equal(together.images_BCHW, torch.cat([s.images_BCHW for s in shares]))
+        assert torch.equal(together.labels_B, torch.cat([s.labels_B for s in shares]))
+    for loader in (whole, *parts):
+        loader.close()
+
+
+def test_a_resumed_loader_gives_the_batches_that_were_left(store):
+    settings = Augment()
+    whole, rest = (batches(store, 16, range(16), first=f, last=9, settings=settings) for f in (0, 6))
+    kept = [b for b in whole if b.step >= 6]
+    for before, after in zip(kept, rest, strict=True):
+        assert before.step == after.step
+        assert torch.equal(before.images_BCHW, after.images_BCHW)
+    whole.close()
+    rest.close()
+
+
+def test_input_is_float32_in_channels_last(store):
+    loader = batches(store, 4, range(4), last=1)
+    (batch,) = loader
+    assert batch.images_BCHW.shape == (4, 3, 224, 224)
+    assert batch.images_BCHW.dtype == torch.float32
+    assert batch.images_BCHW.is_contiguous(memory_format=torch.channels_last)
+    loader.close()
+
+
+def test_a_failure_in_the_loaders_thread_reaches_the_loop(store, monkeypatch):
+    def broken(*_, **__):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(augment, "cut", broken)
+    loader = batches(store, 4, range(4))
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(iter(loader))
+    loader.close()
+
+
+def test_a_closed_loader_leaves_no_thread(store):
+    before = threading.active_count()
+    loader = batches(store, 4, range(4), last=1000)
+    next(iter(loader))
+    loader.close()
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(("batch", "shares"), [(7, 1), (4, 4), (64, 3), (1, 8)])
+def test_evaluation_shares_hold_each_picture_once(store, batch, shares):
+    seen = [
+        picture.tobytes()
+        for share in range(shares)
+        for pictures, labels in evaluation_batches(store.val, batch, share, shares)
+        for picture in pictures
+    ]
+    assert len(seen) == len(store.val)
+    assert set(seen) == {p.tobytes() for p in store.val.read(np.arange(len(store.val)))}
+
+
+def test_a_store_that_is_not_there_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="snakemake preprocess"):
+        open_data(tmp_path / "nothing.zarr")

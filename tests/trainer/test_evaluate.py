@@ -1,0 +1,58 @@
+"""Ten crops against views cut and softmax outputs averaged by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from trainer.config import PAPER, Network, Session
+from trainer.data import open_data
+from trainer.evaluate import CENTER, TEN, evaluate
+from trainer.model import Network as TwoTowers
+from trainer.step import Trainer
+from trainer.topology import arrange
+
+SMALL = Network(filters=(6, 8, 12, 12, 8), hidden=32, init_std=0.03, init_std_conv345=0.1)
+
+
+@pytest.fixture(scope="module")
+def store(tiny_store):
+    return open_data(tiny_store)
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    config = dataclasses.replace(PAPER, network=SMALL, session=Session(precision="float32", seed=4))
+    return Trainer(config, arrange("cpu"), classes=10)
+
+
+def test_both_kinds_of_view_equal_an_average_of_softmax_outputs_made_by_hand(store, trainer):
+    reference = TwoTowers(SMALL, 10)
+    reference.a.load_state_dict(trainer.towers[0].state_dict())
+    reference.b.load_state_dict(trainer.towers[1].state_dict())
+    pictures = store.val.read(np.arange(len(store.val))).astype(np.float64) - store.mean
+    views = []
+    for top, left in ((0, 0), (0, 32), (32, 0), (32, 32), (16, 16)):
+        crop = pictures[:, top : top + 224, left : left + 224]
+        views += [crop, crop[:, :, ::-1]]
+    with torch.no_grad():
+        outputs = [
+            reference(torch.from_numpy(v.copy()).float().permute(0, 3, 1, 2)).double().softmax(1).numpy()
+            for v in views
+        ]
+    labels = store.val.labels
+    expected = {CENTER: outputs[8], TEN: np.mean(outputs, axis=0)}
+
+    found = evaluate(trainer, store, ten_crop=True, batch=7)
+    for kind, scores in expected.items():
+        ranks = (scores > scores[np.arange(len(labels)), labels][:, None]).sum(1)
+        assert found[kind].images == len(labels)
+        assert found[kind].top1_wrong == (ranks >= 1).sum(), kind
+        assert found[kind].top5_wrong == (ranks >= 5).sum(), kind
+    # The two kinds must differ somewhere, or the comparison says nothing.
+    assert not np.array_equal(expected[CENTER].argsort(1), expected[TEN].argsort(1))
+
+
+def test_batch_size_does_not_matter(store, trainer):
+    assert evaluate(trainer, store, False, batch=30) == evaluate(trainer, store, False, batch=11)

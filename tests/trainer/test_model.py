@@ -1,0 +1,179 @@
+"""The towers against the paper's counts and against a plain grouped network of torch's own layers."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from trainer.config import CUDA_CONVNET, Network
+from trainer.model import LAYERS, TOWERS, Tower, build_tower, dropout_keep
+from trainer.model import Network as TwoTowers
+from trainer.optim import flatten
+
+# FACTS of the paper's table: both towers together.
+PARAMETERS = {
+    "conv1": 34_944,
+    "conv2": 307_456,
+    "conv3": 885_120,
+    "conv4": 663_936,
+    "conv5": 442_624,
+    "fc6": 37_752_832,
+    "fc7": 16_781_312,
+    "fc8": 4_097_000,
+}
+SMALL = Network(filters=(6, 8, 12, 12, 8), hidden=20, dropout=0.0)
+
+
+def test_parameters_layer_by_layer_are_the_papers():
+    with torch.device("meta"):
+        towers = [Tower(Network(), 1000, name) for name in TOWERS]
+    counts = {
+        layer: sum(p.numel() for tower in towers for p in getattr(tower, layer).parameters())
+        for layer in LAYERS
+    }
+    assert counts == PARAMETERS
+    assert sum(counts.values()) == 60_965_224
+
+
+class Grouped(nn.Module):
+    """One device, groups=2, as most re-implementations write it, but with LRN inside each group."""
+
+    def __init__(self, s: Network, classes: int) -> None:
+        super().__init__()
+        c1, c2, c3, c4, c5 = (2 * c for c in s.filters)
+        self.conv1 = nn.Conv2d(3, c1, 11, 4)
+        self.conv2 = nn.Conv2d(c1, c2, 5, padding=2, groups=2)
+        self.conv3 = nn.Conv2d(c2, c3, 3, padding=1)
+        self.conv4 = nn.Conv2d(c3, c4, 3, padding=1, groups=2)
+        self.conv5 = nn.Conv2d(c4, c5, 3, padding=1, groups=2)
+        self.fc6 = nn.Linear(c5 * 36, 2 * s.hidden)
+        self.fc7 = nn.Linear(2 * s.hidden, 2 * s.hidden)
+        self.fc8 = nn.Linear(2 * s.hidden, classes)
+
+    def norm(self, x):
+        return torch.cat([F.local_response_norm(half, 5, 5e-4, 0.75, 2.0) for half in x.chunk(2, 1)], 1)
+
+    def forward(self, x):
+        x = F.pad(x, (0, 3, 0, 3))
+        x = F.max_pool2d(self.norm(F.relu(self.conv1(x))), 3, 2)
+        x = F.max_pool2d(self.norm(F.relu(self.conv2(x))), 3, 2)
+        x = F.relu(self.conv3(x))
+        x = F.relu(self.conv4(x))
+        x = F.max_pool2d(F.relu(self.conv5(x)), 3, 2).flatten(1)
+        return self.fc8(F.relu(self.fc7(F.relu(self.fc6(x)))))
+
+
+def transplant(two: TwoTowers, grouped: Grouped) -> None:
+    """Outputs of tower a come first in every layer; fc8 takes a's inputs, then b's."""
+    with torch.no_grad():
+        for layer in LAYERS:
+            a, b, target = (getattr(m, layer) for m in (two.a, two.b, grouped))
+            target.weight.copy_(torch.cat([a.weight, b.weight], dim=1 if layer == "fc8" else 0))
+            target.bias.copy_(a.bias if layer == "fc8" else torch.cat([a.bias, b.bias]))
+
+
+def two_towers(settings: Network, classes: int, seed: int = 0) -> TwoTowers:
+    network = TwoTowers(settings, classes)
+    for tower in (network.a, network.b):
+        tower.load_state_dict(build_tower(settings, classes, tower.name, seed).state_dict())
+    return network
+
+
+def test_equals_a_grouped_network_in_float64_with_all_gradients():
+    two, grouped = two_towers(SMALL, 10).double(), Grouped(SMALL, 10).double()
+    transplant(two, grouped)
+    images = torch.randn(3, 3, 224, 224, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 60
+    labels = torch.tensor([1, 5, 9])
+    ours, theirs = two(images), grouped(images)
+    torch.testing.assert_close(ours, theirs.float(), rtol=1e-6, atol=1e-6)
+
+    F.cross_entropy(ours, labels).backward()
+    F.cross_entropy(theirs, labels).backward()
+    for layer in LAYERS:
+        a, b, expected = (getattr(m, layer).weight.grad for m in (two.a, two.b, grouped))
+        joined = torch.cat([a, b], dim=1 if layer == "fc8" else 0)
+        scale = expected.abs().max().item()
+        # The logits, and so the gradient that starts here, are float32: 6e-8 of the largest, some layers up.
+        torch.testing.assert_close(joined, expected, rtol=0, atol=1e-6 * scale, msg=layer)
+
+
+def test_full_width_equals_the_grouped_network_in_float32():
+    settings = Network(dropout=0.0)
+    two, grouped = two_towers(settings, 1000), Grouped(settings, 1000)
+    transplant(two, grouped)
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 60
+    with torch.no_grad():
+        ours, theirs = two(images), grouped(images)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * theirs.abs().max().item())
+
+
+def test_conv1_gives_55_by_55_and_reads_zeros_right_and_below():
+    tower = build_tower(SMALL, 10, "a", seed=0)
+    maps = {}
+    tower.conv1.register_forward_hook(lambda module, given, out: maps.update(conv1=out))
+    images = torch.zeros(1, 3, 224, 224, requires_grad=True)
+    tower.stage(0, images)
+    conv1 = maps["conv1"]
+    assert conv1.shape[2:] == (55, 55)
+
+    def pixels_seen_by(row: int, column: int) -> tuple[int, int, int, int]:
+        (grad,) = torch.autograd.grad(conv1[0, :, row, column].sum(), images, retain_graph=True)
+        rows, columns = grad[0].abs().sum(0).nonzero(as_tuple=True)
+        return rows.min().item(), rows.max().item(), columns.min().item(), columns.max().item()
+
+    # Window i begins at pixel 4 i: the first at 0, the last at 216, of whose 11 pixels 3 lie beyond 223.
+    assert pixels_seen_by(0, 0) == (0, 10, 0, 10)
+    assert pixels_seen_by(54, 54) == (216, 223, 216, 223)
+    assert pixels_seen_by(0, 54) == (0, 10, 216, 223)
+
+
+def test_initial_weights_are_the_recipes():
+    tower = build_tower(CUDA_CONVNET.network, 1000, "a", seed=3)
+    for layer in LAYERS:
+        expected = 0.03 if layer in ("conv3", "conv4", "conv5") else 0.01
+        assert getattr(tower, layer).weight.std().item() == pytest.approx(expected, rel=0.03), layer
+        bias = 1.0 if layer in ("conv2", "conv4", "conv5", "fc6", "fc7") else 0.0
+        assert (getattr(tower, layer).bias == bias).all(), layer
+
+
+def test_the_towers_start_different_and_the_same_in_every_process():
+    a, again, b = (build_tower(SMALL, 10, name, seed=0) for name in ("a", "a", "b"))
+    assert torch.equal(a.conv1.weight, again.conv1.weight)
+    assert not torch.equal(a.conv1.weight, b.conv1.weight)
+    assert b.fc8.bias is None
+
+
+def test_dropout_silences_in_training_and_halves_in_evaluation():
+    settings = Network(filters=(6, 8, 12, 12, 8), hidden=400, dropout=0.5)
+    tower = build_tower(settings, 10, "a", seed=0)
+    x = torch.rand(2, 16, 6, 6)
+    spoken = F.relu(tower.fc6(x.flatten(1)))
+    keep = dropout_keep(settings, "a", 0, 7, torch.tensor([4, 5]), torch.device("cpu"))
+    assert torch.equal(tower.stage(2, x, keep), spoken * keep("fc6"))
+    assert torch.equal(tower.stage(2, x), spoken * 0.5)
+
+
+def test_dropout_depends_on_sample_step_layer_and_unit_alone():
+    s = Network()
+
+    def mask(name, step, positions, layer="fc6"):
+        return dropout_keep(s, name, 1, step, torch.tensor(positions), torch.device("cpu"))(layer)
+
+    everything = mask("a", 3, [0, 1, 2, 3])
+    assert torch.equal(mask("a", 3, [2, 3]), everything[2:])
+    for other in (mask("b", 3, [0, 1, 2, 3]), mask("a", 4, [0, 1, 2, 3]), mask("a", 3, [0, 1, 2, 3], "fc7")):
+        # Two independent fair masks of 8192 units agree on half of them, +- 5 sigma = 2.8 %.
+        assert (other == everything).float().mean().item() == pytest.approx(0.5, abs=0.028)
+    assert everything.float().mean().item() == pytest.approx(0.5, abs=0.028)
+
+
+def test_flat_stages_hold_the_very_memory_of_the_layers():
+    tower = build_tower(SMALL, 10, "a", seed=0)
+    before = {name: p.clone() for name, p in tower.named_parameters()}
+    stages = flatten(tower)
+    for name, p in tower.named_parameters():
+        assert torch.equal(p, before[name])
+    stages[0].weights.zero_()
+    assert not tower.conv1.weight.any()
+    assert not tower.conv2.bias.any()
+    assert tower.conv3.weight.any()

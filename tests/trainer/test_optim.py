@@ -1,0 +1,119 @@
+"""The update against the paper's formula in NumPy, float64; the rates against their descriptions."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from trainer.config import AUTO, CUDA_CONVNET, PAPER, Network, Optim, settle
+from trainer.model import STAGES, build_tower
+from trainer.optim import Schedule, descend, flatten
+
+SMALL = Network(filters=(2, 2, 2, 2, 2), hidden=4)
+
+
+@pytest.mark.parametrize("bias_decay", [True, False])
+def test_two_hundred_updates_equal_the_papers_formula(bias_decay):
+    optim = Optim(bias_decay=bias_decay, bias_lr=2.0)
+    tower = build_tower(SMALL, 5, "a", seed=0)
+    stages = flatten(tower)
+    w = {name: p.detach().double().numpy().copy() for name, p in tower.named_parameters()}
+    v = {name: np.zeros_like(x) for name, x in w.items()}
+    rng = np.random.default_rng(0)
+    for step in range(200):
+        lr = 0.01 if step < 80 else 0.001 if step < 150 else 0.0001
+        for name, p in tower.named_parameters():
+            g = rng.normal(scale=0.1, size=tuple(p.shape)).astype(np.float32)
+            p.grad += torch.from_numpy(g)
+            bias = name.endswith("bias")
+            rate, decay = (2 * lr, 0.0005 * bias_decay) if bias else (lr, 0.0005)
+            v[name] = 0.9 * v[name] - decay * rate * w[name] - rate * g
+            w[name] = w[name] + v[name]
+        for stage in stages:
+            descend(stage, optim, lr)
+    for name, p in tower.named_parameters():
+        # 200 roundings of numbers below 1: 200 * 6e-8 at the very worst.
+        np.testing.assert_allclose(p.detach().numpy(), w[name], rtol=0, atol=2e-6, err_msg=name)
+        assert not p.grad.any()
+
+
+def test_the_rate_is_inside_the_velocity():
+    """After a fall of the rate the old velocity goes on at its old size; torch.optim.SGD would shrink it."""
+    tower = build_tower(SMALL, 5, "a", seed=0)
+    stages = flatten(tower)
+    optim = Optim(weight_decay=0.0)
+    tower.conv1.weight.grad.fill_(1.0)
+    descend(stages[0], optim, 0.1)
+    before = tower.conv1.weight.detach().clone()
+    descend(stages[0], optim, 0.001)
+    torch.testing.assert_close(before - tower.conv1.weight, torch.full_like(before, 0.09))
+
+
+def test_a_frozen_layer_keeps_parameters_and_momentum():
+    tower = build_tower(SMALL, 5, "a", seed=0)
+    stages = flatten(tower)
+    before = tower.conv1.weight.detach().clone()
+    for layer in STAGES[0]:
+        getattr(tower, layer).weight.grad.fill_(1.0)
+    descend(stages[0], Optim(), 0.1, frozen=("conv1",))
+    assert torch.equal(tower.conv1.weight, before)
+    assert not stages[0].momentum("conv1.weight").any()
+    assert stages[0].momentum("conv2.weight").any()
+    assert not stages[0].grads.any()
+
+
+def test_plateau_divides_by_ten_three_times_then_stops():
+    schedule = Schedule(dataclasses.replace(PAPER.optim, patience=2), steps_per_epoch=10)
+    rates, errors = [], [0.9, 0.8, 0.8, 0.85, 0.7, 0.7, 0.7, 0.71, 0.72, 0.7, 0.7]
+    ended = []
+    for error in errors:
+        rates.append(schedule.rate(0))
+        ended.append(schedule.after_epoch(error))
+    #                      better        2 without -> falls     better  2 without   2 without    2: stop
+    expected = [0.01] * 4 + [0.001] * 3 + [0.0001] * 2 + [0.00001] * 2
+    assert rates == pytest.approx(expected)
+    assert ended == [False] * 10 + [True]
+
+
+def test_plateau_goes_on_from_a_checkpoint():
+    first = Schedule(PAPER.optim, 10)
+    for error in (0.5, 0.6, 0.6, 0.6):
+        first.after_epoch(error)
+    second = Schedule(PAPER.optim, 10)
+    second.restore(first.state())
+    assert second == first
+
+
+def test_the_programs_rate_falls_after_epochs_23_51_and_78():
+    schedule = Schedule(CUDA_CONVNET.optim, steps_per_epoch=100)
+    for epoch, rate in ((0, 0.01), (22.99, 0.01), (23, 1e-3), (51, 1e-4), (77.99, 1e-4), (78, 1e-5)):
+        assert schedule.rate(round(epoch * 100)) == pytest.approx(rate), epoch
+
+
+def test_warm_up_rises_in_a_straight_line_and_never_starts_at_zero():
+    schedule = Schedule(Optim(lr=0.4, epochs=10, warmup_epochs=2.0), steps_per_epoch=10)
+    assert [schedule.rate(s) for s in range(20)] == pytest.approx([0.02 * (s + 1) for s in range(20)])
+    assert schedule.rate(99) < 0.001
+
+
+def test_epochs_end_where_their_last_picture_was():
+    # 25 pictures, batches of 10: epoch 1 ends in step 3 (30 >= 25), epoch 2 in step 5, epoch 3 in step 8.
+    schedule = Schedule(Optim(lr=0.1, epochs=3), steps_per_epoch=2.5)
+    assert [s for s in range(1, 9) if schedule.ends_epoch(s)] == [3, 5, 8]
+    assert schedule.last_step() == 8
+
+
+@pytest.mark.parametrize(("images", "batch"), [(1_281_167, 128), (7, 3), (1000, 1000), (5, 8)])
+def test_a_run_has_as_many_epoch_ends_as_epochs_or_one_a_step(images, batch):
+    schedule = Schedule(Optim(lr=0.1, epochs=3), images / batch)
+    ends = sum(schedule.ends_epoch(s) for s in range(1, schedule.last_step() + 1))
+    assert ends == min(3, schedule.last_step())
+
+
+def test_auto_settles_on_the_papers_numbers_at_imagenets_size():
+    config, reasons = settle(AUTO, 1_281_167)
+    assert (config.optim.batch_size, config.optim.epochs) == (128, 90)
+    assert config.optim.lr == pytest.approx(0.01)
+    assert len(reasons) == 4
+    assert settle(PAPER, 1500) == (PAPER, [])
