@@ -8,6 +8,7 @@ program" the public cuda-convnet configuration 145.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -211,15 +212,23 @@ def settle(config: Config, train_images: int) -> tuple[Config, list[str]]:
         batch = 128 if train_images >= 100_000 else 32
         reasons.append(f"batch {batch}: the paper's 128 from 100,000 pictures on, 32 below, for more updates")
     if epochs is None:
-        # 90 epochs for ImageNet, fewer for less: a first result on a laptop in minutes.
-        epochs = max(8, min(90, round(90 * (train_images / 1_281_167) ** 0.3)))
-        reasons.append(f"{epochs} epochs: 90 for ImageNet's 1,281,167 pictures, fewer for {train_images:,}")
+        epochs = max(8, min(90, round(90 * (train_images / 1_281_167) ** (1 / 3))))
+        reasons.append(
+            f"{epochs} epochs: 90 for ImageNet's 1,281,167 pictures, by the cube root for {train_images:,}, "
+            "for a first result soon; --epochs N for a better one"
+        )
     if lr is None:
-        lr = 0.01 * batch / 128
-        reasons.append(f"rate {lr:g}: the paper's 0.01 at batch 128, in proportion to the batch of {batch}")
+        # Krizhevsky (2014): the square root keeps the variance of an update; for batches above his he found
+        # proportion, with a warm-up, to work better.
+        share = batch / 128
+        lr = 0.01 * (share if share > 1 else math.sqrt(share))
+        how = "in proportion to" if share > 1 else "by the square root of"
+        reasons.append(f"rate {lr:g}: the paper's 0.01 for a batch of 128, {how} the batch, {batch}")
         if not warmup:
             warmup = min(5.0, epochs / 10)
-            reasons.append(f"warm-up over {warmup:g} epochs: the first steps are where a rate kills units")
+            reasons.append(
+                f"warm-up over {warmup:g} epochs: the full rate in the first steps can silence units for good"
+            )
     o = dataclasses.replace(o, batch_size=batch, lr=lr, epochs=epochs, warmup_epochs=warmup)
     return dataclasses.replace(config, optim=o), reasons
 
