@@ -50,13 +50,14 @@ rule index:
         f"{WORK}/logs/index.log",
     params:
         set=config,
+        flags=" ".join(f"--{name.replace('_', '-')}" for name in ("verify_md5", "subset") if config[name]),
     shell:
         "python -m preprocess.index --store {params.set[store]:q} --log {log:q}"
         " --imagenet {params.set[imagenet]:q} --seed {params.set[seed]}"
         " --image-size {params.set[image_size]} --shard-length {params.set[shard_length]}"
         " --validation-fraction {params.set[validation_fraction]}"
         " --train-per-class {params.set[train_per_class]}"
-        " --validation-per-class {params.set[validation_per_class]}"
+        " --validation-per-class {params.set[validation_per_class]} {params.flags}"
 
 
 rule shards:

@@ -1,26 +1,29 @@
-"""Where each member of a tar lies. Headers are read, members are not; nothing is ever extracted."""
+"""Where each member of a tar lies. Headers are read, members are not; nothing is ever extracted.
+
+An archive is not trusted: names are labels and never paths, links and devices are passed over, and a size
+counts only as far as the archive reaches.
+"""
 
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from preprocess.errors import UserError
+from preprocess.tables import Entry
 
 BLOCK = 512  # bytes; a tar is made of such blocks, and one of zeros ends it
+LONGEST_HEADER = 2**20  # bytes; a long name or a record of attributes that claims more is a lie
+LONGEST_NAME = 1024  # characters
 COMPRESSED = {b"\xfd7zXZ": "xz", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd"}
+STRANGE = {
+    **dict.fromkeys((tarfile.SYMTYPE, tarfile.LNKTYPE), "a link"),
+    **dict.fromkeys((tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE), "a device"),
+}
 
 
-class Member(NamedTuple):
-    """A regular file in a tar; anything else has `length` -1."""
-
-    name: str
-    offset: int  # of its first byte, from the start of the outermost archive
-    length: int
-
-
-def members(archive: Path) -> Iterator[Member]:
-    """The members of an uncompressed tar, in its order.
+def members(archive: Path) -> Iterator[Entry]:
+    """What lies in an uncompressed tar, in its order, folders left out.
 
     Raises:
         UserError: it is compressed, no tar, cut off, or a member claims to be longer than the archive.
@@ -36,32 +39,52 @@ def members(archive: Path) -> Iterator[Member]:
         yield from _members(file, archive, 0, archive.stat().st_size)
 
 
-def nested_members(archive: Path) -> Iterator[tuple[str, Member]]:
-    """The members of the tars in a tar, each with the name of the tar it lies in.
+def nested_members(archive: Path) -> Iterator[Entry]:
+    """What lies in the tars in a tar, as <inner tar without its suffix>/<name>.
 
     Raises:
         UserError: as `members`, for the outer and for the inner archives.
     """
     with archive.open("rb") as file:
         for inner in members(archive):
-            if inner.name.endswith(".tar") and inner.length >= 0:
-                for member in _members(file, archive, inner.offset, inner.offset + inner.length):
-                    yield inner.name, member
+            if inner.strange or not inner.name.endswith(".tar"):
+                yield inner._replace(strange=inner.strange or "not the tar of a class")
+                continue
+            folder = inner.name.removesuffix(".tar").rpartition("/")[2]
+            for entry in _members(file, archive, inner.offset, inner.offset + inner.length):
+                yield entry._replace(name=f"{folder}/{entry.name}")
 
 
-def _members(file: BinaryIO, archive: Path, begin: int, end: int) -> Iterator[Member]:
+class Headers:
+    """A file of which tarfile reads headers alone: whoever asks for more was told a lie."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self.file.read(size)
+
+
+def _members(file: BinaryIO, archive: Path, begin: int, end: int) -> Iterator[Entry]:
     file.seek(begin)
     damaged = f"{archive} is damaged or cut off at byte {{}}: get it again"
+    headers: Any = Headers(file)
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:  # counts from where the file stands
+        with tarfile.open(fileobj=headers, mode="r:") as tar:  # counts from where the file stands
             while (header := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # or a million headers stay in memory
-                if header.offset_data + header.size > end:
-                    raise UserError(damaged.format(end))
-                plain = header.isreg() and not header.issparse()
-                yield Member(header.name, header.offset_data, header.size if plain else -1)
+                if header.size < 0 or header.offset_data + header.size > end:
+                    raise UserError(
+                        f"{archive} is damaged or cut off: its member {header.name[:LONGEST_NAME]} at byte "
+                        f"{header.offset} claims {header.size} bytes, and {end - header.offset_data} are "
+                        "left: get it again"
+                    )
+                if not header.isdir():
+                    yield _entry(header)
             stop = tar.offset
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError) as error:
         if begin == 0 and file.tell() <= BLOCK:
             raise UserError(f"{archive} is no tar archive ({error})") from error
         raise UserError(damaged.format(file.tell())) from error
@@ -69,3 +92,16 @@ def _members(file: BinaryIO, archive: Path, begin: int, end: int) -> Iterator[Me
     file.seek(stop)
     if stop + BLOCK > end or file.read(BLOCK) != bytes(BLOCK):
         raise UserError(damaged.format(stop))
+
+
+def _entry(header: tarfile.TarInfo) -> Entry:
+    name, strange = header.name, STRANGE.get(header.type, "")
+    if len(name) > LONGEST_NAME or "\0" in name or "\n" in name:
+        name, strange = repr(name[:40]), "a name that no picture has"
+    elif name.startswith("/"):
+        strange = strange or "an absolute name"
+    elif ".." in name.split("/"):
+        strange = strange or "a name that climbs out"
+    elif not strange and (not header.isreg() or header.issparse()):
+        strange = "no plain file"
+    return Entry(name, header.offset_data, header.size, strange)

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from preprocess.errors import UserError
 
 META = "data/meta.mat"
 TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
+LONGEST = 2**26  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +31,27 @@ def read_devkit(archive: Path) -> Devkit:
     try:
         with tarfile.open(archive, "r:gz") as tar:
             found = {
-                wanted: file.read()
+                wanted: file.read(LONGEST)  # the real ones have 100 KB; a bomb is cut off and then refused
                 for member in tar
                 for wanted in (META, TRUTH)
-                if member.name.endswith(wanted) and (file := tar.extractfile(member))
+                if member.name.endswith(wanted) and member.isreg() and (file := tar.extractfile(member))
             }
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise UserError(f"{archive} cannot be read ({error}): get it again") from error
     for wanted in (META, TRUTH):
         if wanted not in found:
             raise UserError(f"{archive} holds no {wanted}: get it again")
 
-    synsets = np.atleast_1d(loadmat(io.BytesIO(found[META]), squeeze_me=True)["synsets"])
-    # the file also holds the inner nodes of the hierarchy; the classes are its leaves
-    leaves = sorted(
-        (str(synset["WNID"]), str(synset["words"]), int(synset["ILSVRC2012_ID"]))
-        for synset in synsets
-        if int(synset["num_children"]) == 0
-    )
+    try:
+        synsets = np.atleast_1d(loadmat(io.BytesIO(found[META]), squeeze_me=True)["synsets"])
+        # the file also holds the inner nodes of the hierarchy; the classes are its leaves
+        leaves = sorted(
+            (str(synset["WNID"]), str(synset["words"]), int(synset["ILSVRC2012_ID"]))
+            for synset in synsets
+            if int(synset["num_children"]) == 0
+        )
+    except Exception as error:  # a damaged file makes scipy raise nearly anything
+        raise UserError(f"{archive}: {META} cannot be read ({error}): get it again") from error
     index_of_id = {identity: index for index, (_, _, identity) in enumerate(leaves)}  # IDs count from 1
     try:
         validation = [index_of_id[int(line)] for line in found[TRUTH].split()]

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from preprocess import layout, stage
 from preprocess.errors import UserError
 from preprocess.files import write_json
-from preprocess.plan import SPLITS, Plan, find, identified, manifest, save
-from preprocess.sources import Source, recognise
+from preprocess.official import check_md5, extent
+from preprocess.plan import SPLITS, Plan, find, identified, manifest, save, work_folder
+from preprocess.sources import recognise
+from preprocess.tables import Source
 
 Table = NDArray[np.void]
 
@@ -97,7 +99,11 @@ def index(arguments: argparse.Namespace) -> str:
     """Find the source, choose, and create the store; a store that is there already must be the same."""
     store: Path = arguments.store
     old = find(store)
-    source = recognise(arguments.imagenet)
+    cache = work_folder(store) / "archives"
+    source = recognise(arguments.imagenet, cache)
+    size = extent(source, arguments.subset)
+    if arguments.verify_md5:
+        check_md5(source, cache)
     tables = choose(
         source,
         seed=arguments.seed,
@@ -122,12 +128,23 @@ def index(arguments: argparse.Namespace) -> str:
     save(store, plan, tables)
     layout.create(store, plan, {split: tables[split]["label"] for split in SPLITS})
     write_json(manifest(store, "index"), {"identity": plan.identity, "counts": plan.counts})
-    kept_back = "" if len(source.val) else " (kept back from train)"
-    ignored = f"; {source.ignored} entries are no pictures and were ignored" if source.ignored else ""
-    return (
-        f"{arguments.imagenet}: {source.kind}, {len(plan.classes)} classes, {plan.counts['train']} pictures "
-        f"for training, {plan.counts['val']} for validation{kept_back}{ignored}"
+    for entry in source.ignored:
+        stage.log.info("left aside: %s", entry)
+    return summary(arguments, source, plan, size)
+
+
+def summary(arguments: argparse.Namespace, source: Source, plan: Plan, size: str) -> str:
+    """What was recognised, and what will be made of it."""
+    used = (
+        f"{len(plan.classes)} classes, {plan.counts['train']} pictures for training, "
+        f"{plan.counts['val']} for validation{'' if len(source.val) else ' (kept back from train)'}"
     )
+    md5 = "; MD5 sums are those of ILSVRC-2012" if arguments.verify_md5 else ""
+    without = len(plan.classes) - len(np.unique(source.train["label"]))
+    empty = f"; {without} classes have no picture for training" if without else ""
+    first = ", ".join(source.ignored[:3]) + (", ..." if source.ignored[3:] else "")
+    aside = f"; {len(source.ignored)} entries were left aside: {first}" if source.ignored else ""
+    return f"{arguments.imagenet}: {source.kind}, {size}{md5}; {used}{empty}{aside}"
 
 
 if __name__ == "__main__":
@@ -141,4 +158,6 @@ if __name__ == "__main__":
     )
     command.add_argument("--train-per-class", type=int, default=0, help="take at most so many; 0: all")
     command.add_argument("--validation-per-class", type=int, default=0, help="take at most so many; 0: all")
+    command.add_argument("--verify-md5", action="store_true", help="of the official tars; takes minutes")
+    command.add_argument("--subset", action="store_true", help="a few pictures less than all are meant so")
     stage.run(command.parse_args(), index)

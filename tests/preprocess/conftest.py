@@ -1,13 +1,16 @@
-"""An ImageNet of class folders, and one store made from it by the real command."""
+"""An ImageNet of class folders, one store made from it by the real command, and three official tars."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
-from tests.preprocess.helpers import CLASSES, draw, encode, settings, snakemake
+from preprocess.official import DEVKIT, TRAIN_TAR, VAL_TAR
+from tests.preprocess.helpers import CLASSES, draw, encode, settings, snakemake, tar
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +41,35 @@ def store(imagenet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = snakemake("--cores", "2", *settings(imagenet, path))
     assert run.returncode == 0, run.stderr
     return path
+
+
+@pytest.fixture
+def official_set(tmp_path: Path) -> Path:
+    """Three classes whose IDs stand in another order than their names, and an inner node."""
+    inner = {}
+    for wnid in ("n30", "n10", "n20"):
+        pictures = {f"{wnid}_{number}.JPEG": f"{wnid} {number}".encode() * 200 for number in (7, 3)}
+        inner[f"{wnid}.tar"] = tar(tmp_path / "inner.tar", pictures).read_bytes()
+    (tmp_path / "inner.tar").unlink()
+    tar(tmp_path / TRAIN_TAR, inner)
+    # in the tar the validation pictures stand in another order than their names
+    tar(
+        tmp_path / VAL_TAR,
+        {f"ILSVRC2012_val_{number:08d}.JPEG": bytes([number]) * 9 for number in (2, 4, 1, 3)},
+    )
+    fields = [("ILSVRC2012_ID", "f8"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "f8")]
+    rows = [
+        (1, "n20", "two, deux", "", 0),
+        (2, "n30", "three", "", 0),
+        (3, "n10", "one", "", 0),
+        (4, "n00", "all", "", 3),
+    ]
+    meta = io.BytesIO()
+    savemat(meta, {"synsets": np.array(rows, dtype=fields).reshape(-1, 1)})
+    data = "ILSVRC2012_devkit_t12/data/"
+    truth = {
+        f"{data}meta.mat": meta.getvalue(),
+        f"{data}ILSVRC2012_validation_ground_truth.txt": b"3\n1\n2\n2\n",
+    }
+    tar(tmp_path / DEVKIT, truth, "w:gz")
+    return tmp_path

@@ -1,0 +1,85 @@
+"""What was found out about an archive, kept beside the store for as long as the archive stays as it is."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from preprocess.files import write_atomically, write_json
+from preprocess.tables import Entry
+
+PIECE = 2**23  # bytes hashed at a time
+
+
+def remembered(archive: Path, folder: Path | None, members: Callable[[Path], Iterable[Entry]]) -> list[Entry]:
+    """`members(archive)`, from `folder` where it was written for this size and time of the archive."""
+    kept = folder / f"{archive.name}.npz" if folder else None
+    key = json.dumps([members.__name__, *_stamp(archive)])
+    if kept and (found := _load(kept, key)) is not None:
+        return found
+    entries = list(tqdm(members(archive), desc=archive.name, unit=" members", dynamic_ncols=True))
+    if kept:
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            key=np.array(key),
+            places=np.array([entry[1:3] for entry in entries], dtype=np.int64).reshape(-1, 2),
+            names=_joined(entry.name for entry in entries),
+            strange=_joined(entry.strange for entry in entries),
+        )
+        write_atomically(kept, [buffer.getvalue()])
+    return entries
+
+
+def md5(archive: Path, folder: Path | None) -> str:
+    """The MD5 sum of an archive, in hexadecimal; from `folder` as above."""
+    kept = folder / f"{archive.name}.md5.json" if folder else None
+    stamp = _stamp(archive)
+    if kept and kept.is_file():
+        found: dict[str, Any] = json.loads(kept.read_text())
+        if found["stamp"] == stamp:
+            return str(found["md5"])
+    digest = hashlib.md5(usedforsecurity=False)
+    size = archive.stat().st_size
+    with (
+        archive.open("rb") as file,
+        tqdm(total=size, desc=f"md5 {archive.name}", unit="B", unit_scale=True, dynamic_ncols=True) as bar,
+    ):
+        while piece := file.read(PIECE):
+            digest.update(piece)
+            bar.update(len(piece))
+    if kept:
+        write_json(kept, {"stamp": stamp, "md5": digest.hexdigest()})
+    return digest.hexdigest()
+
+
+def _stamp(archive: Path) -> list[int]:
+    status = archive.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _load(kept: Path, key: str) -> list[Entry] | None:
+    try:
+        with np.load(kept) as stored:
+            if str(stored["key"]) != key:
+                return None
+            names, strange = _split(stored["names"]), _split(stored["strange"])
+            offsets, lengths = stored["places"].T.tolist()
+        return list(map(Entry, names, offsets, lengths, strange))
+    except Exception:  # absent, cut off, of another version: whatever it is, the archive tells it again
+        return None
+
+
+def _joined(texts: Iterable[str]) -> NDArray[np.uint8]:
+    """Texts without line ends as one array: a long one does not widen all others."""
+    return np.frombuffer("".join(f"{text}\n" for text in texts).encode("utf-8", "surrogateescape"), np.uint8)
+
+
+def _split(array: NDArray[np.uint8]) -> list[str]:
+    return array.tobytes().decode("utf-8", "surrogateescape").split("\n")[:-1]

@@ -1,0 +1,117 @@
+"""The three files of ILSVRC-2012 as its organisers hand them out, and what the full set must hold."""
+
+from pathlib import Path
+
+from preprocess.archives import members, nested_members
+from preprocess.cache import md5, remembered
+from preprocess.devkit import read_devkit
+from preprocess.errors import UserError
+from preprocess.tables import Picture, Source, is_picture, table
+
+TRAIN_TAR = "ILSVRC2012_img_train.tar"
+VAL_TAR = "ILSVRC2012_img_val.tar"
+DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+MD5 = {
+    TRAIN_TAR: "1d675b47d978889d74fa0da5fadfb00e",
+    VAL_TAR: "29b22e2961454d5413ddabcf34fc5622",
+    DEVKIT: "fa75699e90414af021442c21a62c3abf",
+}
+FULL = {"train": 1_281_167, "val": 50_000}  # pictures
+FULL_CLASSES = 1000
+FEW = 0.001  # a set that lacks less than this share of the full one was hardly meant as a subset
+
+
+def official_tars(root: Path, cache: Path | None = None) -> Source:
+    """A tar of one tar a class, a flat tar, and the devkit.
+
+    Args:
+        root: the folder with the three.
+        cache: folder for what was read of their headers.
+
+    Raises:
+        UserError: one is missing, damaged, or they do not belong together.
+    """
+    missing = [name for name in MD5 if not (root / name).is_file()]
+    if missing:
+        seen = [name for name in MD5 if name not in missing]
+        raise UserError(
+            f"{root} holds {' and '.join(seen)} but lacks {' and '.join(missing)}: "
+            "put the three files of ILSVRC-2012 there"
+        )
+    devkit = read_devkit(root / DEVKIT)
+    index = {wnid: number for number, wnid in enumerate(devkit.classes)}
+    train, ignored = [], []
+    for entry in remembered(root / TRAIN_TAR, cache, nested_members):
+        wnid, _, name = entry.name.partition("/")
+        if entry.strange or not is_picture(name):
+            ignored.append(f"{entry.name} ({entry.strange or 'not named as a picture'})")
+        elif wnid not in index:
+            raise UserError(f"{root / TRAIN_TAR} holds class {wnid}, which {DEVKIT} does not know")
+        else:
+            train.append(Picture(entry.name, 0, entry.offset, entry.length, index[wnid]))
+    if not train:
+        raise UserError(f"{root / TRAIN_TAR} holds no picture: it is a tar of one tar a class")
+    # the devkit gives the truth in the order of the names, which need not be the order in the tar
+    flat = []
+    for entry in sorted(remembered(root / VAL_TAR, cache, members)):
+        if entry.strange or not is_picture(entry.name.rpartition("/")[2]):
+            ignored.append(f"{entry.name} ({entry.strange or 'not named as a picture'})")
+        else:
+            flat.append(entry)
+    if len(flat) != len(devkit.validation):
+        raise UserError(
+            f"{root / VAL_TAR} holds {len(flat)} pictures and {DEVKIT} names the classes of "
+            f"{len(devkit.validation)}: they do not belong together, get both again"
+        )
+    truth = zip(flat, devkit.validation.tolist(), strict=True)
+    return Source(
+        kind="official ILSVRC-2012 tars",
+        root=root,
+        archives=(TRAIN_TAR, VAL_TAR),
+        classes=devkit.classes,
+        class_names=devkit.class_names,
+        train=table(train),
+        val=table(Picture(entry.name, 1, entry.offset, entry.length, label) for entry, label in truth),
+        ignored=tuple(ignored),
+    )
+
+
+def check_md5(source: Source, cache: Path | None = None) -> None:
+    """Compare the official archives with the sums that their organisers publish; raises UserError."""
+    if source.archives != (TRAIN_TAR, VAL_TAR):
+        raise UserError(
+            f"verify_md5 is for the official tars, and {source.root} was recognised as {source.kind}: "
+            "leave verify_md5 out"
+        )
+    for name, expected in MD5.items():
+        found = md5(source.root / name, cache)
+        if found != expected:
+            raise UserError(
+                f"{source.root / name} has the MD5 sum {found} and not ILSVRC-2012's {expected}: "
+                "get it again, or leave verify_md5 out if it is meant to differ"
+            )
+
+
+def extent(source: Source, subset: bool = False) -> str:
+    """Whether this is the full ILSVRC-2012 or a subset, in words.
+
+    Args:
+        source: what was found.
+        subset: take a set that lacks a few pictures of the full one for what it is meant to be.
+
+    Raises:
+        UserError: it lacks a few pictures, or has a few too many, and nobody said that it is a subset.
+    """
+    found = {split: len(getattr(source, split)) for split in FULL}
+    whole = [found[split] == FULL[split] for split in FULL]
+    classes = len(source.classes)
+    if classes == FULL_CLASSES and (all(whole) or (whole[0] and not found["val"])):
+        return "the full ILSVRC-2012" + ("" if all(whole) else " without its validation part")
+    compared = ", ".join(f"{found[split]:,} of {FULL[split]:,} {split} pictures" for split in FULL)
+    nearly = any(0 < abs(found[split] - FULL[split]) < FEW * FULL[split] for split in FULL)
+    if classes == FULL_CLASSES and nearly and not subset:
+        raise UserError(
+            f"{source.root} is nearly the full ILSVRC-2012, with {compared}: get the missing ones again, "
+            "or say --config subset=true if it is meant so"
+        )
+    return f"a subset of ILSVRC-2012's size: {compared}, {classes:,} of {FULL_CLASSES:,} classes"

@@ -1,0 +1,175 @@
+"""Kaggle's tree, what is half there, the full set's counts and sums, and what is remembered of archives."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from preprocess import cache, official
+from preprocess.errors import UserError
+from preprocess.official import DEVKIT, TRAIN_TAR, VAL_TAR, check_md5, extent
+from preprocess.sources import recognise
+from preprocess.tables import Picture, Source, table
+from tests.preprocess.helpers import tar
+from tests.preprocess.test_sources import bytes_of
+
+
+@pytest.fixture
+def kaggle(tmp_path: Path) -> Path:
+    root = tmp_path / "kaggle"
+    files = {
+        "ILSVRC/Data/CLS-LOC/train/n20/n20_1.JPEG": b"a",
+        "ILSVRC/Data/CLS-LOC/train/n10/n10_5.JPEG": b"bb",
+        "ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000001.JPEG": b"ccc",
+        "ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000002.JPEG": b"dddd",
+        # the solution is in no order, and goes on with boxes
+        "LOC_val_solution.csv": b"ImageId,PredictionString\n"
+        b"ILSVRC2012_val_00000002,n10 85 1 499 272 \nILSVRC2012_val_00000001,n20 1 2 3 4 n20 5 6 7 8 \n",
+        "LOC_synset_mapping.txt": b"n20 two, deux\nn10 one\n",
+    }
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def test_kaggles_tree_takes_validation_classes_from_the_solution(kaggle: Path) -> None:
+    source = recognise(kaggle)
+    images = "ILSVRC/Data/CLS-LOC"
+    assert (source.kind, source.classes, source.class_names) == (
+        "Kaggle's tree",
+        ("n10", "n20"),
+        ("one", "two, deux"),
+    )
+    assert bytes_of(source, "train") == {
+        f"{images}/train/n10/n10_5.JPEG": (0, b"bb"),
+        f"{images}/train/n20/n20_1.JPEG": (1, b"a"),
+    }
+    assert bytes_of(source, "val") == {
+        f"{images}/val/ILSVRC2012_val_00000001.JPEG": (1, b"ccc"),
+        f"{images}/val/ILSVRC2012_val_00000002.JPEG": (0, b"dddd"),
+    }
+
+
+def remove(name: str) -> Callable[[Path], object]:
+    return lambda root: (root / name).rename(root.parent / "away")
+
+
+def write(name: str, text: str) -> Callable[[Path], object]:
+    return lambda root: (root / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (remove("LOC_val_solution.csv"), r"with ILSVRC.*train, .*txt, but lacks LOC_val_solution\.csv"),
+        (remove("ILSVRC/Data/CLS-LOC/val"), r"but lacks ILSVRC/Data/CLS-LOC/val: unpack"),
+        (remove("ILSVRC"), r"but lacks ILSVRC/Data/CLS-LOC/train, ILSVRC/Data/CLS-LOC/val"),
+        (write("LOC_val_solution.csv", "a,b\n1,2\n"), "lacks the columns ImageId and PredictionString"),
+        (write("LOC_val_solution.csv", "ImageId,PredictionString\nx\n"), "has a line without a class"),
+        (write("LOC_synset_mapping.txt", "n10 one\n"), r"train/n20 is a class that .* does not name"),
+        (write("LOC_synset_mapping.txt", "<html>"), "does not hold lines of a wnid and a name"),
+        (
+            write("ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000003.JPEG", "e"),
+            r"00000003\.JPEG has no line in LOC_val_solution\.csv, which must name it",
+        ),
+        (lambda root: (root / "train").mkdir(), "holds both Kaggle's tree .* and class folders"),
+        (lambda root: (root / TRAIN_TAR).touch(), "holds both the official tars .* and Kaggle's tree"),
+    ],
+)
+def test_a_kaggle_tree_that_is_half_there_or_two_things_is_refused(
+    spoil: Callable[[Path], object], sentence: str, kaggle: Path
+) -> None:
+    spoil(kaggle)
+    with pytest.raises(UserError, match=sentence):
+        recognise(kaggle)
+
+
+def test_validation_pictures_without_classes_are_never_taken_for_no_validation(kaggle: Path) -> None:
+    with pytest.raises(UserError, match=r"val/ILSVRC2012_val_.* in no class folder.*LOC_val_solution\.csv"):
+        recognise(kaggle / "ILSVRC/Data/CLS-LOC")
+    archive = tar(kaggle / "a.tar", {"x/train/a/1.jpg": b"a", "x/val/2.jpg": b"b"})
+    with pytest.raises(UserError, match=r"x/val/2\.jpg, which lies in no class folder"):
+        recognise(archive)
+
+
+def test_an_empty_class_folder_is_half_a_source(tmp_path: Path) -> None:
+    for folder in ("train/ape", "train/cat", "val"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "train/ape/1.jpg").write_bytes(b"a")
+    with pytest.raises(UserError, match="has no picture in train/cat/, val/: fill these folders, or remove"):
+        recognise(tmp_path)
+
+
+def counted(train: int, val: int, classes: int = 1000) -> Source:
+    """A source of so many pictures."""
+    rows = table([Picture("a", 0, 0, 1, 0)])
+    names = tuple(f"n{number:08d}" for number in range(classes))
+    return Source(
+        kind="class folders",
+        root=Path("somewhere"),
+        archives=(),
+        classes=names,
+        class_names=None,
+        train=np.resize(rows, train),
+        val=np.resize(rows, val),
+    )
+
+
+def test_the_full_set_is_known_by_its_counts_and_all_else_is_called_a_subset() -> None:
+    assert extent(counted(1_281_167, 50_000)) == "the full ILSVRC-2012"
+    assert extent(counted(1_281_167, 0)) == "the full ILSVRC-2012 without its validation part"
+    assert extent(counted(2_000, 400, 10)) == (
+        "a subset of ILSVRC-2012's size: 2,000 of 1,281,167 train pictures, 400 of 50,000 val pictures, "
+        "10 of 1,000 classes"
+    )
+    nearly = counted(1_281_166, 50_000)
+    with pytest.raises(UserError, match=r"nearly the full .* 1,281,166 of 1,281,167 train .*subset=true"):
+        extent(nearly)
+    assert extent(nearly, subset=True).startswith("a subset")
+
+
+def test_md5_sums_of_the_official_archives_are_compared_when_asked(
+    official_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = recognise(official_set)
+    with pytest.raises(UserError, match=rf"{TRAIN_TAR} has the MD5 sum .* not ILSVRC-2012's 1d675b47d978"):
+        check_md5(source, tmp_path / "cache")
+    sums = {
+        name: hashlib.md5((official_set / name).read_bytes()).hexdigest()
+        for name in (TRAIN_TAR, VAL_TAR, DEVKIT)
+    }
+    monkeypatch.setattr(official, "MD5", sums)
+    check_md5(source, tmp_path / "cache")
+    monkeypatch.setattr(hashlib, "md5", None)  # the second time nothing is read
+    check_md5(source, tmp_path / "cache")
+    with pytest.raises(UserError, match="verify_md5 is for the official tars"):
+        check_md5(counted(1, 1), None)
+
+
+def test_headers_are_read_once_for_an_archive_that_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = "train/cat/\udcff ö.jpg"  # a name in no encoding
+    archive = tar(tmp_path / "a.tar", {"train/cat/1.jpg": b"a", odd: b"b", "train/x.txt": b""})
+    read: list[Path] = []
+    scan = cache.remembered
+
+    def members(path: Path) -> object:
+        read.append(path)
+        return official.members(path)
+
+    first, second = (scan(archive, tmp_path / "cache", members) for _ in range(2))
+    assert first == second
+    assert first[1].name == odd
+    assert len(read) == 1
+    os.utime(archive, ns=(1, 1))
+    assert scan(archive, tmp_path / "cache", members) == first
+    assert len(read) == 2
+    (kept,) = (tmp_path / "cache").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-30])
+    assert scan(archive, tmp_path / "cache", members) == first
+    assert len(read) == 3
