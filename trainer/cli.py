@@ -7,12 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TypeVar
 
 import tyro
 from mpi4py import MPI
 
 from trainer import config as configuration
+from trainer import runs
 
 T = TypeVar("T")
 
@@ -24,7 +26,7 @@ def parse(kind: type[T], program: str, default: T, argv: Sequence[str] | None = 
     """
     with contextlib.ExitStack() as stack:
         if MPI.COMM_WORLD.rank != 0:
-            nothing = stack.enter_context(open(os.devnull, "w"))  # noqa: PTH123
+            nothing = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(contextlib.redirect_stdout(nothing))
             stack.enter_context(contextlib.redirect_stderr(nothing))
         return tyro.cli(
@@ -37,13 +39,21 @@ def parse(kind: type[T], program: str, default: T, argv: Sequence[str] | None = 
 
 
 def parse_config(argv: Sequence[str] | None = None) -> configuration.Config:
-    """The training command's flags, on top of the recipe that they name."""
+    """The training command's flags, on top of what they name: a run that exists brings its own settings,
+    otherwise the recipe does."""
     args = list(sys.argv[1:] if argv is None else argv)
-    recipe = "auto"
-    for flag, value in pairwise([*args, ""]):
-        if flag == "--recipe":
-            recipe = value
-        elif flag.startswith("--recipe="):
-            recipe = flag.removeprefix("--recipe=")
-    default = configuration.RECIPES.get(recipe, configuration.AUTO)
+    default = configuration.RECIPES.get(_value(args, "--recipe") or "auto", configuration.AUTO)
+    run = _value(args, "--run")
+    if run is not None and (Path(run) / runs.CONFIG).exists():
+        default = runs.with_session(runs.read_config(Path(run)), max_steps=None, resume="auto")
     return parse(configuration.Config, "python -m trainer.run", default, args)
+
+
+def _value(args: Sequence[str], flag: str) -> str | None:
+    """What a flag is set to, before the whole command line is read."""
+    for this, following in pairwise([*args, ""]):
+        if this == flag:
+            return following
+        if this.startswith(f"{flag}="):
+            return this.removeprefix(f"{flag}=")
+    return None

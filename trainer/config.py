@@ -225,9 +225,9 @@ def settle(config: Config, train_images: int) -> tuple[Config, list[str]]:
         how = "in proportion to" if share > 1 else "by the square root of"
         reasons.append(f"rate {lr:g}: the paper's 0.01 for a batch of 128, {how} the batch, {batch}")
         if not warmup:
-            warmup = min(5.0, epochs / 10)
+            warmup = 1.0
             reasons.append(
-                f"warm-up over {warmup:g} epochs: the full rate in the first steps can silence units for good"
+                "warm-up over 1 epoch: the full rate in the first steps can silence units for good"
             )
     o = dataclasses.replace(o, batch_size=batch, lr=lr, epochs=epochs, warmup_epochs=warmup)
     return dataclasses.replace(config, optim=o), reasons

@@ -7,6 +7,7 @@ python -m trainer.evaluate --ten-crop     ten views a picture, their softmax out
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ def evaluate(
         total=len(store.val),
         unit="img",
         desc=progress,
-        disable=not (progress and topology.leads),
+        disable=not (progress and topology.leads and sys.stderr.isatty()),
         leave=False,
     )
     for pictures, labels in evaluation_batches(store.val, batch, topology.pair, topology.pairs):

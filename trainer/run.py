@@ -10,6 +10,7 @@ Exit code 0: complete. 75: saved, and to be continued by the same command. Anyth
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,7 @@ class Loop:
             unit_scale=True,
             desc=self.run.name,
             smoothing=0.1,
+            mininterval=0.5 if sys.stderr.isatty() else 10,  # seconds; a log wants few lines
             dynamic_ncols=True,
             disable=not self.topology.leads,
         )

@@ -19,9 +19,6 @@ COMPLETE = "complete"
 CONFIG = "config.json"
 LOG = "metrics.jsonl"
 
-MAY_CHANGE = {"optim.epochs"}
-"""Settings outside `session` that a run may be continued with changed: to train on for longer."""
-
 
 def read_config(run: Path) -> Config:
     """The configuration that a run was started with. Raises UserError when there is no such run."""
@@ -42,10 +39,15 @@ def write_config(run: Path, config: Config, store_fingerprint: str) -> None:
 
 
 def refuse_if_different(run: Path, config: Config, store_fingerprint: str) -> None:
-    """Raise UserError when a run cannot be continued with these settings, or on this store."""
+    """Raise UserError when a run cannot be continued with these settings, or on this store.
+
+    More epochs than it was started with, or fewer, are welcome.
+    """
     different = differences(read_config(run), config)
+    different.pop("epochs", None)
     if different:
-        raise UserError(f"{run} was started with other settings: {'; '.join(different)}. Name another --run.")
+        phrases = "; ".join(different.values())
+        raise UserError(f"{run} was started with other settings: {phrases}. Name another --run.")
     if json.loads((run / CONFIG).read_text())["store"] != store_fingerprint:
         raise UserError(
             f"{run} was trained on another store than {config.session.store}; name another --run."
@@ -73,16 +75,18 @@ def choose(config: Config) -> Path:
     return RUNS / f"{config.recipe}-{max(numbers, default=0) + 1:03d}"
 
 
-def differences(old: Config, new: Config) -> list[str]:
-    """What keeps `new` from going on with a run of `old`: a phrase for each such setting."""
-    found = []
+def differences(old: Config, new: Config) -> dict[str, str]:
+    """The settings that decide a run's result and are not the same, each with a phrase for it."""
+    found = {}
+    if old.recipe != new.recipe:
+        found["recipe"] = f"--recipe was {old.recipe}, now {new.recipe}"
     for part in ("network", "augment", "optim"):
         for f in dataclasses.fields(getattr(old, part)):
             before, now = getattr(getattr(old, part), f.name), getattr(getattr(new, part), f.name)
-            if before != now and f"{part}.{f.name}" not in MAY_CHANGE:
-                found.append(f"--{f.name.replace('_', '-')} was {before}, now {now}")
+            if before != now:
+                found[f.name] = f"--{f.name.replace('_', '-')} was {before}, now {now}"
     if old.session.seed != new.session.seed:
-        found.append(f"--seed was {old.session.seed}, now {new.session.seed}")
+        found["seed"] = f"--seed was {old.session.seed}, now {new.session.seed}"
     return found
 
 

@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numba
 import torch
@@ -118,7 +118,7 @@ def all_or_none(world: MPI.Comm = MPI.COMM_WORLD) -> Iterator[None]:
 
     def thread_failed(args: Any) -> None:
         _report(args.exc_value, world)
-        world.Abort(1)
+        _abort(world, 1)
 
     threading.excepthook = thread_failed
     try:
@@ -149,10 +149,11 @@ def _report(error: BaseException | None, world: MPI.Comm) -> None:
         print(f"{lines}error: {where}{type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
 
-def _abort(world: MPI.Comm, code: int) -> None:
+def _abort(world: MPI.Comm, code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     world.Abort(code)
+    os._exit(code)  # MPICH's Abort can return to its caller before the launcher ends it
 
 
 def agree(topology: Topology, code: int) -> int:
