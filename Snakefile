@@ -50,7 +50,11 @@ rule index:
         f"{WORK}/logs/index.log",
     params:
         set=config,
-        flags=" ".join(f"--{name.replace('_', '-')}" for name in ("verify_md5", "subset") if config[name]),
+        flags=" ".join(
+            f"--{name.replace('_', '-')}"
+            for name in ("verify_md5", "subset")
+            if config[name]
+        ),
     shell:
         "python -m preprocess.index --store {params.set[store]:q} --log {log:q}"
         " --imagenet {params.set[imagenet]:q} --seed {params.set[seed]}"

@@ -60,11 +60,13 @@ def kaggle_tree(root: Path) -> Source:
 
 
 def files(root: Path, folder: Path, ignored: list[str]) -> Iterator[Entry]:
-    """The pictures in one folder, named from `root` on; names what is none of them in `ignored`."""
+    """The pictures in one folder, named from `root` on; other files are added to `ignored`."""
     prefix = folder.relative_to(root).as_posix()
     with os.scandir(folder) as found:
         for entry in found:
             name = f"{prefix}/{entry.name}"
+            if entry.is_dir():
+                continue
             if not is_picture(entry.name):
                 ignored.append(f"{name} (not named as a picture)")
             elif not entry.is_file():

@@ -114,8 +114,8 @@ def counted(train: int, val: int, classes: int = 1000) -> Source:
         archives=(),
         classes=names,
         class_names=None,
-        train=np.resize(rows, train),
-        val=np.resize(rows, val),
+        train=np.zeros(train, rows.dtype),
+        val=np.zeros(val, rows.dtype),
     )
 
 
