@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 export PYTHON
 ACTIVATE := source .venv/bin/activate
-SCRIPTS := cluster/setup.sh tests/demo.sh .ci/run
+SCRIPTS := $(wildcard cluster/*.sh) tests/demo.sh .ci/run
 
 .PHONY: help setup demo test lint format bench clean
 
@@ -20,7 +20,7 @@ test: setup ## every test
 	@$(ACTIVATE) && python -m pytest
 
 lint: setup ## formatting, types, workflow and shell scripts
-	@command -v shellcheck >/dev/null || cluster/apt.sh shellcheck
+	@command -v shellcheck >/dev/null || cluster/packages.sh shellcheck
 	@$(ACTIVATE) && ruff format --check . && ruff check . && mypy \
 		&& snakefmt --check Snakefile && shellcheck $(SCRIPTS)
 

@@ -29,17 +29,7 @@ command -v cc >/dev/null || missing+=(gcc)
 has_header() { echo "#include <$1>" | cc -E -include stdio.h - >/dev/null 2>&1; }
 has_header jpeglib.h || missing+=(libjpeg-dev)
 has_header zlib.h || missing+=(zlib1g-dev)
-if ((${#missing[@]})); then
-    as_root=()
-    [[ $(id -u) == 0 ]] || as_root=(sudo -n)
-    if command -v apt-get >/dev/null && { [[ $(id -u) == 0 ]] || sudo -n true 2>/dev/null; }; then
-        say "installing ${missing[*]}"
-        "${as_root[@]}" apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq "${missing[@]}" >/dev/null
-    else
-        die "these Debian packages, or your system's equivalents, must be installed first: ${missing[*]}"
-    fi
-fi
+if ((${#missing[@]})); then cluster/packages.sh "${missing[@]}"; fi
 
 say "Python environment in $VENV"
 "$PYTHON" -m venv $VENV
