@@ -16,7 +16,7 @@ from trainer.topology import arrange
 
 WORLD = MPI.COMM_WORLD
 STEPS = 5
-LR = 1e-3  # where the loss falls; a step that diverges multiplies every rounding
+LR = 1e-4  # small against the curvature here: a rate that diverges multiplies every rounding
 CLASSES = 10
 FULL = Network(init_std_conv345=0.03)
 SMALL = dataclasses.replace(FULL, filters=(6, 8, 12, 12, 8), hidden=32, init_std=0.03, init_std_conv345=0.1)
@@ -53,10 +53,16 @@ def everything(trainer: Trainer, what: str) -> dict[str, np.ndarray]:
     return found
 
 
-def assert_near(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], bound: float) -> None:
+def assert_near(
+    found: dict[str, np.ndarray],
+    expected: dict[str, np.ndarray],
+    bound: float,
+    of_biases: float | None = None,
+) -> None:
     for name, value in found.items():
         error = np.linalg.norm(value - expected[name]) / np.linalg.norm(expected[name])
-        assert error < bound, f"{name}: {error:.2e} of its norm"
+        limit = of_biases if of_biases and name.endswith("bias") else bound
+        assert error < limit, f"{name}: {error:.2e} of its norm"
 
 
 NETWORKS = {"small": SMALL, "the program's orders and norms": PROGRAM}
@@ -100,16 +106,19 @@ def test_training_equals_the_single_process(kind):
     if WORLD.rank != 0:
         return
     alone = trace(Trainer(config, arrange("cpu", MPI.COMM_SELF), CLASSES))
-    # The bounds: the same sums in another order differ by float32's rounding, 6e-8, times the root of up to
-    # 9216 terms, through eight layers each way; and units near zero fire on one side alone. A half of the
-    # batch lost, a sum not taken or a tower swapped is an error of 0.1 and more in each of them.
+    # Outputs and the first gradients: the same sums in another order, 6e-8 times the root of up to 9216
+    # terms, through eight layers each way; a bias's gradient is what is left of 24,200 terms of both signs.
+    # After a step weights differ in their last bit, and then a window of two equal maxima can choose the
+    # other one: one such flip among the 560,000 windows behind conv1 changes its gradient by
+    # 1 / sqrt(560,000) = 1.3e-3. Half of a batch lost, a sum not taken or towers swapped would be an error
+    # of 0.1 and more in each of these.
     for theirs in traces:
         size = alone.logits.abs().max().item()
         torch.testing.assert_close(theirs.logits, alone.logits[theirs.share], rtol=1e-4, atol=1e-5 * size)
-        assert theirs.losses == pytest.approx(alone.losses, rel=1e-4)
-        assert_near(theirs.grads, alone.grads, 1e-4)
+        assert theirs.losses == pytest.approx(alone.losses, rel=1e-5)
+        assert_near(theirs.grads, alone.grads, 1e-5, of_biases=1e-3)
         assert_near(theirs.values, alone.values, 1e-5)
-        assert_near(theirs.momenta, alone.momenta, 1e-3)
+        assert_near(theirs.momenta, alone.momenta, 1e-2)
         for name, value in theirs.values.items():
             assert not np.array_equal(value, theirs.start[name]), f"{name} did not move"
 

@@ -1,0 +1,61 @@
+"""`make bench`: measure the stages, print one table, write runs/bench.json.
+
+python -m tests.benchmarks --help
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+import torch
+import tyro
+from tqdm import tqdm
+
+import preprocess.errors
+import trainer.errors
+from tests.benchmarks import report
+from tests.benchmarks.harness import Row, contenders, medians, result
+from tests.benchmarks.settings import Settings, Stage
+
+
+def bench(settings: Settings) -> report.Results:
+    """Measure the stages, one after the other; the JSON is written after each."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    results: report.Results = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        for stage in settings.stages or get_args(Stage):
+            results += measure(stage, settings, Path(scratch))
+            report.write(settings.json, results)
+    return results
+
+
+def measure(stage: Stage, settings: Settings, scratch: Path) -> report.Results:
+    """One stage; what it holds in memory, and its idle workers, end with it."""
+    rows: list[Row] = importlib.import_module(f"tests.benchmarks.stages.{stage}").rows(settings, scratch)
+    among = contenders(rows)
+    with tqdm(total=settings.repeats * len(among), desc=stage, unit=" turns") as bar:
+        found = medians(among, settings.repeats, bar.update)
+    return [result(row, found) for row in rows]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    try:
+        settings = tyro.cli(
+            Settings, prog="python -m tests.benchmarks", args=argv, config=(tyro.conf.OmitArgPrefixes,)
+        )
+        results = bench(settings)
+    except (preprocess.errors.UserError, trainer.errors.UserError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    report.show(results)
+    print(f"written to {settings.json}")
+
+
+if __name__ == "__main__":
+    main()

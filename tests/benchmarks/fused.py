@@ -1,0 +1,80 @@
+"""The loader's limit: raw pictures in a memory map, gathered and changed in one compiled loop."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.errors import UserError
+from preprocess.store import Store
+from trainer import augment
+from trainer.config import Augment
+from trainer.data import epoch_order
+
+COPIED_AT_ONCE = 256  # pictures, 48 MiB
+
+
+class FusedGather:
+    """Batches of the same pictures, crops, mirror images and colours as the trainer's first epoch."""
+
+    def __init__(self, store: Store, settings: Augment, seed: int, batch: int, raw: Path) -> None:
+        images, side = len(store.train), store.image_size
+        axes = augment.color_axes(store.eigenvalues, store.eigenvectors)
+        self.order = epoch_order(seed, 0, images)
+        self.views = augment.draw(settings, axes, seed, 0, images, side)
+        self.mean = store.mean.reshape(side, side * 3)
+        self.scale = np.float32(1 / (settings.divisor * settings.train_divisor))
+        self.raw = np.asarray(_copy(store, raw))
+        self.out = np.empty((batch, augment.CROP, augment.CROP * 3), np.float32)
+
+    def __call__(self, step: int) -> NDArray[np.float32]:
+        """A batch, float32 [B, 224, 224 * 3], in the one buffer that all batches share."""
+        batch = len(self.out)
+        places = (step * batch + np.arange(batch)) % len(self.order)
+        v = self.views[places]
+        where = (self.order[places], v.top_B, v.left_B, v.flip_B)
+        _gather(self.raw, self.mean, *where, v.shift_B3, self.scale, self.out)
+        return self.out
+
+
+@numba.njit(cache=True, nogil=True)
+def _gather(
+    raw: Any, mean: Any, pictures: Any, top: Any, left: Any, flip: Any, shift: Any, scale: Any, out: Any
+) -> None:
+    width = out.shape[2]
+    colour = np.empty(width, np.float32)
+    mirrored = np.empty(width, np.float32)
+    for b in range(out.shape[0]):
+        for i in range(width):
+            colour[i] = shift[b, i % 3]
+        first = 3 * left[b]
+        for y in range(out.shape[1]):
+            pixels = raw[pictures[b], top[b] + y, first : first + width]
+            means = mean[top[b] + y, first : first + width]
+            target = mirrored if flip[b] else out[b, y]
+            for i in range(width):
+                target[i] = (pixels[i] - means[i] + colour[i]) * scale
+            if flip[b]:
+                for x in range(0, width, 3):
+                    for c in range(3):
+                        out[b, y, x + c] = mirrored[width - 3 - x + c]
+
+
+def _copy(store: Store, path: Path) -> Any:
+    """All training pictures as a raw file, uint8 [N, S, S * 3], mapped."""
+    images, side = len(store.train), store.image_size
+    size = images * side * side * 3
+    if size > (free := shutil.disk_usage(path.parent).free):
+        raise UserError(
+            f"the raw copy of {store.path} takes {size / 1e9:.0f} GB, {path.parent} has {free / 1e9:.0f}: "
+            "name a smaller --store, or set TMPDIR to a larger disk"
+        )
+    with path.open("wb") as file:
+        for first in range(0, images, COPIED_AT_ONCE):
+            store.train.read(np.arange(first, min(first + COPIED_AT_ONCE, images))).tofile(file)
+    return np.memmap(path, np.uint8, "r", shape=(images, side, side * 3))

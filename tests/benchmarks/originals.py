@@ -1,0 +1,82 @@
+"""The loader's peer: what a user writes on the original JPEGs with torch's own tools."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from preprocess.errors import UserError
+from preprocess.plan import load, pictures
+
+WORKERS = 2
+BATCHES = 2 * WORKERS  # of one turn: each worker makes as many
+MEAN, STD = 118.0, 60.0  # of a pixel, 0..255
+
+
+class Originals(Dataset[tuple[Tensor, int]]):
+    """JPEGs where they lie: shorter side to 256, random crop and mirror image, normalised float32."""
+
+    def __init__(self, files: list[tuple[Path, int, int, int]]) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        file, offset, length, label = self.files[index]
+        with file.open("rb") as opened:
+            opened.seek(offset)
+            data = opened.read(length)
+        image: Image.Image = Image.open(io.BytesIO(data)).convert("RGB")
+        scale = 256 / min(image.size)
+        width, height = (round(side * scale) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        left, top = (int(torch.randint(side - 224 + 1, ())) for side in (width, height))
+        image = image.crop((left, top, left + 224, top + 224))
+        if torch.rand(()) < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+        return (pixels - MEAN) / STD, label
+
+
+def originals(store: Path) -> Originals | None:
+    """The training pictures that a store was made of; None where they no longer are."""
+    try:
+        plan = load(store)
+        table = pictures(store, "train")
+    except (UserError, FileNotFoundError):
+        return None
+    files = [
+        (
+            Path(plan.source, os.fsdecode(name) if file < 0 else plan.archives[file]),
+            *(int(offset), int(length), int(label)),
+        )
+        for name, file, offset, length, label in table
+    ]
+    return Originals(files) if files[0][0].is_file() else None
+
+
+def one_turn(dataset: Originals, batch: int) -> Callable[[], None]:
+    """A call draws and makes BATCHES batches, from the first request to the last batch; workers stay."""
+    loader = DataLoader(
+        dataset,
+        batch,
+        sampler=RandomSampler(dataset, num_samples=BATCHES * batch),
+        num_workers=WORKERS,
+        persistent_workers=True,
+        multiprocessing_context="spawn",  # a fork would copy locks that other threads hold
+    )
+
+    def turn() -> None:
+        for _ in loader:
+            pass
+
+    return turn

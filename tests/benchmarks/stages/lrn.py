@@ -1,0 +1,54 @@
+"""Local response normalisation of one tower after conv1 and conv2, forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tests.benchmarks.harness import Contender, Row, rate
+from tests.benchmarks.settings import Settings
+from trainer.lrn import local_response_norm
+
+SHAPES = ((48, 55, 55), (128, 27, 27))  # one tower's conv1 and conv2
+
+
+def rows(settings: Settings, scratch: Path) -> list[Row]:
+    return [
+        _row(settings, (settings.batch, *shape), dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+        for shape in SHAPES
+    ]
+
+
+def _row(settings: Settings, shape: tuple[int, ...], dtype: torch.dtype) -> Row:
+    x, grad = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    x_last, grad_last = (t.contiguous(memory_format=torch.channels_last) for t in (x, grad))
+
+    def contender(what: str, function: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> Contender:
+        return Contender(what, rate(shape[0], forward_backward(function, x, grad), settings.seconds))
+
+    name = str(dtype).removeprefix("torch.")
+    return Row(
+        stage=f"lrn {'x'.join(map(str, shape))} {name}",
+        unit="img/s",
+        ours=contender("trainer.lrn, channels_last", local_response_norm, x_last, grad_last),
+        peer=contender("torch's, contiguous; bfloat16 through float32, as autocast does", theirs, x, grad),
+        limit=contender(
+            "one multiplication by a number, channels_last", lambda x: x * 0.5, x_last, grad_last
+        ),
+    )
+
+
+def theirs(x_BCHW: Tensor) -> Tensor:
+    """The same function by torch, which divides alpha by the 5 channels of the window."""
+    return F.local_response_norm(x_BCHW.float(), 5, alpha=5e-4, beta=0.75, k=2.0).to(x_BCHW.dtype)
+
+
+def forward_backward(function: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> Callable[[], Tensor]:
+    """A call runs both directions and returns the input's gradient."""
+    leaf = x.detach().requires_grad_()
+    return lambda: torch.autograd.grad(function(leaf), leaf, grad)[0]

@@ -1,0 +1,57 @@
+"""One training step: forward, exchange, backward, reduce, update. Pictures are at hand already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tests.benchmarks.harness import Contender, Row, rate
+from tests.benchmarks.processes import ranks, worker
+from tests.benchmarks.settings import Settings
+
+# Multiply-accumulates of a picture, forward: 724.4 million, conv1's 105.4 among them. Forward, gradient of
+# the weights, gradient of the inputs are 3 x 2 x 724.4; conv1's inputs, the pictures, need no gradient.
+GFLOP_AN_IMAGE = (3 * 2 * 724.4 - 2 * 105.4) / 1e3  # 4.136
+
+SIDE = 4096  # of the square matrices whose product is the limit
+PEERS = {
+    "plain": "the one-tower AlexNet of model zoos (no LRN, no groups) in torch.nn, float32, one process",
+    "towers": "both towers with groups=2 and torch's LRN in torch.nn, float32, one process",
+}
+
+
+def rows(settings: Settings, scratch: Path) -> list[Row]:
+    size = settings.batch, settings.steps
+    peers = {name: Contender(what, worker("network", name, *size)) for name, what in PEERS.items()}
+    table = []
+    for precision in ("bfloat16", "float32"):
+        limit = product(settings, precision)
+        ours = {
+            "pair": Contender("a pair of ranks, the cores shared", ranks(2, "ours", precision, *size)),
+            "alone": Contender("one process with both towers", worker("ours", precision, *size)),
+        }
+        table += [
+            Row(
+                stage=f"step {precision} {who} vs {name}",
+                unit="img/s",
+                ours=ours[who],
+                peer=peers[name],
+                limit=limit,
+            )
+            for who, name in (("pair", "plain"), ("pair", "towers"), ("alone", "plain"))
+        ]
+    return table
+
+
+def product(settings: Settings, precision: str, side: int = SIDE) -> Contender:
+    """Images a second that the rate of a large matrix product allows, all cores."""
+    a, b = torch.randn(2, side, side, generator=torch.Generator().manual_seed(0)).to(
+        getattr(torch, precision)
+    )
+    out = torch.empty_like(a)
+    images = 2 * side**3 / 1e9 / GFLOP_AN_IMAGE
+    return Contender(
+        f"a matrix product of {side}x{side} in {precision}, over {GFLOP_AN_IMAGE:.3f} GFLOP an image",
+        rate(images, lambda: torch.mm(a, b, out=out), settings.seconds),
+    )

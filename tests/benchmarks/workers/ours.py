@@ -1,0 +1,40 @@
+"""Images a second of Trainer.train_step: alone with both towers, or under mpirun.
+
+mpirun -n 2 python -m tests.benchmarks.workers.ours bfloat16 BATCH STEPS
+"""
+
+import sys
+from dataclasses import replace
+from typing import Literal, cast
+
+import torch
+
+from tests.benchmarks.processes import report, steps_per_second
+from trainer.config import AUTO
+from trainer.step import Trainer
+from trainer.topology import all_or_none, arrange
+
+CLASSES = 1000
+Precision = Literal["float32", "bfloat16"]
+
+
+def main(precision: Precision, batch: int, steps: int) -> None:
+    topology = arrange("cpu")
+    config = replace(
+        AUTO,
+        optim=replace(AUTO.optim, batch_size=batch),
+        session=replace(AUTO.session, precision=precision, device="cpu"),
+    )
+    trainer = Trainer(config, topology, CLASSES)
+    draw = torch.Generator().manual_seed(topology.pair)
+    images = torch.randn(trainer.local_batch, 3, 224, 224, generator=draw)
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(CLASSES, (trainer.local_batch,), generator=draw)
+    rate = steps_per_second(lambda step: trainer.train_step(images, labels, step, lr=1e-3), steps)
+    if topology.leads:
+        report(batch * rate)
+
+
+if __name__ == "__main__":
+    with all_or_none():
+        main(cast(Precision, sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

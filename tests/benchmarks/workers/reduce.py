@@ -1,0 +1,47 @@
+"""Gigabytes of gradients a second that the ranks of one tower sum up.
+
+mpirun -n 4 python -m tests.benchmarks.workers.reduce ours|flat STEPS
+"""
+
+import sys
+
+import torch
+from mpi4py import MPI
+
+from tests.benchmarks.processes import report, steps_per_second
+from trainer.config import Network
+from trainer.model import STAGES, Tower
+from trainer.topology import all_or_none, arrange
+from trainer.transport import connect
+
+
+def stage_sizes() -> list[int]:
+    """Parameters of tower a, by stage."""
+    with torch.device("meta"):
+        tower = Tower(Network(), 1000, "a")
+    layers = [[getattr(tower, layer) for layer in stage] for stage in STAGES]
+    return [sum(p.numel() for layer in stage for p in layer.parameters()) for stage in layers]
+
+
+def main(what: str, steps: int) -> None:
+    topology = arrange("cpu")
+    transport = connect(topology)
+    sizes = stage_sizes()
+    buffers = [torch.zeros(size) for size in ([sum(sizes)] if what == "flat" else sizes)]
+
+    def step(number: int) -> None:
+        if what == "flat":
+            topology.tower_comm.Allreduce(MPI.IN_PLACE, buffers[0].numpy())
+        else:  # as after a backward pass: the top stage first
+            for reduction in [transport.start_reduce(buffer) for buffer in reversed(buffers)]:
+                reduction.result()
+        topology.world.Barrier()
+
+    rate = steps_per_second(step, steps)
+    if topology.leads:
+        report(rate * 4 * sum(sizes) / 1e9)
+
+
+if __name__ == "__main__":
+    with all_or_none():
+        main(sys.argv[1], int(sys.argv[2]))
