@@ -89,9 +89,9 @@ def drawn(rng: np.random.Generator, kind: Kind) -> npt.NDArray[np.uint8]:
     ground, colours = palette(rng)
     canvas = Canvas(rng, ground)
     canvas.clutter(int(rng.integers(4, 14)))
-    size = rng.uniform(0.5, 0.8)
+    size = rng.uniform(0.65, 0.95)
     place = rng.uniform(size - 1, 1 - size, 2)
-    canvas.add(kind.silhouette, kind.pattern, colours, place, size, rng.uniform(-0.6, 0.6))
+    canvas.add(kind.silhouette, kind.pattern, colours, place, size, rng.uniform(-0.3, 0.3))
     canvas.clutter(int(rng.integers(0, 4)))
     return canvas.seen()
 
@@ -99,11 +99,8 @@ def drawn(rng: np.random.Generator, kind: Kind) -> npt.NDArray[np.uint8]:
 def frame(rng: np.random.Generator) -> tuple[int, int]:
     """Width and height: the shorter side 180 to 500 pixels; lying or standing, at times a panorama."""
     shorter = rng.triangular(180, 240, 500)
-    ratio = (
-        rng.uniform(2, 3)
-        if rng.random() < 0.02
-        else rng.choice((1, 5 / 4, 4 / 3, 3 / 2, rng.uniform(1, 1.7)))
-    )
+    panorama = rng.random() < 0.02
+    ratio = rng.uniform(2, 3) if panorama else rng.choice((1, 5 / 4, 4 / 3, 3 / 2, rng.uniform(1, 1.7)))
     sides = round(shorter * ratio), round(shorter)
     return sides if rng.random() < 0.6 else sides[::-1]
 
@@ -151,8 +148,8 @@ class Canvas:
     def add(
         self, silhouette: str, pattern: str, colours: Array, place: Array, size: float, angle: float
     ) -> None:
-        """Lays a thing and its soft shadow over the picture, the pattern anyhow upon it."""
-        edge, period, turn = self.pixel / size, self.rng.uniform(0.26, 0.4), self.rng.uniform(0, TAU)
+        """Lays a thing and its soft shadow over the picture, the pattern a little turned upon it."""
+        edge, period, turn = self.pixel / size, self.rng.uniform(0.26, 0.4), self.rng.uniform(-0.2, 0.2)
         phase = self.rng.uniform(-0.5, 0.5, 2).tolist()
         for shift, soft in ((0.07, 0.25), (0, edge)):
             x, y = (place + shift * size).tolist()

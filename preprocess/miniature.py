@@ -46,7 +46,7 @@ FAMILIES = (  # synsets that are no classes: ID, WNID, words, gloss, children, h
 
 def make(
     folder: tyro.conf.Positional[Path] = Path("data/imagenet"),
-    train: int = 2000,
+    train: int = 1600,
     val: int = 400,
     seed: int = 0,
 ) -> None:
