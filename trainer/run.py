@@ -9,6 +9,7 @@ Exit code 0: complete. 75: saved, and to be continued by the same command. Anyth
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 from collections.abc import Sequence
@@ -144,7 +145,9 @@ class Loop:
                 log.close()
         if self.topology.leads:
             (self.run / runs.COMPLETE).write_text(f"{self.step} steps\n")
-        self._say(f"{self.run}: complete after {self.step} steps")
+        best = self.schedule.best_error
+        error = "" if math.isinf(best) else f", lowest validation error {100 * best:.2f} % top-1"
+        self._say(f"{self.run}: complete after {self.step} steps{error}")
         self._say("evaluate it with: python -m trainer.evaluate --ten-crop")
         return 0
 
