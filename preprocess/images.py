@@ -1,20 +1,29 @@
 """Bytes of a JPEG or PNG -> uint8 [size, size, 3], 0..255, RGB. Pure: no files, no Dask, no zarr.
 
-The shorter side becomes `size` by Pillow's antialiased bicubic resize, the longer side keeps the aspect
-ratio, rounded to the nearest pixel (half a pixel up); then the central square is cut out, its offset
-rounded down. What a picture is, its content says and not its name. EXIF, orientation included, is ignored,
-as everywhere for ImageNet. What had to be done to make RGB of a picture is named, never silent.
+What a picture is, its content says and not its name. What had to be done to make RGB of it, or is odd about
+it, is named, never silent. Conventions, as everywhere for ImageNet: EXIF is ignored, its orientation too;
+four inks are taken as inverted, as Adobe writes them and browsers read them; alpha is dropped, not blended;
+of 16 bits the upper 8 are kept; of several pictures in a file the first counts.
 """
 
 import io
+import warnings
 from pathlib import PurePath
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from preprocess.exif import UPRIGHT, orientation
+from preprocess.resize import resize_and_crop
+
 SUFFIXES = {"JPEG": {".jpg", ".jpeg"}, "MPO": {".jpg", ".jpeg"}, "PNG": {".png"}}
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb, here an error: 256 MiB of RGB
+MAX_RATIO = 8192  # longer to shorter side; at this one a picture takes seconds and 200 MiB
+MAX_BYTES = 2**28  # of a file
+TINY = 8  # pixels: a shorter side below it is hardly a photograph
+PANORAMA = 8  # times the shorter side: most of a longer one is cropped away
+DEPTH_BYTE = 24  # of a PNG: where its header tells bits a channel
 
 # How Pillow's modes are named in the list of repairs. RGB needs none.
 REPAIRS = {
@@ -24,9 +33,12 @@ REPAIRS = {
     "I;16": "16-bit greyscale",
     "I": "16-bit greyscale",
     "P": "palette",
+    "PA": "palette",
     "RGBA": "alpha",
-    "CMYK": "CMYK",
 }
+
+# Pillow warns of what is refused here anyway
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class UnreadableError(Exception):
@@ -53,33 +65,59 @@ def convert(data: bytes, name: str, size: int) -> tuple[NDArray[np.uint8], tuple
 
 def decode(data: bytes, name: str) -> tuple[Image.Image, tuple[str, ...]]:
     """Decode to mode RGB; return the repairs too. Raises UnreadableError."""
+    if not data:
+        raise UnreadableError("is empty")
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
-        if image.width * image.height > MAX_PIXELS:
-            raise UnreadableError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
+        _refuse_too_large(image.width, image.height)
         image.load()
+        repairs = _odd(image, data, PurePath(name).suffix)
+        return _to_rgb(image), tuple(repairs)
     except UnreadableError:
         raise
-    except Exception as error:  # damaged bytes raise nearly anything: OSError, SyntaxError, struct.error, ...
-        reason = "is neither JPEG nor PNG" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+    except Image.UnidentifiedImageError as error:
+        reason = f"is neither JPEG nor PNG but begins with {data[:12]!r}"
         raise UnreadableError(reason) from error
-    repairs = []
-    suffix = PurePath(name).suffix
+    except Image.DecompressionBombError as error:
+        raise UnreadableError(f"has more than {MAX_PIXELS} pixels") from error
+    except Exception as error:  # damaged bytes raise nearly anything: OSError, SyntaxError, struct.error, ...
+        raise UnreadableError(str(error) or type(error).__name__) from error
+
+
+def _refuse_too_large(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise UnreadableError(f"{width}x{height} pixels are more than {MAX_PIXELS}")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise UnreadableError(f"{width}x{height} pixels: one side is more than {MAX_RATIO} times the other")
+
+
+def _odd(image: Image.Image, data: bytes, suffix: str) -> list[str]:
+    """What is to be listed about a decoded picture."""
+    found = []
     if suffix.lower() not in SUFFIXES[str(image.format)]:
-        repairs.append(f"{image.format} in a {suffix or 'file without suffix'}")
-    if image.mode != "RGB":
-        repairs.append(REPAIRS.get(image.mode, f"mode {image.mode}"))
-    return _to_rgb(image), tuple(repairs)
-
-
-def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """The central size x size of the picture, its shorter side brought to `size`."""
-    shorter = min(image.size)
-    # round(side * size / shorter) in whole numbers; the shorter side comes out as exactly `size`
-    width, height = ((2 * side * size + shorter) // (2 * shorter) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return resized.crop((left, top, left + size, top + size))
+        found.append(f"{image.format} in a {suffix or 'file without suffix'}")
+    if image.mode == "CMYK":
+        inks = {0: "CMYK", 2: "YCCK"}.get(image.info.get("adobe_transform", -1), "CMYK without Adobe's mark")
+        found.append(inks)
+    elif image.mode != "RGB":
+        found.append(REPAIRS.get(image.mode, f"mode {image.mode}"))
+    if image.format == "PNG" and data[DEPTH_BYTE] == 16 and not image.mode.startswith("I"):
+        found.append("16-bit colour" if image.mode.startswith("RGB") else "16-bit greyscale")
+    if image.format == "PNG" and "transparency" in image.info:
+        found.append("transparent colour")
+    if getattr(image, "n_frames", 1) > 1:
+        found.append("first of several pictures")
+    if "exif" in image.info:
+        try:
+            if orientation(image.info["exif"]) != UPRIGHT:
+                found.append("EXIF orientation ignored")
+        except ValueError:
+            found.append("corrupt EXIF")
+    if min(image.size) < TINY:
+        found.append(f"less than {TINY} pixels")
+    if max(image.size) > PANORAMA * min(image.size):
+        found.append("panorama")
+    return found
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

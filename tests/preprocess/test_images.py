@@ -32,7 +32,8 @@ def test_pixels_are_byte_for_byte_those_of_pillows_own_resize_and_crop(
     expected = Image.open(io.BytesIO(data)).resize(resized, BICUBIC).crop((left, top, left + 256, top + 256))
     image, repairs = convert(data, "a.JPEG", 256)
     assert image.tobytes() == expected.tobytes()
-    assert (image.shape, image.dtype, repairs) == ((256, 256, 3), np.uint8, ())
+    assert (image.shape, image.dtype) == ((256, 256, 3), np.uint8)
+    assert bool(repairs) == (size in ((3, 2), (1, 1), (900, 20)))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_exif_orientation_is_ignored() -> None:
     upright, _ = convert(encode(draw(3, 80, 60)), "a.JPEG", 64)
     image, repairs = convert(encode(draw(3, 80, 60), exif=turned), "a.JPEG", 64)
     np.testing.assert_array_equal(image, upright)
-    assert repairs == ()
+    assert repairs == ("EXIF orientation ignored",)
 
 
 @pytest.mark.parametrize(

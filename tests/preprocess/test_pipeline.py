@@ -129,7 +129,7 @@ def test_a_picture_that_cannot_be_read_stops_it_only_after_all_else_is_done(tmp_
     run = stage("shard", "--store", store, "--workers", 2)
     assert run.returncode == 1
     assert "error: 2 of 40 pictures cannot be read" in run.stderr
-    assert "train/cat/7.jpg (is neither JPEG nor PNG)" in run.stderr
+    assert "train/cat/7.jpg (is neither JPEG nor PNG but begins with b'<html>')" in run.stderr
     assert "train/cat/8.jpg (" in run.stderr
     made = modified(store / "train/images/c") | modified(store / "val/images/c")
     assert len(made) in (8, 9)  # of 10, as the two may lie in one shard

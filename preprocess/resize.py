@@ -1,0 +1,40 @@
+"""Pillow's own antialiased resize of the shorter side and central crop, without gigabytes for panoramas.
+
+Pillow resizes along rows first and along columns then, and rounds to 8 bit in between. Within a pass every
+row, or column, stands for itself. So a large result can be made a strip at a time, and what the crop throws
+away need not be kept: the pixels are byte for byte those of the plain calls.
+"""
+
+from PIL import Image
+
+BICUBIC = Image.Resampling.BICUBIC
+STRIP = 2**24  # pixels (4 bytes each) that are made at a time before they are cropped
+
+
+def resized_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Width and height when the shorter one becomes `side`: round(length * side / shorter), halves up."""
+    shorter = min(size)
+    width, height = ((2 * length * side + shorter) // (2 * shorter) for length in size)
+    return width, height
+
+
+def resize_and_crop(image: Image.Image, side: int) -> Image.Image:
+    """The central side x side of the picture, its shorter side brought to `side`."""
+    width, height = resized_size(image.size, side)
+    left, top = (width - side) // 2, (height - side) // 2
+    if width * height <= STRIP:
+        return image.resize((width, height), BICUBIC).crop((left, top, left + side, top + side))
+    rows = _along_rows(image, width, left, side)
+    columns = rows.transpose(Image.Transpose.TRANSPOSE)
+    return _along_rows(columns, height, top, side).transpose(Image.Transpose.TRANSPOSE)
+
+
+def _along_rows(image: Image.Image, width: int, left: int, side: int) -> Image.Image:
+    """The columns from `left` on, `side` of them, of the picture brought to `width`; its height stays."""
+    result = Image.new(image.mode, (side, image.height))
+    step = max(1, STRIP // max(width, image.width))
+    for top in range(0, image.height, step):
+        strip = image.crop((0, top, image.width, min(top + step, image.height)))
+        resized = strip.resize((width, strip.height), BICUBIC)
+        result.paste(resized.crop((left, 0, left + side, strip.height)), (0, top))
+    return result
