@@ -61,7 +61,8 @@ rule index:
         " --image-size {params.set[image_size]} --shard-length {params.set[shard_length]}"
         " --validation-fraction {params.set[validation_fraction]}"
         " --train-per-class {params.set[train_per_class]}"
-        " --validation-per-class {params.set[validation_per_class]} {params.flags}"
+        " --validation-per-class {params.set[validation_per_class]}"
+        " --on-error {params.set[on_error]} {params.flags}"
 
 
 rule shards:
@@ -73,9 +74,11 @@ rule shards:
         f"{WORK}/logs/shards.log",
     threads: workflow.cores
     params:
+        on_error=config["on_error"],
         store=subpath(output[0], ancestor=2),
     shell:
         "python -m preprocess.shard --store {params.store:q} --log {log:q} --workers {threads}"
+        " --on-error {params.on_error}"
 
 
 rule statistics:

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster, as_completed, get_worker
+from distributed import Client, KilledWorker, LocalCluster, as_completed, get_worker
 from tqdm import tqdm
+
+from preprocess.errors import UserError
 
 TOPIC = "pictures"
 SETTINGS = {
@@ -21,19 +23,29 @@ SETTINGS = {
 @contextmanager
 def local(workers: int) -> Iterator[Client]:
     """A cluster of so many processes of one thread each on this machine; it listens on loopback alone."""
-    with (
-        dask.config.set(SETTINGS),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.ERROR,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with dask.config.set(SETTINGS), ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(
+                LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                    silence_logs=logging.CRITICAL,
+                )
+            )
+            client = stack.enter_context(Client(cluster))
+        except (RuntimeError, OSError, TimeoutError) as error:  # one was killed before it was ready
+            raise UserError(f"the workers could not be started, run again ({error})") from error
         yield client
+
+
+def reason(error: BaseException) -> str:
+    """Why a task failed, in words."""
+    if isinstance(error, KilledWorker):
+        return "it ended every worker that tried it: not enough memory?"
+    return str(error)
 
 
 def report(done: int) -> None:

@@ -1,11 +1,12 @@
 """Files that are there whole or not at all, whatever is killed or runs twice."""
 
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,5 +71,28 @@ def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process is at work in `folder`; the system ends the turn of one that is killed.
+
+    A stage goes on when Snakemake alone is killed, and the next Snakemake must not get in its way.
+    """
+    if not folder.is_dir():
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"waiting for another run that is at work in {folder}", flush=True)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError:  # some network file systems lock nothing; two runs do no harm, they are only slower
+        pass
+    try:
+        yield
     finally:
         os.close(handle)

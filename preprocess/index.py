@@ -4,16 +4,18 @@ Usage: python -m preprocess.index --imagenet PATH --store PATH [settings]
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess import layout, stage
+from preprocess import stage
 from preprocess.errors import UserError
 from preprocess.files import write_json
 from preprocess.official import check_md5, extent
 from preprocess.plan import SPLITS, Plan, find, identified, manifest, save, work_folder
+from preprocess.skip import leave_out, publish
 from preprocess.sources import recognise
 from preprocess.tables import Source
 
@@ -81,7 +83,7 @@ def rank_in_class(pictures: Table) -> NDArray[np.int64]:
 
 def refuse_other_store(store: Path, old: Plan, new: Plan) -> None:
     """Raise UserError if the store at this place was begun as something else."""
-    if old.identity == new.identity:
+    if old.origin == new.origin:
         return
     for setting in ("image_size", "shard_length", "seed", "counts", "kind"):
         before, after = getattr(old, setting), getattr(new, setting)
@@ -123,11 +125,16 @@ def index(arguments: argparse.Namespace) -> str:
         counts={split: len(tables[split]) for split in SPLITS},
     )
     plan = identified(plan, tables)
+    plan = replace(plan, origin=plan.identity)
     if old:
         refuse_other_store(store, old, plan)
-    save(store, plan, tables)
-    layout.create(store, plan, {split: tables[split]["label"] for split in SPLITS})
-    write_json(manifest(store, "index"), {"identity": plan.identity, "counts": plan.counts})
+        if arguments.on_error == "skip":
+            plan, tables = leave_out(plan, tables, old.skipped)
+    if old and old.identity == plan.identity and (store / "zarr.json").is_file():
+        save(store, plan, tables)  # the source may have moved
+        write_json(manifest(store, "index"), {"identity": plan.identity, "counts": plan.counts})
+    else:
+        publish(store, plan, tables)
     for entry in source.ignored:
         stage.log.info("left aside: %s", entry)
     return summary(arguments, source, plan, size)
@@ -159,5 +166,6 @@ if __name__ == "__main__":
     command.add_argument("--train-per-class", type=int, default=0, help="take at most so many; 0: all")
     command.add_argument("--validation-per-class", type=int, default=0, help="take at most so many; 0: all")
     command.add_argument("--verify-md5", action="store_true", help="of the official tars; takes minutes")
+    command.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="as for the shards")
     command.add_argument("--subset", action="store_true", help="a few pictures less than all are meant so")
     stage.run(command.parse_args(), index)

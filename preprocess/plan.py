@@ -7,7 +7,7 @@ shard, a manifest a stage, the logs. Whoever moves or removes the store moves or
 import hashlib
 import io
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from preprocess.errors import UserError
 from preprocess.files import write_atomically, write_json
 
 SPLITS = ("train", "val")
-FORMAT = 1  # counts up when the same pictures and settings would give other bytes
+FORMAT = 2  # counts up when the same pictures and settings would give other bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,8 @@ class Plan:
     shard_length: int  # pictures
     seed: int
     counts: dict[str, int]  # pictures by split
+    skipped: dict[str, dict[str, str]] = field(default_factory=dict)  # by split: unreadable, with the reason
+    origin: str = ""  # the identity before anything was skipped
     identity: str = ""  # SHA-256 of the settings and of all names and labels in their order
 
     def shards(self, split: str) -> int:
@@ -72,7 +74,8 @@ def sums_path(store: Path, shard: int) -> Path:
 
 def identified(plan: Plan, tables: dict[str, NDArray[np.void]]) -> Plan:
     """The plan with its identity. Where the source lies is no part of it: a source may be moved."""
-    facts = {key: value for key, value in asdict(plan).items() if key not in ("source", "identity")}
+    apart = ("source", "skipped", "origin", "identity")
+    facts = {key: value for key, value in asdict(plan).items() if key not in apart}
     digest = hashlib.sha256(json.dumps([FORMAT, facts]).encode())
     for split in SPLITS:
         digest.update(tables[split]["name"].tobytes() + tables[split]["label"].tobytes())
@@ -80,8 +83,10 @@ def identified(plan: Plan, tables: dict[str, NDArray[np.void]]) -> Plan:
 
 
 def shard_identity(plan: Plan, rows: NDArray[np.void]) -> str:
-    """SHA-256 of the plan and of the lengths of a shard's pictures: one picture replaced makes another."""
-    return hashlib.sha256(plan.identity.encode() + rows["length"].tobytes()).hexdigest()
+    """SHA-256 of all that a shard's bytes follow from: a picture replaced or moved makes another."""
+    facts = json.dumps([FORMAT, plan.image_size, plan.shard_length])
+    columns = (rows[column].tobytes() for column in ("name", "length", "file", "offset"))
+    return hashlib.sha256(b"".join([facts.encode(), *columns])).hexdigest()
 
 
 def save(store: Path, plan: Plan, tables: dict[str, NDArray[np.void]]) -> None:
@@ -104,7 +109,10 @@ def find(store: Path) -> Plan | None:
         stored: dict[str, Any] = json.loads(path.read_text())
         for key in ("archives", "classes", "class_names"):
             stored[key] = None if stored[key] is None else tuple(stored[key])
-        return Plan(**stored)
+        try:
+            return Plan(**stored)
+        except TypeError as error:
+            raise UserError(f"{store} was made by another version of this program: remove it") from error
     if store.is_dir() and any(entry != work_folder(store) for entry in store.iterdir()):
         raise UserError(f"{store} holds something else: name another place with --config store=PATH")
     return None

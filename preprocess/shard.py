@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from preprocess import compute, stage
 from preprocess.errors import UserError
 from preprocess.files import remove_leftovers, write_atomically, write_json
-from preprocess.images import UnreadableError, convert
+from preprocess.images import MAX_BYTES, UnreadableError, convert
 from preprocess.layout import encode_shard, shard_path
 from preprocess.plan import SPLITS, Plan, load, manifest, pictures, record_path, shard_identity, sums_path
+from preprocess.skip import Skipped, rearrange
 from preprocess.statistics import Sums
 
 REPORT_EVERY = 16  # pictures
@@ -84,7 +85,7 @@ def _images(
     plan: Plan, rows: NDArray[np.void], repairs: list[tuple[str, str]]
 ) -> Iterator[NDArray[np.uint8]]:
     """Read and convert picture after picture; raise for all unreadable ones together, at the end."""
-    unreadable: list[str] = []
+    unreadable: list[tuple[str, str]] = []
     for done, row in enumerate(rows, start=1):
         name = os.fsdecode(row["name"])
         try:
@@ -93,7 +94,7 @@ def _images(
             if not unreadable:
                 yield image
         except UnreadableError as error:
-            unreadable.append(f"{name} ({error})")
+            unreadable.append((name, str(error)))
         if done % REPORT_EVERY == 0 or done == len(rows):
             compute.report(done)
     if unreadable:
@@ -103,6 +104,8 @@ def _images(
 def read(plan: Plan, name: str, row: np.void) -> bytes:
     """The bytes of a picture, from where it lies."""
     file = Path(plan.source, name if row["file"] < 0 else plan.archives[row["file"]])
+    if row["length"] > MAX_BYTES:
+        raise UnreadableError(f"has {row['length']} bytes, more than {MAX_BYTES}")
     with file.open("rb", buffering=0) as opened:
         data = os.pread(opened.fileno(), int(row["length"]), int(row["offset"]))
     if len(data) != row["length"]:
@@ -116,50 +119,65 @@ def _counted(images: Iterator[NDArray[np.uint8]], sums: Sums) -> Iterator[NDArra
         yield image
 
 
+def make_all(store: Path, plan: Plan, workers: int) -> tuple[int, Skipped]:
+    """Make all shards that can be made; return how many were there before, and what cannot be read.
+
+    Raises:
+        UserError: a shard could not be written; all others were tried.
+    """
+    every = [(store, split, shard) for split in SPLITS for shard in range(plan.shards(split))]
+    todo = {task: plan.length(*task[1:]) for task in every if not finished(store, plan, *task[1:])}
+    unreadable: Skipped = {split: {} for split in SPLITS}
+    failed: list[str] = []
+    if todo:
+        already = sum(plan.counts.values()) - sum(todo.values())
+        with compute.local(min(workers, len(todo))) as client:
+            for (_, split, shard), result in compute.run(client, make, todo, already):
+                if isinstance(result, UnreadablePicturesError):
+                    unreadable[split].update(result.args)
+                elif isinstance(result, OSError | compute.KilledWorker):
+                    failed.append(f"{split} shard {shard} ({compute.reason(result)})")
+                elif isinstance(result, BaseException):
+                    raise result
+                else:
+                    stage.log.info("%s shard %d: %s", split, shard, result)
+    if failed:
+        raise UserError(
+            f"shards could not be written, run again when the cause is mended: {', '.join(failed)}"
+        )
+    return len(every) - len(todo), unreadable
+
+
 def shards(arguments: argparse.Namespace) -> str:
     """Make all shards that are not made, all that can be made, and only then speak of those that cannot."""
-    store: Path = arguments.store
+    store: Path = arguments.store.resolve()
     plan = load(store)
     remove_leftovers(store)
     if "post" not in PIL.__version__:
         print(
             f"note: Pillow {PIL.__version__} and not Pillow-SIMD is imported: half as fast; run `make setup`"
         )
-    every = [(store, split, shard) for split in SPLITS for shard in range(plan.shards(split))]
-    todo = {task: plan.length(*task[1:]) for task in every if not finished(store, plan, *task[1:])}
+    before, unreadable = make_all(store, plan, arguments.workers)
+    if any(unreadable.values()) and arguments.on_error == "skip":
+        plan = rearrange(store, unreadable)
+        before, unreadable = make_all(store, plan, arguments.workers)
     total = sum(plan.counts.values())
-    unreadable: list[str] = []
-    failed: list[str] = []
-    if todo:
-        with compute.local(min(arguments.workers, len(todo))) as client:
-            for (_, split, shard), result in compute.run(client, make, todo, total - sum(todo.values())):
-                if isinstance(result, UnreadablePicturesError):
-                    unreadable += result.args
-                elif isinstance(result, OSError):
-                    failed.append(f"{split} shard {shard} ({result})")
-                elif isinstance(result, BaseException):
-                    raise result
-                else:
-                    stage.log.info("%s shard %d: %s", split, shard, result)
-    if unreadable:
+    named = [f"{name} ({why})" for split in SPLITS for name, why in unreadable[split].items()]
+    if named:
         manifest(store, "index").unlink(missing_ok=True)  # look again at the source when they are replaced
         raise UserError(
-            f"{len(unreadable)} of {total} pictures cannot be read, replace them and run again; all other "
-            f"shards are made: {', '.join(sorted(unreadable))}"
+            f"{len(named)} of {total} pictures cannot be read, replace them and run again, or leave them out "
+            f"with --config on_error=skip; all other shards are made: {', '.join(sorted(named))}"
         )
-    if failed:
-        raise UserError(
-            f"shards could not be written, run again when the cause is mended: {', '.join(failed)}"
-        )
-    write_json(
-        manifest(store, "shards"), {"identity": plan.identity, "shards": len(every), "pictures": total}
-    )
-    return (
-        f"{len(every)} shards with {total} pictures in {store}, {len(every) - len(todo)} of them from before"
-    )
+    count = sum(plan.shards(split) for split in SPLITS)
+    write_json(manifest(store, "shards"), {"identity": plan.identity, "shards": count, "pictures": total})
+    skipped = [f"{name} ({why})" for split in plan.skipped.values() for name, why in split.items()]
+    left_out = f"; {len(skipped)} unreadable were left out: {', '.join(sorted(skipped))}" if skipped else ""
+    return f"{count} shards with {total} pictures in {store}, {before} of them from before{left_out}"
 
 
 if __name__ == "__main__":
     command = stage.parser(__doc__)
     command.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; default: all cores")
+    command.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="unreadable pictures")
     stage.run(command.parse_args(), shards)

@@ -4,9 +4,11 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from preprocess.errors import UserError
+from preprocess.files import alone
 
 log = logging.getLogger("preprocess")
 
@@ -19,8 +21,12 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def run(arguments: argparse.Namespace, stage: Callable[[argparse.Namespace], str]) -> None:
+def run(
+    arguments: argparse.Namespace, stage: Callable[[argparse.Namespace], str], writes: bool = True
+) -> None:
     """Run a stage and print the line it returns; end the process with code 1 when it raises.
+
+    Of the stages that write into a store one at a time is at work.
 
     A `UserError` is one sentence on stderr. Anything else is a fault of the program: its traceback goes
     to stderr and to the log.
@@ -30,7 +36,8 @@ def run(arguments: argparse.Namespace, stage: Callable[[argparse.Namespace], str
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
-        summary = stage(arguments)
+        with alone(arguments.store) if writes else nullcontext():
+            summary = stage(arguments)
     except UserError as error:
         log.error("%s", error)
         print(f"error: {error}", file=sys.stderr)

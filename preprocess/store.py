@@ -154,4 +154,4 @@ def describe(arguments: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    stage.run(stage.parser(__doc__).parse_args(), describe)
+    stage.run(stage.parser(__doc__).parse_args(), describe, writes=False)

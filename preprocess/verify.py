@@ -70,7 +70,8 @@ def seal(store: Path, plan: Plan, records: Records) -> str:
             "shard_bytes": [record.bytes for record in of_split],
             "shard_sha256": [record.sha256 for record in of_split],
         }
-        layout.set_attributes(store, {"repairs": named, **shards}, group=split)
+        skipped = plan.skipped.get(split, {})
+        layout.set_attributes(store, {"repairs": named, "skipped": skipped, **shards}, group=split)
     attributes = {
         "source": {"kind": plan.kind, "path": plan.source},
         "counts": plan.counts,
@@ -80,6 +81,7 @@ def seal(store: Path, plan: Plan, records: Records) -> str:
         "shard_length": plan.shard_length,
         "seed": plan.seed,
         "repairs": repairs,
+        "skipped": {split: len(plan.skipped.get(split, {})) for split in SPLITS},
         "versions": {"pillow": PIL.__version__, "numpy": np.__version__, "zarr": zarr.__version__},
         "fingerprint": content.hexdigest()[:16],
     }

@@ -1,5 +1,6 @@
 """Pictures that tests draw, and the commands that they run."""
 
+import hashlib
 import io
 import subprocess
 import sys
@@ -56,3 +57,12 @@ def settings(imagenet: Path, store: Path) -> tuple[str, ...]:
         f"image_size={SIZE}",
         f"shard_length={SHARD_LENGTH}",
     )
+
+
+def content(store: Path) -> dict[str, str]:
+    """Hash of every file of a store but those in its hidden folder."""
+    return {
+        str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(store.rglob("*"))
+        if path.is_file() and ".preprocess" not in path.parts
+    }

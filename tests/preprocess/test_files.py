@@ -1,10 +1,12 @@
+import subprocess
+import sys
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from preprocess.files import Written, remove_leftovers, write_atomically
+from preprocess.files import Written, alone, remove_leftovers, write_atomically
 
 
 def test_what_was_written_is_told_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -33,3 +35,12 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / "c" / ".0.x1y2.partial").touch()
     remove_leftovers(tmp_path)
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["kept"]
+
+
+def test_of_two_processes_one_waits_for_the_other(tmp_path: Path) -> None:
+    program = f"from preprocess.files import alone\nfrom pathlib import Path\nwith alone(Path({str(tmp_path)!r})): print('in')"
+    with alone(tmp_path):
+        other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        assert other.stdout is not None
+        assert other.stdout.readline() == f"waiting for another run that is at work in {tmp_path}\n"
+    assert other.communicate(timeout=30) == ("in\n", None)

@@ -1,6 +1,5 @@
 """The command itself, on real files with real processes."""
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -10,16 +9,7 @@ import zarr
 from PIL import Image
 
 from preprocess.store import open_store
-from tests.preprocess.helpers import CLASSES, SIZE, draw, encode, settings, snakemake, stage
-
-
-def content(store: Path) -> dict[str, str]:
-    """Hash of every file of a store but those in its hidden folder."""
-    return {
-        str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(store.rglob("*"))
-        if path.is_file() and ".preprocess" not in path.parts
-    }
+from tests.preprocess.helpers import CLASSES, SIZE, content, draw, encode, settings, snakemake, stage
 
 
 def modified(store: Path) -> dict[Path, int]:
@@ -140,6 +130,44 @@ def test_a_picture_that_cannot_be_read_stops_it_only_after_all_else_is_done(tmp_
     again = stage("shard", "--store", store, "--workers", 2)
     assert f"10 shards with 40 pictures in {store}, {len(made)} of them from before" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in made} == made
+
+
+def test_unreadable_pictures_are_left_out_when_asked_and_other_shards_stay(
+    imagenet: Path, tmp_path: Path
+) -> None:
+    source, store = tmp_path / "imagenet", tmp_path / "a.zarr"
+    shutil.copytree(imagenet, source)
+    broken = [sorted((source / "train").glob("*/*"))[number] for number in (3, 40)]
+    for path in broken:
+        path.write_bytes(b"")
+    stopped = snakemake(*settings(source, store))
+    assert stopped.returncode != 0
+    assert "error: 2 of 91 pictures cannot be read" in stopped.stderr
+    made = modified(store / "train/images/c") | modified(store / "val/images/c")
+    run = snakemake(*settings(source, store), "on_error=skip")
+    assert run.returncode == 0, run.stderr
+    assert "2 unreadable were left out" in run.stdout
+    opened = open_store(store)
+    assert (len(opened.train), len(opened.val)) == (71, 18)
+    expected = sorted(
+        (by_hand(path).tobytes(), CLASSES.index(path.parent.name))
+        for path in (source / "train").glob("*/*")
+        if path not in broken
+    )
+    images = opened.train.read(np.arange(71))
+    found = zip((image.tobytes() for image in images), opened.train.labels.tolist(), strict=True)
+    assert sorted(found) == expected
+    root = zarr.open_group(store, mode="r")
+    assert root["train"].attrs["skipped"] == {str(path.relative_to(source)): "is empty" for path in broken}
+    kept = {path: time for path, time in made.items() if path.exists() and path.stat().st_mtime_ns == time}
+    assert len(kept) >= len(made) - 1  # all but the last one, whose pictures fill the holes
+    times = modified(store)
+    assert snakemake(*settings(source, store), "on_error=skip").returncode == 0
+    assert modified(store) == times
+
+    other = tmp_path / "b.zarr"  # in one go and with one worker
+    assert snakemake("--cores", "1", *settings(source, other), "on_error=skip").returncode == 0
+    assert content(other) == content(store)
 
 
 def test_a_store_is_never_mixed_with_another(imagenet: Path, store: Path, tmp_path: Path) -> None:

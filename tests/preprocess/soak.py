@@ -1,0 +1,118 @@
+"""Kill preprocessing at random moments, then give the plain command again.
+
+Usage: python -m tests.preprocess.soak [--kills N] [--seed S]    (20 kills by default: minutes)
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.preprocess.helpers import ROOT, content, draw, encode, settings, snakemake
+
+VICTIMS = ("worker", "scheduler", "snakemake")
+CLASSES, PICTURES = ("n01", "n02"), 400
+
+
+def source(root: Path) -> Path:
+    """Enough pictures for some seconds of work."""
+    for number in range(PICTURES):
+        folder = root / "train" / CLASSES[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.JPEG").write_bytes(encode(draw(number, 700, 600)))
+    return root
+
+
+def victims(group: int, kind: str) -> list[int]:
+    """The processes of one kind in a process group, by what their command lines say."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(folder.name)) != group:
+                continue
+            words = folder.joinpath("cmdline").read_bytes().decode().split("\0")
+        except (OSError, ProcessLookupError):
+            continue
+        text = " ".join(words)
+        is_kind = {
+            "worker": "spawn_main" in text,
+            "scheduler": "preprocess.shard" in words,
+            "snakemake": "snakemake" in words,
+        }
+        if is_kind[kind]:
+            found.append(int(folder.name))
+    return found
+
+
+def finished_shards(store: Path) -> dict[Path, int]:
+    """When each shard that has its record was last written."""
+    records = (store / ".preprocess" / "records").glob("*/*.json")
+    shards = (store / r.parent.name / "images/c" / str(int(r.stem)) / "0/0/0" for r in records)
+    return {path: path.stat().st_mtime_ns for path in shards}
+
+
+def kill_once(imagenet: Path, store: Path, victim: str, moment: float) -> str:
+    """Start the command, kill one process after so many seconds; return what was hit, and what was said."""
+    command = [sys.executable, "-m", "snakemake", "preprocess", *settings(imagenet, store)]
+    run = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    begin = time.monotonic()
+    if victim != "snakemake":
+        while not victims(run.pid, victim) and run.poll() is None and time.monotonic() < begin + 60:
+            time.sleep(0.01)
+    time.sleep(moment)
+    hit = victims(run.pid, victim)
+    if hit:
+        os.kill(hit[0], signal.SIGKILL)
+    said, _ = run.communicate(timeout=240)
+    return said if hit else ""
+
+
+def soak(folder: Path, kills: int, seed: int) -> int:
+    """Kill so many times, each followed by the plain command; return how many processes were hit.
+
+    Raises:
+        AssertionError: a store differs from the undisturbed one, or a finished shard was written again.
+    """
+    chance = random.Random(seed)
+    imagenet = source(folder / "imagenet")
+    whole = folder / "whole.zarr"
+    done = snakemake(*settings(imagenet, whole))
+    assert done.returncode == 0, done.stderr
+    hits = 0
+    for number in range(kills):
+        store = folder / f"{number}.zarr"
+        victim = VICTIMS[number % len(VICTIMS)]
+        said = kill_once(imagenet, store, victim, chance.uniform(0, 4))
+        hits += bool(said)
+        before = finished_shards(store) if store.exists() else {}
+        again = snakemake(*settings(imagenet, store))
+        assert again.returncode == 0, again.stderr
+        assert content(store) == content(whole), f"kill {number} of the {victim}"
+        after = finished_shards(store)
+        assert {path: after[path] for path in before} == before, f"kill {number} of the {victim}"
+        print(f"kill {number + 1}: {victim}, {len(before)} of {len(after)} shards were finished", flush=True)
+    return hits
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        print(
+            soak(Path(scratch), arguments.kills, arguments.seed),
+            "processes were killed; all stores are equal",
+        )
