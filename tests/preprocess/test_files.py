@@ -38,9 +38,12 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 
 
 def test_of_two_processes_one_waits_for_the_other(tmp_path: Path) -> None:
-    program = f"from preprocess.files import alone\nfrom pathlib import Path\nwith alone(Path({str(tmp_path)!r})): print('in')"
+    program = (
+        "import sys; from pathlib import Path; from preprocess.files import alone\n"
+        "with alone(Path(sys.argv[1])): print('in')"
+    )
     with alone(tmp_path):
-        other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        other = subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True)
         assert other.stdout is not None
         assert other.stdout.readline() == f"waiting for another run that is at work in {tmp_path}\n"
     assert other.communicate(timeout=30) == ("in\n", None)
