@@ -74,11 +74,13 @@ rule shards:
         f"{WORK}/logs/shards.log",
     threads: workflow.cores
     params:
-        on_error=config["on_error"],
+        set=config,
+        workers=lambda wildcards, threads: config["dask_workers"] or threads,
         store=subpath(output[0], ancestor=2),
     shell:
-        "python -m preprocess.shard --store {params.store:q} --log {log:q} --workers {threads}"
-        " --on-error {params.on_error}"
+        "python -m preprocess.shard --store {params.store:q} --log {log:q} --workers {params.workers}"
+        " --on-error {params.set[on_error]} --dask {params.set[dask]}"
+        " --dask-address={params.set[dask_address]:q}"
 
 
 rule statistics:

@@ -1,44 +1,12 @@
-"""Where the work is done: Dask's client, and a bar fed by what the workers really finished."""
+"""Tasks on Dask's workers, and a bar fed by what they really finished."""
 
-import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import dask
-from distributed import Client, KilledWorker, LocalCluster, as_completed, get_worker
+from distributed import Client, KilledWorker, as_completed, get_worker
 from tqdm import tqdm
 
-from preprocess.errors import UserError
-
 TOPIC = "pictures"
-SETTINGS = {
-    # Dask would have every freed picture handed back to the system and faulted in again: 1.5 ms a picture
-    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**28,
-    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
-    "distributed.worker.profile.enabled": False,
-}
-
-
-@contextmanager
-def local(workers: int) -> Iterator[Client]:
-    """A cluster of so many processes of one thread each on this machine; it listens on loopback alone."""
-    with dask.config.set(SETTINGS), ExitStack() as stack:
-        try:
-            cluster = stack.enter_context(
-                LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.CRITICAL,
-                )
-            )
-            client = stack.enter_context(Client(cluster))
-        except (RuntimeError, OSError, TimeoutError) as error:  # one was killed before it was ready
-            raise UserError(f"the workers could not be started, run again ({error})") from error
-        yield client
 
 
 def reason(error: BaseException) -> str:

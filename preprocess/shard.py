@@ -19,11 +19,22 @@ import PIL
 from numpy.typing import NDArray
 
 from preprocess import compute, stage
+from preprocess.cluster import MODES, connected
 from preprocess.errors import UserError
 from preprocess.files import remove_leftovers, write_atomically, write_json
 from preprocess.images import MAX_BYTES, UnreadableError, convert
 from preprocess.layout import encode_shard, shard_path
-from preprocess.plan import SPLITS, Plan, load, manifest, pictures, record_path, shard_identity, sums_path
+from preprocess.plan import (
+    SPLITS,
+    Plan,
+    load,
+    manifest,
+    pictures,
+    record_path,
+    shard_identity,
+    sums_path,
+    work_folder,
+)
 from preprocess.skip import Skipped, rearrange
 from preprocess.statistics import Sums
 
@@ -119,7 +130,7 @@ def _counted(images: Iterator[NDArray[np.uint8]], sums: Sums) -> Iterator[NDArra
         yield image
 
 
-def make_all(store: Path, plan: Plan, workers: int) -> tuple[int, Skipped]:
+def make_all(store: Path, plan: Plan, settings: argparse.Namespace) -> tuple[int, Skipped]:
     """Make all shards that can be made; return how many were there before, and what cannot be read.
 
     Raises:
@@ -131,7 +142,8 @@ def make_all(store: Path, plan: Plan, workers: int) -> tuple[int, Skipped]:
     failed: list[str] = []
     if todo:
         already = sum(plan.counts.values()) - sum(todo.values())
-        with compute.local(min(workers, len(todo))) as client:
+        workers = min(settings.workers, len(todo))
+        with connected(settings.dask, workers, settings.dask_address, work_folder(store)) as client:
             for (_, split, shard), result in compute.run(client, make, todo, already):
                 if isinstance(result, UnreadablePicturesError):
                     unreadable[split].update(result.args)
@@ -157,10 +169,10 @@ def shards(arguments: argparse.Namespace) -> str:
         print(
             f"note: Pillow {PIL.__version__} and not Pillow-SIMD is imported: half as fast; run `make setup`"
         )
-    before, unreadable = make_all(store, plan, arguments.workers)
+    before, unreadable = make_all(store, plan, arguments)
     if any(unreadable.values()) and arguments.on_error == "skip":
         plan = rearrange(store, unreadable)
-        before, unreadable = make_all(store, plan, arguments.workers)
+        before, unreadable = make_all(store, plan, arguments)
     total = sum(plan.counts.values())
     named = [f"{name} ({why})" for split in SPLITS for name, why in unreadable[split].items()]
     if named:
@@ -179,5 +191,7 @@ def shards(arguments: argparse.Namespace) -> str:
 if __name__ == "__main__":
     command = stage.parser(__doc__)
     command.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; default: all cores")
+    command.add_argument("--dask", choices=MODES, default="local", help="where the workers are")
+    command.add_argument("--dask-address", default="", help="of a running scheduler, or its file")
     command.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="unreadable pictures")
     stage.run(command.parse_args(), shards)

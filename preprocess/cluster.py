@@ -1,0 +1,139 @@
+"""Dask's workers, three ways: processes on this machine, a scheduler that runs already, jobs of SLURM.
+
+What leaves the machine goes through TLS. The dashboard listens on loopback.
+"""
+
+import importlib
+import importlib.util
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import dask
+from distributed import Client, LocalCluster
+from distributed.security import Security
+
+from preprocess.errors import UserError
+
+MODES = ("local", "address", "slurm")
+DASHBOARD = "127.0.0.1:0"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SETTINGS = {
+    # Dask would have every freed picture handed back to the system and faulted in again: 1.5 ms a picture
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**28,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
+    "distributed.worker.profile.enabled": False,
+}
+
+
+@contextmanager
+def connected(mode: str, workers: int, address: str = "", shared: Path | None = None) -> Iterator[Client]:
+    """A client of the workers, and a line that says where they are and where the dashboard is.
+
+    Args:
+        mode: one of MODES.
+        workers: processes on this machine, or jobs of SLURM; a scheduler that runs has its own.
+        address: of the scheduler, or the path of its file; for mode `address`.
+        shared: a folder that jobs see too, for credentials that only the user can read; for mode `slurm`.
+
+    Raises:
+        UserError: they could not be started or reached, or only in the open.
+    """
+    with dask.config.set(SETTINGS), ExitStack() as stack:
+        try:
+            client: Client = stack.enter_context(
+                _running(address)
+                if mode == "address"
+                else Client(stack.enter_context(_cluster(mode, workers, shared)))
+            )
+        except (RuntimeError, OSError, TimeoutError, ValueError, TypeError) as error:
+            where = f" at {address}" if mode == "address" else ""
+            raise UserError(
+                f"Dask's workers{where} could not be started or reached ({error}): run again"
+                + (", and see whether the scheduler runs" if where else "")
+            ) from error
+        scheduler = client.scheduler_info(n_workers=0)["address"]
+        print(f"workers: {mode}, scheduler {scheduler}, {_dashboard(client)}", flush=True)
+        yield client
+
+
+def _cluster(mode: str, workers: int, shared: Path | None) -> Any:
+    if mode == "local":
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=DASHBOARD,
+            silence_logs=logging.CRITICAL,
+        )
+    try:
+        jobqueue = importlib.import_module("dask_jobqueue")
+    except ImportError as error:
+        raise UserError(
+            "dask: slurm needs dask-jobqueue: `pip install dask-jobqueue cryptography`, or say dask: local"
+        ) from error
+    # partition, account and time are the site's: ~/.config/dask/jobqueue.yaml
+    given = dask.config.get("jobqueue.slurm", {})
+    defaults = {"cores": 1, "processes": 1, "memory": "2GiB"}
+    cluster = jobqueue.SLURMCluster(
+        **{key: value for key, value in defaults.items() if given.get(key) is None},
+        protocol="tls://",
+        security=credentials(),
+        scheduler_options={"dashboard_address": DASHBOARD},
+        worker_extra_args=["--no-dashboard"],
+        shared_temp_directory=str(shared) if shared else None,
+    )
+    cluster.scale(jobs=workers)
+    return cluster
+
+
+def credentials() -> Security:
+    """The user's own, where Dask's configuration names them, or temporary ones made for this run."""
+    if dask.config.get("distributed.comm.tls.ca-file", None):
+        return Security(require_encryption=True)
+    try:
+        return Security.temporary()
+    except ImportError as error:
+        raise UserError(
+            "TLS needs cryptography to make credentials: `pip install cryptography`, or name your own in "
+            "Dask's configuration, distributed.comm.tls"
+        ) from error
+
+
+def _running(address: str) -> Client:
+    """A client of a scheduler that runs; of one on another machine through TLS alone."""
+    if not address:
+        raise UserError("dask: address needs dask_address, a scheduler's address or its file")
+    found = address
+    if "://" not in address:
+        try:
+            found = json.loads(Path(address).read_text())["address"]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"dask_address {address} is no address and no scheduler file ({error})"
+            ) from error
+    url = urlsplit(found)
+    if url.scheme == "tls":
+        if not dask.config.get("distributed.comm.tls.ca-file", None):
+            raise UserError(
+                f"{found} wants TLS: name your credentials in Dask's configuration, distributed.comm.tls "
+                "(or DASK_DISTRIBUTED__COMM__TLS__CA_FILE and the like)"
+            )
+        return Client(found, security=Security(require_encryption=True), timeout=20)
+    if url.hostname not in LOOPBACK:
+        raise UserError(
+            f"{found} is neither encrypted nor authenticated and not on this machine: start the scheduler "
+            "with TLS and give its tls:// address"
+        )
+    return Client(found, timeout=20)
+
+
+def _dashboard(client: Client) -> str:
+    if importlib.util.find_spec("bokeh") is None:
+        return "dashboard off (it needs bokeh, which would replace Pillow-SIMD by Pillow)"
+    return f"dashboard {client.dashboard_link}"
