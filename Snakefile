@@ -1,4 +1,4 @@
-"""Preprocessing: JPEGs -> one verified zarr store, in four stages.
+"""Preprocessing: JPEGs -> one verified zarr store, in five stages.
 
     snakemake preprocess [--config imagenet=PATH store=PATH]
 
@@ -35,6 +35,7 @@ shell.prefix(f"PATH='{Path(sys.executable).parent}':$PATH; ")
 rule preprocess:
     input:
         f"{WORK}/verified.json",
+        f"{WORK}/report.json",
     log:
         f"{WORK}/logs/store.log",
     params:
@@ -108,3 +109,16 @@ rule verify:
         store=subpath(output[0], ancestor=2),
     shell:
         "python -m preprocess.verify --store {params.store:q} --log {log:q} --workers {threads}"
+
+
+rule report:
+    input:
+        f"{WORK}/verified.json",
+    output:
+        f"{WORK}/report.json",
+    log:
+        f"{WORK}/logs/report.log",
+    params:
+        store=subpath(output[0], ancestor=2),
+    shell:
+        "python -m preprocess.report --store {params.store:q} --log {log:q}"

@@ -85,7 +85,7 @@ def _cluster(mode: str, workers: int, shared: Path | None) -> Any:
         protocol="tls://",
         security=credentials(),
         scheduler_options={"dashboard_address": DASHBOARD},
-        worker_extra_args=["--no-dashboard"],
+        worker_extra_args=["--dashboard-address", DASHBOARD],
         shared_temp_directory=str(shared) if shared else None,
     )
     cluster.scale(jobs=workers)

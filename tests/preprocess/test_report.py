@@ -1,0 +1,56 @@
+import base64
+import io
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from preprocess.report import table
+from preprocess.store import open_store
+from tests.preprocess.helpers import CLASSES, SIZE, stage
+
+
+class Page(HTMLParser):
+    """What a page shows, and what it would load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.images: list[str] = []
+        self.circles, self.text = 0, ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("script", "link", "iframe")
+        self.circles += tag == "circle"
+        self.images += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data + "\n"
+
+
+def test_the_page_shows_pictures_classes_counts_and_repairs_and_holds_all_of_it(
+    store: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(store, tmp_path / "a.zarr"))
+    run = stage("report", "--store", copy)
+    assert run.returncode == 0, run.stderr
+    page = Page((tmp_path / "a.html").read_text())
+    assert len(page.images) == 48 + 1
+    pictures = []
+    for source in page.images:
+        head, _, data = source.partition(",")
+        assert head == "data:image/jpeg;base64"
+        pictures.append(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))))
+    assert {picture.shape for picture in pictures} == {(SIZE, SIZE, 3)}
+    assert np.abs(pictures[-1] - open_store(copy).mean).mean() < 6  # JPEG of the mean image
+    assert page.circles == 1500
+    for said in (*CLASSES, "train/n01/30.JPEG", "greyscale", "class folders", open_store(copy).fingerprint):
+        assert said in page.text
+    assert re.search(r"train pictures\n73", page.text)
+
+
+def test_a_name_in_a_table_is_text_whatever_it_looks_like() -> None:
+    assert table([("<script>", "&")]) == "<table><tr><td>&lt;script&gt;</td><td>&amp;</td></tr></table>"
