@@ -24,7 +24,7 @@ from preprocess.plan import SPLITS, manifest, work_folder
 from preprocess.store import Store, open_store
 
 SHEET, CLOUD = 48, 1500  # pictures, pixels
-VIEW = np.array([[0.87, -0.35], [-0.87, -0.35], [0.0, -0.9]])  # where R, G and B point on the page
+VIEW = np.array([[0.9, -0.1], [0.1, -0.9], [-0.45, 0.4]])  # where R, G and B point on the page, y down
 COLOURS = ("#c33", "#282", "#33c")
 STYLE = """body{font:15px/1.5 sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
 figure{display:inline-block;width:128px;margin:4px;vertical-align:top}figure img{width:128px}
