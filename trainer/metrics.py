@@ -59,7 +59,9 @@ class RunLog:
     def __init__(self, path: Path, resume_step: int = 0) -> None:
         """Lines of steps after `resume_step`, which a run that goes on will take again, are dropped."""
         kept = [line for line in read_log(path) if line["step"] <= resume_step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        partial.replace(path)
         self._file = path.open("a", buffering=1)
 
     def write(self, **values: Any) -> None:

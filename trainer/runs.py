@@ -5,6 +5,7 @@ runs/<name>/ holds config.json, metrics.jsonl, checkpoints/ and, once all is don
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -69,8 +70,9 @@ def choose(config: Config) -> Path:
     mine = sorted(RUNS.glob(f"{config.recipe}-*/{CONFIG}"), reverse=True)
     for path in mine:
         run = path.parent
-        if not (run / COMPLETE).exists() and not differences(read_config(run), config):
-            return run
+        with contextlib.suppress(UserError):  # a run of another version is not this one
+            if not (run / COMPLETE).exists() and not differences(read_config(run), config):
+                return run
     numbers = [int(n) for p in RUNS.glob(f"{config.recipe}-*") if (n := p.name.rpartition("-")[2]).isdigit()]
     return RUNS / f"{config.recipe}-{max(numbers, default=0) + 1:03d}"
 
