@@ -45,8 +45,10 @@ else
 fi
 
 say "MPI"
-if command -v mpirun >/dev/null && command -v mpicc >/dev/null && [[ $(command -v mpirun) != "$PWD/$VENV"/* ]]; then
-    echo "this site's own: $(mpirun --version 2>&1 | head -n 1)"
+site=$(command -v mpirun || true)
+# A wheel's mpirun, in this or another virtual environment, is not the site's.
+if [[ -n $site && ! -f ${site%/bin/*}/pyvenv.cfg ]] && command -v mpicc >/dev/null; then
+    echo "this site's own: $site, $(mpirun --version 2>&1 | head -n 1)"
     # Built against it, so that mpirun and mpi4py speak of the same library.
     "${pip[@]}" install --no-binary mpi4py "mpi4py>=4.1"
 else
@@ -74,7 +76,7 @@ sys.exit("pillow" in found or PIL.__version__ != m.version("pillow-simd"))
 PY
 
 # Open MPI refuses to run as root and to start more ranks than cores, and binds each rank to one core.
-if mpirun --version 2>&1 | grep -qi 'open mpi'; then
+if "${site:-$VENV/bin/mpirun}" --version 2>&1 | grep -qi 'open mpi'; then
     cat >>$VENV/bin/activate <<'SH'
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe PRTE_MCA_hwloc_default_binding_policy=none
