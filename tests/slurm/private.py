@@ -1,0 +1,192 @@
+"""A private SLURM: its own munged, slurmctld and two nodes on loopback, all of it in one folder."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+NODES = ("n1", "n2")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "sinfo", "squeue")
+PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # daemons are not on every user's path
+START = 30.0  # seconds; each daemon answers within one or two
+
+
+class NotStartedError(Exception):
+    """Why there is no SLURM here."""
+
+
+def missing() -> list[str]:
+    """The programs that are not installed."""
+    return [name for name in PROGRAMS if not shutil.which(name, path=PATH)]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, below those that the kernel gives away for outgoing connections."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 200):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise NotStartedError("no free ports")
+
+
+def configuration(folder: Path, ports: Sequence[int]) -> str:
+    """slurm.conf: no cgroups, no accounts, jobs requeued at once."""
+    controller, *nodes = ports
+    user = getpass.getuser()
+    lines = [
+        "ClusterName=test",
+        f"SlurmctldHost={socket.gethostname().split('.')[0]}(127.0.0.1)",
+        f"SlurmctldPort={controller}",
+        f"SlurmUser={user}",
+        f"SlurmdUser={user}",
+        "AuthType=auth/munge",
+        f"AuthInfo=socket={folder}/munge.socket",
+        f"StateSaveLocation={folder}/state",
+        f"SlurmdSpoolDir={folder}/spool-%n",
+        f"SlurmctldPidFile={folder}/slurmctld.pid",
+        f"SlurmdPidFile={folder}/slurmd-%n.pid",
+        "ProctrackType=proctrack/linuxproc",
+        "TaskPlugin=task/none",
+        "SwitchType=switch/none",
+        "MpiDefault=none",
+        "JobAcctGatherType=jobacct_gather/none",
+        "AccountingStorageType=accounting_storage/none",
+        "SelectType=select/cons_tres",
+        "SelectTypeParameters=CR_CPU",
+        "SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0",
+        "SlurmdParameters=config_overrides",  # so that a node has the CPUs that it is said to have
+        "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny",
+        "ReturnToService=2",
+        "MailProg=/bin/true",
+        "KillWait=5",
+        # A machine under load must not lose a node.
+        "MessageTimeout=60",
+        "SlurmdTimeout=600",
+        *(
+            f"NodeName={name} NodeHostname={socket.gethostname().split('.')[0]} NodeAddr=127.0.0.1 "
+            f"Port={port} CPUs=2 State=UNKNOWN"
+            for name, port in zip(NODES, nodes, strict=True)
+        ),
+        "PartitionName=all Nodes=ALL Default=YES MaxTime=10 State=UP",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+class Slurm:
+    """Commands on a private SLURM."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {**os.environ, "PATH": PATH, "SLURM_CONF": str(folder / "slurm.conf")}
+        for name in list(self.environment):  # of a job that this very test may run in
+            if name.startswith(("SLURM_", "SBATCH_", "SRUN_", "PMI")) and name != "SLURM_CONF":
+                del self.environment[name]
+
+    def __call__(self, *command: str, cwd: Path | None = None, **environment: str) -> str:
+        """Run one of SLURM's commands; returns what it prints."""
+        done = subprocess.run(
+            command,
+            cwd=cwd or self.folder,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def job(self, number: str) -> dict[str, str]:
+        """What SLURM says of a job."""
+        words = self("scontrol", "--oneliner", "show", "job", number).split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
+    def logs(self) -> str:
+        """The ends of the daemons' logs."""
+        return "\n".join(f"{p.name}:\n{p.read_text()[-2000:]}" for p in sorted(self.folder.glob("*.log")))
+
+
+def _await(ready: object, what: str, slurm: Slurm, daemons: list[subprocess.Popen[bytes]]) -> None:
+    until = time.monotonic() + START
+    while not ready():  # type: ignore[operator]
+        if time.monotonic() > until or any(d.poll() is not None for d in daemons):
+            raise NotStartedError(f"{what} did not start\n{slurm.logs()}")
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def started(folder: Path) -> Iterator[Slurm]:
+    """Start it, and stop it in the end. Raises NotStartedError where that cannot be done."""
+    if lacking := missing():
+        raise NotStartedError(f"not installed: {', '.join(lacking)}")
+    folder.chmod(0o755)
+    (folder / "state").mkdir()
+    (folder / "slurm.conf").write_text(configuration(folder, free_ports(1 + len(NODES))))
+    key = folder / "munge.key"
+    key.touch(mode=0o600)
+    key.write_bytes(os.urandom(128))
+    slurm = Slurm(folder)
+    daemons: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str, *command: str) -> None:
+        with (folder / f"{name}.log").open("wb") as log:
+            daemons.append(
+                subprocess.Popen(
+                    command, env=slurm.environment, stdout=log, stderr=log, start_new_session=True
+                )
+            )
+
+    def answers(*command: str) -> bool:
+        done = subprocess.run(command, env=slurm.environment, capture_output=True, text=True, timeout=60)
+        return done.returncode == 0 and "DOWN" not in done.stdout
+
+    def idle() -> bool:
+        done = subprocess.run(
+            ("sinfo", "--noheader", "--Node", "--format=%N %t"),
+            env=slurm.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.stdout.split() == [word for name in NODES for word in (name, "idle")]
+
+    try:
+        start(
+            "munged",
+            *("munged", "--foreground", "--force", f"--socket={folder}/munge.socket", f"--key-file={key}"),
+            *(f"--pid-file={folder}/munged.pid", f"--seed-file={folder}/munged.seed", "--num-threads=2"),
+            f"--log-file={folder}/munged-own.log",
+        )
+        _await((folder / "munge.socket").exists, "munged", slurm, daemons)
+        start("slurmctld", "slurmctld", "-D", "-c")
+        _await(lambda: answers("scontrol", "ping"), "slurmctld", slurm, daemons)
+        for name in NODES:
+            (folder / f"spool-{name}").mkdir()
+            start(f"slurmd-{name}", "slurmd", "-D", "-N", name)
+        _await(idle, "slurmd", slurm, daemons)
+        yield slurm
+    finally:
+        with contextlib.suppress(Exception):
+            slurm("scancel", "--full", "--user", getpass.getuser())
+            until = time.monotonic() + 15
+            while slurm("squeue", "--noheader").strip() and time.monotonic() < until:
+                time.sleep(0.2)
+        for daemon in reversed(daemons):
+            daemon.send_signal(signal.SIGTERM)
+        for daemon in reversed(daemons):
+            try:
+                daemon.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()

@@ -1,0 +1,168 @@
+"""What the batch scripts decide, with a SLURM and an mpirun that only pretend."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.launch import ROOT, run
+
+JOB = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_NTASKS": "4",
+    "SLURM_JOB_NUM_NODES": "2",
+    "SLURM_TASKS_PER_NODE": "2(x2)",
+    "SLURM_CPUS_ON_NODE": "2",
+    "RUN": "runs/pretended",
+}
+SCRIPTS = sorted((ROOT / "cluster").glob("*.sbatch"))
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Run a script as SLURM would, with `mpirun` standing for so many lines of bash."""
+    (tmp_path / "runs" / "pretended").mkdir(parents=True)
+    bin_folder = tmp_path / ".venv" / "bin"
+    bin_folder.mkdir(parents=True)
+    (bin_folder / "activate").write_text(f"PATH={bin_folder}:$PATH\n")
+
+    def pretend(name: str, lines: str) -> None:
+        (bin_folder / name).write_text(f"#!/usr/bin/env bash\n{lines}\n")
+        (bin_folder / name).chmod(0o755)
+
+    def start(script: str, mpirun: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        pretend("scontrol", 'echo "scontrol $*" >>called')
+        pretend("mpirun", f'echo "mpirun $*" >>called\n{mpirun}')
+        settings = {**JOB, "SLURM_SUBMIT_DIR": str(tmp_path), **environment}
+        return run("bash", str(ROOT / "cluster" / script), *arguments, cwd=tmp_path, timeout=60, **settings)
+
+    return start
+
+
+def called(folder: Path) -> str:
+    record = folder / "called"
+    return record.read_text() if record.exists() else ""
+
+
+def test_a_complete_run_is_a_success(job, tmp_path):
+    done = job("train.sbatch", 'touch "$RUN/complete"', "--recipe", "paper", STORE="a.zarr")
+    assert done.returncode == 0, done.stderr
+    expected = "mpirun -n 4 python -m trainer.run --store a.zarr --run runs/pretended --recipe paper\n"
+    assert called(tmp_path) == expected
+
+
+def test_a_saved_run_is_queued_again(job, tmp_path):
+    job("train.sbatch", "exit 75", SLURM_RESTART_COUNT="2", MAX_REQUEUES="3")
+    assert called(tmp_path).endswith("scontrol requeue 7\n")
+
+
+@pytest.mark.parametrize(
+    ("mpirun", "sentence"),
+    [
+        ("exit 75", "saved but not complete after 3 requeues"),
+        ("exit 3", "failed with code 3"),
+        ("exit 0", "not marked as complete"),
+        ('touch "$RUN/complete"; kill -9 $$', "failed with code 137"),
+    ],
+    ids=["too often", "failed", "a rank was lost", "killed"],
+)
+def test_any_other_end_is_a_failure_and_not_queued_again(mpirun, sentence, job, tmp_path):
+    done = job("train.sbatch", mpirun, SLURM_RESTART_COUNT="3", MAX_REQUEUES="3")
+    assert done.returncode not in (0, 75)
+    assert sentence in done.stderr
+    assert "scontrol" not in called(tmp_path)
+
+
+def test_the_signal_before_the_time_limit_reaches_the_launcher_which_is_waited_for(job, tmp_path):
+    # The launcher itself sends it, once the script catches it (0x200: bit 10 - 1, SIGUSR1), and takes a while
+    # to save.
+    mpirun = """trap 'sleep 0.5; exit 75' USR1
+        until ((0x$(awk '/SigCgt/ {print $2}' /proc/$PPID/status) & 0x200)); do sleep 0.05; done
+        kill -USR1 $PPID
+        for _ in {1..300}; do sleep 0.1; done
+        exit 1"""
+    job("train.sbatch", mpirun)
+    assert called(tmp_path).endswith("scontrol requeue 7\n")
+
+
+@pytest.mark.parametrize("script", ["train.sbatch", "evaluate.sbatch"])
+@pytest.mark.parametrize(
+    ("tasks", "nodes", "by_node", "fits"),
+    [
+        ("1", "1", "1", True),
+        ("4", "1", "4", True),
+        ("26", "13", "2(x13)", True),
+        ("3", "1", "3", False),
+        ("3", "2", "2(x2)", False),  # what SLURM says where --ntasks leaves a place empty
+        ("6", "2", "3(x2)", False),
+        ("4", "2", "3,1", False),
+        ("2", "2", "1(x2)", False),
+    ],
+)
+def test_no_node_holds_half_a_pair(script, tasks, nodes, by_node, fits, job, tmp_path):
+    done = job(
+        script,
+        'touch "$RUN/complete" "$RUN/ten-crop.json"',
+        SLURM_NTASKS=tasks,
+        SLURM_JOB_NUM_NODES=nodes,
+        SLURM_TASKS_PER_NODE=by_node,
+    )
+    assert (done.returncode == 0) == fits, done.stderr
+    assert ("cannot be paired" in done.stderr) != fits
+    assert bool(called(tmp_path)) == fits
+
+
+def test_an_evaluation_without_a_result_failed(job, tmp_path):
+    (tmp_path / "runs" / "pretended" / "ten-crop.json").write_text("of an earlier evaluation")
+    done = job("evaluate.sbatch", "exit 0")
+    assert done.returncode == 1
+    assert "without a result" in done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_outside_of_the_project_says_so(script, tmp_path):
+    done = run("bash", str(script), cwd=tmp_path, **JOB, SLURM_SUBMIT_DIR=str(tmp_path))
+    assert done.returncode == 1
+    assert "has no .venv" in done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_site_edits_its_account_its_partition_and_its_modules_alone(script):
+    lines = script.read_text().splitlines()
+    marked = [number for number, line in enumerate(lines) if "EDIT" in line]
+    assert [re.findall("account and partition|modules", lines[number]) for number in marked] == [
+        ["account and partition"],
+        ["modules"],
+    ]
+
+
+def test_scripts_are_sound_bash():
+    for script in (*SCRIPTS, ROOT / "cluster" / "submit.sh"):
+        done = run("bash", "-n", str(script), cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        assert "set -euo pipefail" in script.read_text()
+    assert os.access(ROOT / "cluster" / "submit.sh", os.X_OK)
+
+
+def test_submit_chains_the_three_jobs(tmp_path):
+    (tmp_path / "cluster").symlink_to(ROOT / "cluster")
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(
+        '#!/usr/bin/env bash\necho "$RUN: $*" >>called\necho "$((100 + $(wc -l <called)));federation"\n'
+    )
+    sbatch.chmod(0o755)
+    path = f"{sbatch.parent}:{os.environ['PATH']}"
+    command = ("cluster/submit.sh", "--nodes=2", "--", "--recipe", "paper")
+    done = run(*command, cwd=tmp_path, PATH=path, RUN="runs/mine")
+    assert done.returncode == 0, done.stderr
+    ours = "runs/mine: --parsable --export=ALL --kill-on-invalid-dep=yes --output=logs/%x-%j.log "
+    assert [line.removeprefix(ours) for line in called(tmp_path).splitlines()] == [
+        "cluster/preprocess.sbatch",
+        "--dependency=afterok:101 --nodes=2 cluster/train.sbatch --recipe paper",
+        "--dependency=afterok:102 --nodes=2 cluster/evaluate.sbatch",
+    ]
+    assert (tmp_path / "logs").is_dir()
+    assert "job 103" in done.stdout
