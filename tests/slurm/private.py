@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 NODES = ("n1", "n2")
@@ -45,9 +45,17 @@ def configuration(folder: Path, ports: Sequence[int]) -> str:
     """slurm.conf: no cgroups, no accounts, jobs requeued at once."""
     controller, *nodes = ports
     user = getpass.getuser()
+    host = socket.gethostname().split(".")[0]
+    # srun and mpirun are called back at what this machine's name stands for: all of them listen there.
+    try:
+        address = socket.gethostbyname(host)
+    except OSError:
+        raise NotStartedError(f"this machine's name, {host}, has no address") from None
+    # And nowhere else, except for Debian's 127.0.1.1, which srun cannot listen at.
+    alone = address == "127.0.0.1" or not address.startswith("127.")
     lines = [
         "ClusterName=test",
-        f"SlurmctldHost={socket.gethostname().split('.')[0]}(127.0.0.1)",
+        f"SlurmctldHost={host}({address})",
         f"SlurmctldPort={controller}",
         f"SlurmUser={user}",
         f"SlurmdUser={user}",
@@ -67,7 +75,7 @@ def configuration(folder: Path, ports: Sequence[int]) -> str:
         "SelectTypeParameters=CR_CPU",
         "SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0",
         "SlurmdParameters=config_overrides",  # so that a node has the CPUs that it is said to have
-        "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny",
+        *(["CommunicationParameters=NoInAddrAny,NoCtldInAddrAny"] if alone else []),
         "ReturnToService=2",
         "MailProg=/bin/true",
         "KillWait=5",
@@ -75,8 +83,7 @@ def configuration(folder: Path, ports: Sequence[int]) -> str:
         "MessageTimeout=60",
         "SlurmdTimeout=600",
         *(
-            f"NodeName={name} NodeHostname={socket.gethostname().split('.')[0]} NodeAddr=127.0.0.1 "
-            f"Port={port} CPUs=2 State=UNKNOWN"
+            f"NodeName={name} NodeHostname={host} NodeAddr={address} Port={port} CPUs=2 State=UNKNOWN"
             for name, port in zip(NODES, nodes, strict=True)
         ),
         "PartitionName=all Nodes=ALL Default=YES MaxTime=10 State=UP",
@@ -117,9 +124,11 @@ class Slurm:
         return "\n".join(f"{p.name}:\n{p.read_text()[-2000:]}" for p in sorted(self.folder.glob("*.log")))
 
 
-def _await(ready: object, what: str, slurm: Slurm, daemons: list[subprocess.Popen[bytes]]) -> None:
+def _await(
+    ready: Callable[[], bool], what: str, slurm: Slurm, daemons: list[subprocess.Popen[bytes]]
+) -> None:
     until = time.monotonic() + START
-    while not ready():  # type: ignore[operator]
+    while not ready():
         if time.monotonic() > until or any(d.poll() is not None for d in daemons):
             raise NotStartedError(f"{what} did not start\n{slurm.logs()}")
         time.sleep(0.1)
@@ -175,6 +184,10 @@ def started(folder: Path) -> Iterator[Slurm]:
             (folder / f"spool-{name}").mkdir()
             start(f"slurmd-{name}", "slurmd", "-D", "-N", name)
         _await(idle, "slurmd", slurm, daemons)
+        try:
+            slurm("srun", "--nodes=2", "--ntasks=2", "true")
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            raise NotStartedError(f"a first job failed: {error}\n{slurm.logs()}") from None
         yield slurm
     finally:
         with contextlib.suppress(Exception):
