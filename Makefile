@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 export PYTHON
 ACTIVATE := source .venv/bin/activate
-SCRIPTS := $(wildcard cluster/*.sh) tests/demo.sh .ci/run
+SCRIPTS := $(wildcard cluster/*.sh cluster/*.sbatch) tests/demo.sh .ci/run
 
 .PHONY: help setup demo test lint format bench clean
 
@@ -17,6 +17,8 @@ demo: setup ## the whole job on a small synthetic ImageNet: preprocess, train, e
 	@$(ACTIVATE) && tests/demo.sh
 
 test: setup ## every test
+	@PATH="$$PATH:/usr/sbin"; { command -v slurmctld && command -v munged; } >/dev/null \
+		|| cluster/packages.sh slurm-wlm munge || echo "without them the tests of the batch scripts are skipped"
 	@$(ACTIVATE) && python -m pytest
 
 lint: setup ## formatting, types, workflow and shell scripts
