@@ -107,7 +107,8 @@ def test_training_equals_the_single_process(kind):
         return
     alone = trace(Trainer(config, arrange("cpu", MPI.COMM_SELF), CLASSES))
     # Outputs and the first gradients: the same sums in another order, 6e-8 times the root of up to 9216
-    # terms, through eight layers each way; a bias's gradient is what is left of 24,200 terms of both signs.
+    # terms, through eight layers each way. A bias's gradient is what is left of 24,200 terms of both signs, added
+    # one by one: 24,200 * 6e-8 = 1.5e-3.
     # After a step weights differ in their last bit, and then a window of two equal maxima can choose the
     # other one: one such flip among the 560,000 windows behind conv1 changes its gradient by
     # 1 / sqrt(560,000) = 1.3e-3. Half of a batch lost, a sum not taken or towers swapped would be an error
@@ -116,8 +117,8 @@ def test_training_equals_the_single_process(kind):
         size = alone.logits.abs().max().item()
         torch.testing.assert_close(theirs.logits, alone.logits[theirs.share], rtol=1e-4, atol=1e-5 * size)
         assert theirs.losses == pytest.approx(alone.losses, rel=1e-5)
-        assert_near(theirs.grads, alone.grads, 1e-5, of_biases=1e-3)
-        assert_near(theirs.values, alone.values, 1e-5)
+        assert_near(theirs.grads, alone.grads, 1e-5, of_biases=1.5e-3)
+        assert_near(theirs.values, alone.values, 1e-5, of_biases=1e-2)  # some biases start at 0
         assert_near(theirs.momenta, alone.momenta, 1e-2)
         for name, value in theirs.values.items():
             assert not np.array_equal(value, theirs.start[name]), f"{name} did not move"
