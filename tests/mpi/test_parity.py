@@ -107,12 +107,11 @@ def test_training_equals_the_single_process(kind):
         return
     alone = trace(Trainer(config, arrange("cpu", MPI.COMM_SELF), CLASSES))
     # Outputs and the first gradients: the same sums in another order, 6e-8 times the root of up to 9216
-    # terms, through eight layers each way. A bias's gradient is what is left of 24,200 terms of both signs, added
-    # one by one: 24,200 * 6e-8 = 1.5e-3.
-    # After a step weights differ in their last bit, and then a window of two equal maxima can choose the
-    # other one: one such flip among the 560,000 windows behind conv1 changes its gradient by
-    # 1 / sqrt(560,000) = 1.3e-3. Half of a batch lost, a sum not taken or towers swapped would be an error
-    # of 0.1 and more in each of these.
+    # terms, through eight layers each way. A bias's gradient is what is left of 24,200 terms of both signs,
+    # added one by one: 24,200 * 6e-8 = 1.5e-3. After a step weights differ in their last bit, and then a
+    # window of two equal maxima can choose the other one: one such flip among the 560,000 windows behind
+    # conv1 changes its gradient by 1 / sqrt(560,000) = 1.3e-3. Half of a batch lost, a sum not taken or
+    # towers swapped would be an error of 0.1 and more in each of these.
     for theirs in traces:
         size = alone.logits.abs().max().item()
         torch.testing.assert_close(theirs.logits, alone.logits[theirs.share], rtol=1e-4, atol=1e-5 * size)
