@@ -10,7 +10,7 @@ from trainer.model import LAYERS, TOWERS, Tower, build_tower, dropout_keep
 from trainer.model import Network as TwoTowers
 from trainer.optim import flatten
 
-# FACTS of the paper's table: both towers together.
+# Section 3.5 of the paper, counted by hand: both towers together.
 PARAMETERS = {
     "conv1": 34_944,
     "conv2": 307_456,
