@@ -36,6 +36,14 @@ def open_data(path: Path) -> Store:
         raise UserError(str(error)) from None
 
 
+def _read(split: Split, indices_B: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Pictures of a split; damage that is found while reading is a UserError."""
+    try:
+        return split.read(indices_B)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
 def epoch_order(seed: int, epoch: int, images: int) -> NDArray[np.int64]:
     """All N pictures in the order of one epoch, int64 [N]."""
     return generator(seed, Purpose.ORDER, epoch).permutation(images)
@@ -116,7 +124,7 @@ class TrainingBatches:
             views.append(drawn[places])
         indices_B = np.concatenate(chosen)
         images = augment.cut(
-            train.read(indices_B),
+            _read(train, indices_B),
             self._store.mean,
             augment.Views.join(views),
             self._settings,
@@ -145,4 +153,4 @@ def evaluation_batches(
     begin, end = (len(split) * s // shares for s in (share, share + 1))
     for first in range(begin, end, batch):
         indices = np.arange(first, min(first + batch, end))
-        yield split.read(indices), torch.from_numpy(split.labels[indices].astype(np.int64))
+        yield _read(split, indices), torch.from_numpy(split.labels[indices].astype(np.int64))

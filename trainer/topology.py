@@ -133,7 +133,7 @@ def all_or_none(world: MPI.Comm = MPI.COMM_WORLD) -> Iterator[None]:
     except BaseException as error:
         # A wrong setting is found by every rank at once: rank 0 says it, the others give it the time to.
         if isinstance(error, UserError) and world.rank != 0:
-            time.sleep(2)
+            time.sleep(5)
         _report(error, world)
         if world.size == 1:
             raise SystemExit(1) from None
@@ -152,6 +152,7 @@ def _report(error: BaseException | None, world: MPI.Comm) -> None:
 def _abort(world: MPI.Comm, code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
+    time.sleep(1)  # the launcher passes the message on, or Abort could end it before it has
     world.Abort(code)
     os._exit(code)  # MPICH's Abort can return to its caller before the launcher ends it
 
