@@ -21,7 +21,6 @@ from tqdm import tqdm
 from preprocess.store import Store
 from trainer import augment, checkpoint, runs
 from trainer.cli import parse
-from trainer.config import settle
 from trainer.data import evaluation_batches, open_data
 from trainer.errors import UserError
 from trainer.metrics import Counts, count
@@ -107,7 +106,6 @@ def evaluate_run(
     store = open_data(arguments.store or config.session.store)
     if not len(store.val):
         raise UserError("The store has no validation pictures; preprocess with a validation part.")
-    config, _ = settle(config, len(store.train))
     # The batch of training means nothing here, and need not divide among these ranks.
     config = runs.with_batch(config, topology.pairs)
     trainer = Trainer(config, topology, len(store.classes))
