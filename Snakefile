@@ -31,6 +31,11 @@ WORK = f"{config['store']}/.preprocess"
 shell.prefix(f"PATH='{Path(sys.executable).parent}':$PATH; ")
 
 
+# says its sentence here, where the command was typed, when the stages run elsewhere
+localrules:
+    preprocess,
+
+
 # without an output, so that it always runs: it says what the store holds, and notices a shard that is gone
 rule preprocess:
     input:
@@ -53,7 +58,7 @@ rule index:
         set=config,
         flags=" ".join(
             f"--{name.replace('_', '-')}"
-            for name in ("verify_md5", "subset")
+            for name in ("verify_md5", "subset", "draft")
             if config[name]
         ),
     shell:

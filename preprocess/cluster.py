@@ -27,6 +27,10 @@ SETTINGS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**28,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
     "distributed.worker.profile.enabled": False,
+    # how often an idle scheduler and a busy worker look at themselves: 2.8 % of a core at Dask's own settings
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.worker.memory.monitor-interval": "1s",
 }
 
 
@@ -79,12 +83,16 @@ def _cluster(mode: str, workers: int, shared: Path | None) -> Any:
         ) from error
     # partition, account and time are the site's: ~/.config/dask/jobqueue.yaml
     given = dask.config.get("jobqueue.slurm", {})
-    defaults = {"cores": 1, "processes": 1, "memory": "2GiB"}
+    defaults: dict[str, Any] = {"cores": 1, "processes": 1, "memory": "2GiB"}
+    if shared:
+        defaults["log-directory"] = str(shared / "logs")
+    inherit = f"export DASK_INTERNAL_INHERIT_CONFIG={dask.config.serialize(SETTINGS)}"
     cluster = jobqueue.SLURMCluster(
-        **{key: value for key, value in defaults.items() if given.get(key) is None},
+        **{key.replace("-", "_"): value for key, value in defaults.items() if given.get(key) is None},
         protocol="tls://",
         security=credentials(),
         scheduler_options={"dashboard_address": DASHBOARD},
+        job_script_prologue=[*(given.get("job-script-prologue") or []), inherit],
         worker_extra_args=["--dashboard-address", DASHBOARD],
         shared_temp_directory=str(shared) if shared else None,
     )

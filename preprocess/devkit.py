@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
 from preprocess.errors import UserError
 
@@ -41,6 +40,8 @@ def read_devkit(archive: Path) -> Devkit:
     for wanted in (META, TRUTH):
         if wanted not in found:
             raise UserError(f"{archive} holds no {wanted}: get it again")
+
+    from scipy.io import loadmat  # slow to import, and only the official set has this file
 
     try:
         synsets = np.atleast_1d(loadmat(io.BytesIO(found[META]), squeeze_me=True)["synsets"])

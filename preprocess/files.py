@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
+
 TEMPORARY = ".partial"
+BEGIN = 2**24  # bytes after which the disk is asked to begin, so that the sync at the end waits for little
+PIECE = 2**18  # bytes read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,7 @@ class Written:
 
     bytes: int
     sha256: str
+    crc32c: str
 
 
 def write_atomically(path: Path, pieces: Iterable[bytes]) -> Written:
@@ -30,13 +35,17 @@ def write_atomically(path: Path, pieces: Iterable[bytes]) -> Written:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
-    digest, size = hashlib.sha256(), 0
+    digest, crc, size, begun = hashlib.sha256(), 0, 0, 0
     try:
         with os.fdopen(handle, "wb") as file:
             for piece in pieces:
                 file.write(piece)
                 digest.update(piece)
+                crc = google_crc32c.extend(crc, piece)
                 size += len(piece)
+                if size >= begun + BEGIN:  # what is not on the disk yet is not dropped but sent there
+                    os.posix_fadvise(file.fileno(), begun, size - begun, os.POSIX_FADV_DONTNEED)
+                    begun = size
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o644)  # mkstemp makes it readable by its owner alone
@@ -46,7 +55,7 @@ def write_atomically(path: Path, pieces: Iterable[bytes]) -> Written:
             Path(name).unlink()
         raise
     _sync_folder(path.parent)
-    return Written(size, digest.hexdigest())
+    return Written(size, digest.hexdigest(), f"{crc:08x}")
 
 
 def write_json(path: Path, value: Any) -> Written:
@@ -58,6 +67,15 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal; lets other threads run meanwhile."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def crc32c_of(path: Path) -> str:
+    """The CRC-32C of a file, in hexadecimal."""
+    crc = 0
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(PIECE):
+            crc = google_crc32c.extend(crc, piece)
+    return f"{crc:08x}"
 
 
 def remove_leftovers(folder: Path) -> None:

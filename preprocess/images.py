@@ -21,6 +21,7 @@ SUFFIXES = {"JPEG": {".jpg", ".jpeg"}, "MPO": {".jpg", ".jpeg"}, "PNG": {".png"}
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb, here an error: 256 MiB of RGB
 MAX_RATIO = 8192  # longer to shorter side; at this one a picture takes seconds and 200 MiB
 MAX_BYTES = 2**28  # of a file
+DRAFT = 2  # times the result's side: what the decoder's own downscaling leaves at least
 TINY = 8  # pixels: a shorter side below it is hardly a photograph
 PANORAMA = 8  # times the shorter side: most of a longer one is cropped away
 DEPTH_BYTE = 24  # of a PNG: where its header tells bits a channel
@@ -45,13 +46,16 @@ class UnreadableError(Exception):
     """A picture of which nothing can be made; the message says why."""
 
 
-def convert(data: bytes, name: str, size: int) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+def convert(
+    data: bytes, name: str, size: int, draft: bool = False
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Make the picture that the network reads, and name the repairs that it took.
 
     Args:
         data: the file's content.
         name: the file's name; its suffix is compared with the content.
         size: side of the result in pixels.
+        draft: let the JPEG decoder itself shrink large pictures by 2, 4 or 8, to DRAFT * size at least.
 
     Returns:
         uint8 [size, size, 3], and the repairs, () for a sound picture.
@@ -59,20 +63,31 @@ def convert(data: bytes, name: str, size: int) -> tuple[NDArray[np.uint8], tuple
     Raises:
         UnreadableError: the bytes are no whole JPEG or PNG, or one too large to be honest.
     """
-    image, repairs = decode(data, name)
-    return np.asarray(resize_and_crop(image, size)), repairs
+    image, shown, repairs = decode(data, name, DRAFT * size if draft else 0)
+    return np.asarray(resize_and_crop(image, size, shown)), repairs
 
 
-def decode(data: bytes, name: str) -> tuple[Image.Image, tuple[str, ...]]:
-    """Decode to mode RGB; return the repairs too. Raises UnreadableError."""
+def decode(
+    data: bytes, name: str, shrink_to: int = 0
+) -> tuple[Image.Image, tuple[int, int], tuple[str, ...]]:
+    """Decode to mode RGB; return the picture's own width and height, and the repairs, too.
+
+    With `shrink_to` a JPEG may come out 2, 4 or 8 times smaller, but no side shorter than so many pixels.
+
+    Raises:
+        UnreadableError: as `convert`.
+    """
     if not data:
         raise UnreadableError("is empty")
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
         _refuse_too_large(image.width, image.height)
+        shown = image.size
+        if shrink_to:
+            image.draft(None, (shrink_to, shrink_to))
         image.load()
         repairs = _odd(image, data, PurePath(name).suffix)
-        return _to_rgb(image), tuple(repairs)
+        return _to_rgb(image), shown, tuple(repairs)
     except UnreadableError:
         raise
     except Image.UnidentifiedImageError as error:

@@ -85,7 +85,7 @@ def refuse_other_store(store: Path, old: Plan, new: Plan) -> None:
     """Raise UserError if the store at this place was begun as something else."""
     if old.origin == new.origin:
         return
-    for setting in ("image_size", "shard_length", "seed", "counts", "kind"):
+    for setting in ("image_size", "shard_length", "draft", "seed", "counts", "kind"):
         before, after = getattr(old, setting), getattr(new, setting)
         if before != after:
             reason = f"with {setting} {before}, not {after}"
@@ -121,6 +121,7 @@ def index(arguments: argparse.Namespace) -> str:
         class_names=source.class_names,
         image_size=arguments.image_size,
         shard_length=arguments.shard_length,
+        draft=arguments.draft,
         seed=arguments.seed,
         counts={split: len(tables[split]) for split in SPLITS},
     )
@@ -159,6 +160,7 @@ if __name__ == "__main__":
     command.add_argument("--imagenet", type=Path, required=True, help="folder or tar with the pictures")
     command.add_argument("--image-size", type=int, default=256, help="side of the stored pictures, pixels")
     command.add_argument("--shard-length", type=int, default=1024, help="pictures a shard")
+    command.add_argument("--draft", action="store_true", help="let the JPEG decoder shrink large pictures")
     command.add_argument("--seed", type=int, default=2012, help="of the order and of what is kept back")
     command.add_argument(
         "--validation-fraction", type=float, default=0.1, help="kept back without a val part"

@@ -18,7 +18,7 @@ from preprocess.errors import UserError
 from preprocess.files import write_atomically, write_json
 
 SPLITS = ("train", "val")
-FORMAT = 2  # counts up when the same pictures and settings would give other bytes
+FORMAT = 3  # counts up when the same pictures and settings would give other bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,7 @@ class Plan:
     class_names: tuple[str, ...] | None
     image_size: int  # pixels
     shard_length: int  # pictures
+    draft: bool  # the JPEG decoder may shrink large pictures itself
     seed: int
     counts: dict[str, int]  # pictures by split
     skipped: dict[str, dict[str, str]] = field(default_factory=dict)  # by split: unreadable, with the reason
@@ -84,7 +85,7 @@ def identified(plan: Plan, tables: dict[str, NDArray[np.void]]) -> Plan:
 
 def shard_identity(plan: Plan, rows: NDArray[np.void]) -> str:
     """SHA-256 of all that a shard's bytes follow from: a picture replaced or moved makes another."""
-    facts = json.dumps([FORMAT, plan.image_size, plan.shard_length])
+    facts = json.dumps([FORMAT, plan.image_size, plan.shard_length, plan.draft])
     columns = (rows[column].tobytes() for column in ("name", "length", "file", "offset"))
     return hashlib.sha256(b"".join([facts.encode(), *columns])).hexdigest()
 

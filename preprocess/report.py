@@ -10,6 +10,7 @@ import base64
 import html
 import io
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,13 @@ from preprocess.store import Store, open_store
 
 SHEET, CLOUD = 48, 1500  # pictures, pixels
 VIEW = np.array([[0.9, -0.1], [0.1, -0.9], [-0.45, 0.4]])  # where R, G and B point on the page, y down
-COLOURS = ("#c33", "#282", "#33c")
+COLOURS = {"red": "#c33", "green": "#282", "blue": "#33c"}
+LINE = re.compile(r"(\S+ \S+),\d+ INFO (.*) \[([\d.]+ s)\]")  # the last one of a stage's log
 STYLE = """body{font:15px/1.5 sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
 figure{display:inline-block;width:128px;margin:4px;vertical-align:top}figure img{width:128px}
-figcaption{font-size:12px;line-height:1.2}td,th{text-align:left;padding:2px 1.5em 2px 0;vertical-align:top}"""
+figcaption{font-size:12px;line-height:1.2}td,th{text-align:left;padding:2px 1.5em 2px 0;vertical-align:top}
+td:not(:last-child){white-space:nowrap}td:last-child{overflow-wrap:anywhere}
+th{border-bottom:1px solid #bbb}"""
 
 
 def report_path(store: Path) -> Path:
@@ -43,10 +47,12 @@ def embedded(image: NDArray[np.uint8]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def table(rows: Iterable[tuple[Any, ...]]) -> str:
+def table(rows: Iterable[tuple[Any, ...]], head: tuple[str, ...] = ()) -> str:
     """Rows of a table; everything in them is text, whatever it looks like."""
     cells = ("".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) for row in rows)
-    return "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
+    names = "".join(f"<th>{name}</th>" for name in head)
+    first = f"<tr>{names}</tr>" if head else ""
+    return f"<table>{first}" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
 
 
 def contact_sheet(store: Store, generator: np.random.Generator) -> str:
@@ -66,36 +72,53 @@ def contact_sheet(store: Store, generator: np.random.Generator) -> str:
 def cloud(pixels: NDArray[np.uint8], store: Store) -> str:
     """Pixels [N, 3] in the cube of red, green and blue, with the three axes two deviations long, as SVG."""
     center = pixels.mean(axis=0)
+    corners = 255.0 * np.array(list(np.ndindex(2, 2, 2)))
     marks = []
 
     def place(point: NDArray[np.float64]) -> tuple[float, float]:
-        x, y = (point - 127.5) @ VIEW + (250, 250)
+        x, y = point @ VIEW * 1.6
         return round(float(x), 1), round(float(y), 1)
 
     def line(begin: NDArray[np.float64], end: NDArray[np.float64], style: str) -> None:
         (x1, y1), (x2, y2) = place(begin), place(end)
         marks.append(f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" {style}/>')
 
-    for channel, colour in enumerate(COLOURS):
-        line(np.zeros(3), 255.0 * np.eye(3)[channel], f'stroke="{colour}" stroke-width="1"')
+    def label(point: NDArray[np.float64], text: str, colour: str) -> None:
+        x, y = place(point)
+        marks.append(f'<text x="{x}" y="{y}" fill="{colour}" text-anchor="middle">{text}</text>')
+
+    for begin in corners:
+        for end in corners:
+            if np.abs(end - begin).sum() == 255 and begin.sum() < end.sum():
+                line(begin, end, 'stroke="#ddd"')
+    for channel, (name, colour) in enumerate(COLOURS.items()):
+        edge = 255.0 * np.eye(3)[channel]
+        line(np.zeros(3), edge, f'stroke="{colour}" stroke-width="2"')
+        label(1.1 * edge, name, colour)
     for pixel in pixels:
         x, y = place(pixel.astype(float))
         red, green, blue = pixel.tolist()
         marks.append(f'<circle cx="{x}" cy="{y}" r="2" fill="rgb({red},{green},{blue})"/>')
-    for value, axis in zip(store.eigenvalues, store.eigenvectors.T, strict=True):
+    for number, (value, axis) in enumerate(zip(store.eigenvalues, store.eigenvectors.T, strict=True), 1):
         reach = 2 * np.sqrt(max(float(value), 0)) * axis
-        line(center - reach, center + reach, 'stroke="#000" stroke-width="2.5"')
-    return f'<svg viewBox="0 0 500 500" width="500" role="img">{"".join(marks)}</svg>'
+        for style in ('stroke="#fff" stroke-width="6"', 'stroke="#000" stroke-width="2.5"'):
+            line(center - reach, center + reach, style)
+        label(center + reach + 12 * axis, str(number), "#000")
+    seen = np.array([place(corner) for corner in corners])
+    left, top = seen.min(axis=0) - 50
+    width, height = np.ptp(seen, axis=0) + 100
+    box = f"{left:.0f} {top:.0f} {width:.0f} {height:.0f}"
+    return f'<svg viewBox="{box}" width="{width:.0f}" role="img">{"".join(marks)}</svg>'
 
 
-def times(store: Path) -> list[tuple[str, str]]:
-    """When each stage last said something, and what, from its log."""
+def times(store: Path) -> list[tuple[str, str, str, str]]:
+    """Of each stage, from its log: when it ended, how long it took, and what it said."""
     found = []
     for log in sorted((work_folder(store) / "logs").glob("*.log"), key=lambda log: log.stat().st_mtime):
-        lines = [line for line in log.read_text(errors="replace").splitlines() if " INFO " in line]
-        if lines:
-            when, _, said = lines[-1].partition(" INFO ")
-            found.append((log.stem, f"{when.split(',')[0]}: {said[:400]}"))
+        ends = LINE.findall(log.read_text(errors="replace"))
+        if ends:
+            when, said, took = ends[-1]
+            found.append((log.stem, when, took, said[:400]))
     return found
 
 
@@ -127,6 +150,8 @@ def page(path: Path) -> str:
             )
         ),
     ]
+    head = ("part", "what", "pictures", "such as")
+    repaired = table(repairs, head) if repairs else "<p>None was needed.</p>"
     mean = embedded(np.rint(store.mean).astype(np.uint8))
     name = html.escape(path.name)
     return (
@@ -134,9 +159,9 @@ def page(path: Path) -> str:
         f"<h1>{name}</h1>{table(counts)}<h2>Training pictures</h2>{contact_sheet(store, generator)}"
         f'<h2>Mean image</h2><img src="{mean}" alt="the mean image">'
         f"<h2>Colours</h2><p>{CLOUD} random pixels in the cube of red, green and blue; in black the three "
-        f"axes, two standard deviations to each side.</p>{cloud(pixels, store)}"
-        f"<h2>Repairs</h2>{table(repairs) if repairs else '<p>None was needed.</p>'}"
-        f"<h2>Stages</h2>{table(times(path))}</html>\n"
+        f"axes 1 to 3, two standard deviations to each side.</p>{cloud(pixels, store)}"
+        f"<h2>Repairs</h2>{repaired}"
+        f"<h2>Stages</h2>{table(times(path), ('stage', 'ended', 'took', 'said'))}</html>\n"
     )
 
 

@@ -18,10 +18,18 @@ def resized_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     return width, height
 
 
-def resize_and_crop(image: Image.Image, side: int) -> Image.Image:
-    """The central side x side of the picture, its shorter side brought to `side`."""
-    width, height = resized_size(image.size, side)
+def resize_and_crop(image: Image.Image, side: int, shown: tuple[int, int] | None = None) -> Image.Image:
+    """The central side x side of the picture, its shorter side brought to `side`.
+
+    `shown` is the picture's own size where the decoder has shrunk it, by 2, 4 or 8 and up to whole pixels.
+    """
+    width, height = resized_size(shown or image.size, side)
     left, top = (width - side) // 2, (height - side) // 2
+    if shown and shown != image.size:
+        scale = round(shown[0] / image.width)
+        box = (0, 0, shown[0] / scale, shown[1] / scale)  # of the last pixels a part may lie outside
+        image = image.resize((width, height), BICUBIC, box)
+        return image.crop((left, top, left + side, top + side))
     if width * height <= STRIP:
         return image.resize((width, height), BICUBIC).crop((left, top, left + side, top + side))
     rows = _along_rows(image, width, left, side)

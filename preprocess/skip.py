@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess import layout
+from preprocess import hierarchy, layout
 from preprocess.errors import UserError
 from preprocess.files import write_json
 from preprocess.plan import SPLITS, Plan, identified, load, manifest, pictures, record_path, save, sums_path
@@ -65,5 +65,5 @@ def publish(store: Path, plan: Plan, tables: Tables) -> None:
                     if split == "train" or path.suffix == ".json":
                         path.unlink(missing_ok=True)
                 layout.shard_path(store, split, shard).unlink(missing_ok=True)
-    layout.create(store, plan, {split: tables[split]["label"] for split in SPLITS})
+    hierarchy.create(store, plan, {split: tables[split]["label"] for split in SPLITS})
     write_json(manifest(store, "index"), {"identity": plan.identity, "counts": plan.counts})

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -35,6 +36,7 @@ def run(
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
+    begin = time.monotonic()
     try:
         with alone(arguments.store) if writes else nullcontext():
             summary = stage(arguments)
@@ -45,5 +47,5 @@ def run(
     except Exception:
         log.exception("the stage failed")
         raise
-    log.info("%s", summary)
+    log.info("%s [%.1f s]", summary, time.monotonic() - begin)
     print(summary, flush=True)

@@ -1,71 +1,21 @@
 """Stage 3: the training pixels' mean image, and the axes along which their colours vary.
 
-Workers add up whole numbers, this stage adds up the shards' sums and divides once. Sums of integers do not
-depend on their order, so that any number of workers gives the same bytes.
+Adds up the whole numbers that the shards left, and divides once: any number of workers gives the same bytes.
 
 Usage: python -m preprocess.statistics --store PATH
 """
 
 import argparse
-import io
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from preprocess import layout, stage
+from preprocess import hierarchy, stage
 from preprocess.errors import UserError
 from preprocess.files import write_json
 from preprocess.plan import load, manifest, sums_path
-
-BLOCK = 32_768  # pixels whose products fit in int32: 255 * 255 * 32,768 = 2,130,739,200 < 2**31
-
-
-@dataclass(slots=True)
-class Sums:
-    """Exact sums over pictures. uint32 suffices for 2**32 / 255 = 16,843,009 pictures a shard."""
-
-    size: int
-    count: int = 0
-    position: NDArray[np.uint32] = field(init=False)  # [S, S, 3] sum at each place of the picture
-    product: NDArray[np.int64] = field(init=False)  # [3, 3] sum of the products of two channels
-
-    def __post_init__(self) -> None:
-        self.position = np.zeros((self.size, self.size, 3), dtype=np.uint32)
-        self.product = np.zeros((3, 3), dtype=np.int64)
-
-    def add(self, image: NDArray[np.uint8]) -> None:
-        """Add a picture, uint8 [S, S, 3]."""
-        self.count += 1
-        _add(image.reshape(-1), self.position.reshape(-1))
-        _add_products(image.reshape(-1, 3), self.product)
-
-    def pack(self) -> bytes:
-        """As the bytes of an .npz file."""
-        buffer = io.BytesIO()
-        np.savez(buffer, count=self.count, position=self.position, product=self.product)
-        return buffer.getvalue()
-
-
-@njit(cache=True)
-def _add(values: NDArray[np.uint8], sums: NDArray[np.uint32]) -> None:
-    for i in range(values.size):
-        sums[i] += values[i]
-
-
-@njit(cache=True)
-def _add_products(pixels: NDArray[np.uint8], product: NDArray[np.int64]) -> None:
-    for begin in range(0, pixels.shape[0], BLOCK):
-        rr = rg = rb = gg = gb = bb = np.int32(0)
-        for i in range(begin, min(begin + BLOCK, pixels.shape[0])):
-            r, g, b = np.int32(pixels[i, 0]), np.int32(pixels[i, 1]), np.int32(pixels[i, 2])
-            # int32 from end to end lets the processor add eight or sixteen at a time
-            rr, rg, rb = np.int32(rr + r * r), np.int32(rg + r * g), np.int32(rb + r * b)
-            gg, gb, bb = np.int32(gg + g * g), np.int32(gb + g * b), np.int32(bb + b * b)
-        product += np.array([[rr, rg, rb], [rg, gg, gb], [rb, gb, bb]]).astype(np.int64)
 
 
 def mean_image(count: int, position: NDArray[np.uint64]) -> NDArray[np.float32]:
@@ -122,7 +72,7 @@ def statistics(arguments: argparse.Namespace) -> str:
     matrix = covariance(count, position, product)
     values, vectors = eigenbasis(matrix)
     arrays = {"covariance": matrix, "eigenvalues": values, "eigenvectors": vectors}
-    layout.write_statistics(store, {"mean": mean_image(count, position), **arrays})
+    hierarchy.write_statistics(store, {"mean": mean_image(count, position), **arrays})
     write_json(manifest(store, "statistics"), {"identity": plan.identity, "pictures": count})
     deviations = " ".join(f"{value:.1f}" for value in np.sqrt(np.maximum(values, 0)))
     return f"mean image and colour axes of {count} pictures; standard deviation along the axes {deviations}"

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from preprocess import stage
 from preprocess.errors import UserError
+from preprocess.reading import DamageError, ShardReader
 
 SHARED = tensorstore.Context({"cache_pool": {"total_bytes_limit": 0}})  # pictures are read once an epoch
 
@@ -34,7 +35,8 @@ class Split:
 
     path: Path
     labels: NDArray[np.int16]  # [N] index into the store's classes
-    _images: Any = field(repr=False)
+    image_size: int  # S
+    _images: Any = field(repr=False)  # a ShardReader, or tensorstore's array where pictures are compressed
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,9 +54,28 @@ class Split:
             StoreError: a picture is missing or does not have its checksum.
             IndexError: an index is outside of 0..N-1.
         """
+        if not isinstance(self._images, ShardReader):
+            self._refuse_outside(indices)
+            return _read(self._images[indices], self.path)
+        images = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
+        for index, image in zip(indices.tolist(), images, strict=True):
+            self.read_into(index, image)
+        return images
+
+    def read_into(self, index: int, picture: NDArray[np.uint8]) -> None:
+        """Read one picture into `picture`, uint8 [S, S, 3], contiguous; raises like `read`."""
+        self._refuse_outside(np.array([index]))
+        if isinstance(self._images, ShardReader):
+            try:
+                self._images.read_into(index, picture)
+            except DamageError as error:
+                raise StoreError(f"{error}: {_repair(self.path.parent)}") from None
+        else:
+            picture[:] = _read(self._images[index], self.path)
+
+    def _refuse_outside(self, indices: NDArray[np.int64]) -> None:
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(f"{self.path} has pictures 0 to {len(self) - 1}, not {indices}")
-        return _read(self._images[indices], self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +128,13 @@ def _open_split(path: Path) -> Split:
         if found != size:
             state = "is missing" if found is None else f"has {found} bytes instead of {size}"
             raise StoreError(f"shard {file} {state}: {_repair(path.parent)}")
+    metadata = json.loads((path / "images" / "zarr.json").read_text())
+    plain = ShardReader.understands(metadata)
     return Split(
-        path=path, labels=_read(_open_array(path / "labels"), path), _images=_open_array(path / "images")
+        path=path,
+        labels=_read(_open_array(path / "labels"), path),
+        image_size=metadata["shape"][1],
+        _images=ShardReader(path / "images", metadata) if plain else _open_array(path / "images"),
     )
 
 

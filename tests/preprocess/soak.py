@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.preprocess.helpers import ROOT, content, draw, encode, settings, snakemake
+from tests.preprocess.helpers import ROOT, TIMEOUT, content, draw, encode, settings, snakemake
 
 VICTIMS = ("worker", "scheduler", "snakemake")
 CLASSES, PICTURES = ("n01", "n02"), 400
@@ -53,11 +53,15 @@ def finished_shards(store: Path) -> dict[Path, int]:
     """When each shard that has its record was last written."""
     records = (store / ".preprocess" / "records").glob("*/*.json")
     shards = (store / r.parent.name / "images/c" / str(int(r.stem)) / "0/0/0" for r in records)
-    return {path: path.stat().st_mtime_ns for path in shards}
+    return {path: path.stat().st_mtime_ns for path in shards if path.exists()}
 
 
-def kill_once(imagenet: Path, store: Path, victim: str, moment: float) -> str:
-    """Start the command, kill one process after so many seconds; return what was hit, and what was said."""
+def kill_once(imagenet: Path, store: Path, victim: str, shards: int, moment: float) -> str:
+    """Start the command, kill one process when so many shards are made and some time has passed.
+
+    Returns:
+        What the command said, "" if there was no such process any more.
+    """
     command = [sys.executable, "-m", "snakemake", "preprocess", *settings(imagenet, store)]
     run = subprocess.Popen(
         command,
@@ -67,15 +71,16 @@ def kill_once(imagenet: Path, store: Path, victim: str, moment: float) -> str:
         text=True,
         start_new_session=True,
     )
-    begin = time.monotonic()
-    if victim != "snakemake":
-        while not victims(run.pid, victim) and run.poll() is None and time.monotonic() < begin + 60:
-            time.sleep(0.01)
+    end = time.monotonic() + TIMEOUT
+    while len(finished_shards(store)) < shards or not victims(run.pid, victim):
+        if run.poll() is not None or time.monotonic() > end:
+            break
+        time.sleep(0.01)
     time.sleep(moment)
     hit = victims(run.pid, victim)
     if hit:
         os.kill(hit[0], signal.SIGKILL)
-    said, _ = run.communicate(timeout=240)
+    said, _ = run.communicate(timeout=TIMEOUT)
     return said if hit else ""
 
 
@@ -90,13 +95,14 @@ def soak(folder: Path, kills: int, seed: int) -> int:
     whole = folder / "whole.zarr"
     done = snakemake(*settings(imagenet, whole))
     assert done.returncode == 0, done.stderr
+    every = finished_shards(whole)
     hits = 0
     for number in range(kills):
         store = folder / f"{number}.zarr"
         victim = VICTIMS[number % len(VICTIMS)]
-        said = kill_once(imagenet, store, victim, chance.uniform(0, 4))
+        said = kill_once(imagenet, store, victim, chance.randrange(len(every)), chance.uniform(0, 0.3))
         hits += bool(said)
-        before = finished_shards(store) if store.exists() else {}
+        before = finished_shards(store)
         again = snakemake(*settings(imagenet, store))
         assert again.returncode == 0, again.stderr
         assert content(store) == content(whole), f"kill {number} of the {victim}"
@@ -111,7 +117,7 @@ if __name__ == "__main__":
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         print(
             soak(Path(scratch), arguments.kills, arguments.seed),
             "processes were killed; all stores are equal",

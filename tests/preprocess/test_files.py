@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.files import Written, alone, remove_leftovers, write_atomically
+from preprocess.files import Written, alone, crc32c_of, remove_leftovers, sha256_of, write_atomically
 
 
 def test_what_was_written_is_told_and_nothing_else_is_left(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b"
-    assert write_atomically(path, [b"one", b"two"]) == Written(6, sha256(b"onetwo").hexdigest())
-    assert path.read_bytes() == b"onetwo"
+    # CRC-32C's own check value, from its definition (RFC 3720's polynomial)
+    whole = Written(9, sha256(b"123456789").hexdigest(), "e3069283")
+    assert write_atomically(path, [b"12345", b"6789"]) == whole
+    assert path.read_bytes() == b"123456789"
+    assert (crc32c_of(path), sha256_of(path)) == (whole.crc32c, whole.sha256)
     assert list(path.parent.iterdir()) == [path]
 
 

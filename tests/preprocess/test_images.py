@@ -88,3 +88,22 @@ def test_exif_orientation_is_ignored() -> None:
 def test_what_cannot_be_read_is_refused(data: bytes) -> None:
     with pytest.raises(UnreadableError):
         convert(data, "a.JPEG", 64)
+
+
+@pytest.mark.parametrize("size", [(517, 389), (401, 700), (1300, 256)])
+def test_the_decoders_own_downscaling_shows_the_same_picture_without_a_shift(size: tuple[int, int]) -> None:
+    data = encode(draw(5, *size), quality=95)
+    exact, _ = convert(data, "a.JPEG", 64)
+    drafted, _ = convert(data, "a.JPEG", 64, draft=True)
+    assert not np.array_equal(drafted, exact)  # or it would do nothing
+    error = np.abs(drafted.astype(int) - exact)
+    assert error.max() <= 6
+    shifted = np.abs(np.roll(drafted, 1, axis=1).astype(int) - exact)[:, 1:]
+    assert error.mean() < 0.25 * shifted.mean()  # half a pixel would give half of it
+
+
+def test_the_decoder_shrinks_no_picture_below_twice_the_result_and_no_png() -> None:
+    for data in (encode(draw(6, 255, 700)), encode(draw(6, 600, 700), "PNG")):
+        exact, _ = convert(data, "a.JPEG", 64)
+        drafted, _ = convert(data, "a.JPEG", 64, draft=True)
+        np.testing.assert_array_equal(drafted, exact)

@@ -84,12 +84,13 @@ def test_damage_is_named_and_made_good_and_nothing_else_is_made_again(
     shutil.copytree(store, hurt)
     shards = sorted((hurt / "train/images/c").glob("*/0/0/0"))
     before = {path: path.stat().st_ino for path in shards}
-    flipped, gone = shards[1], shards[3]
+    flipped, cut, gone = shards[1], shards[2], shards[3]
     with flipped.open("r+b") as file:
         file.seek(5 * (SIZE * SIZE * 3 + 4) + 1000)
         byte = file.read(1)[0]
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte ^ 1]))
+    cut.write_bytes(cut.read_bytes()[:-100])
     gone.unlink()
     (hurt / "val/labels/c/0").write_bytes(b"?")
     (hurt / "statistics/mean/c/0/0/0").unlink()
@@ -98,12 +99,13 @@ def test_damage_is_named_and_made_good_and_nothing_else_is_made_again(
     assert found.returncode == 1
     name = np.load(hurt / ".preprocess/train.npy")["name"][16 + 5].decode()
     assert f"{flipped} has changed since it was written, in {name}" in found.stderr
+    assert f"{cut} does not have the size in its record" in found.stderr
     assert f"{gone} is missing" in found.stderr
 
     mended = snakemake(*settings(imagenet, hurt))
     assert mended.returncode == 0, mended.stderr
     assert content(hurt) == content(store)
-    assert {path for path in shards if path.stat().st_ino != before[path]} == {flipped, gone}
+    assert {path for path in shards if path.stat().st_ino != before[path]} == {flipped, cut, gone}
 
 
 def test_a_picture_that_cannot_be_read_stops_it_only_after_all_else_is_done(tmp_path: Path) -> None:
@@ -171,9 +173,16 @@ def test_unreadable_pictures_are_left_out_when_asked_and_other_shards_stay(
 
 
 def test_a_store_is_never_mixed_with_another(imagenet: Path, store: Path, tmp_path: Path) -> None:
-    other = stage("index", "--store", store, "--imagenet", imagenet, "--image-size", 64, "--shard-length", 16)
-    assert other.returncode == 1
-    assert f"error: {store} was made with image_size {SIZE}, not 64: name another place" in other.stderr
+    before = modified(store)
+    for words, change in (
+        (("--image-size", 64, "--shard-length", 16), f"image_size {SIZE}, not 64"),
+        (("--image-size", SIZE, "--shard-length", 8), "shard_length 16, not 8"),
+        (("--image-size", SIZE, "--shard-length", 16, "--draft"), "draft False, not True"),
+    ):
+        other = stage("index", "--store", store, "--imagenet", imagenet, *words)
+        assert other.returncode == 1
+        assert f"error: {store} was made with {change}: name another place" in other.stderr
+    assert modified(store) == before
     full = tmp_path / "full"
     full.mkdir()
     (full / "thesis.txt").write_text("mine")

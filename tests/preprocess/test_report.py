@@ -50,6 +50,7 @@ def test_the_page_shows_pictures_classes_counts_and_repairs_and_holds_all_of_it(
     for said in (*CLASSES, "train/n01/30.JPEG", "greyscale", "class folders", open_store(copy).fingerprint):
         assert said in page.text
     assert re.search(r"train pictures\n73", page.text)
+    assert re.search(r"\nshards\n\S+ \S+\n[\d.]+ s\n7 shards with 91 pictures", page.text)  # when, how long
 
 
 def test_a_name_in_a_table_is_text_whatever_it_looks_like() -> None:

@@ -1,6 +1,7 @@
 import numpy as np
 
-from preprocess.statistics import Sums, covariance, eigenbasis, mean_image
+from preprocess.statistics import covariance, eigenbasis, mean_image
+from preprocess.sums import Sums
 
 
 def random_images(count: int, size: int) -> np.ndarray:

@@ -1,3 +1,4 @@
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -71,8 +72,36 @@ def test_a_flipped_bit_is_found_when_its_picture_is_read(copy: Path) -> None:
     shard(copy, 1).write_bytes(data)
     opened = open_store(copy)
     opened.train.read(np.array([16 + 2]))
-    with pytest.raises(UserError, match="mismatch"):
+    expected = f"picture 19 in shard {shard(copy, 1)} does not match its checksum: run"
+    with pytest.raises(UserError, match=expected):
         opened.train.read(np.array([16 + 3]))
+
+
+def test_a_flipped_bit_in_the_index_of_a_shard_is_found(copy: Path) -> None:
+    data = bytearray(shard(copy, 1).read_bytes())
+    data[-4 - 16 * 10] ^= 1  # of 16 entries with 16 bytes each, and 4 of checksum
+    shard(copy, 1).write_bytes(data)
+    with pytest.raises(UserError, match=f"the index of shard {shard(copy, 1)} does not match its checksum"):
+        open_store(copy).train.read(np.array([16]))
+
+
+def test_a_shard_that_loses_its_end_while_it_is_open_is_named(copy: Path) -> None:
+    opened = open_store(copy)
+    opened.train.read(np.array([16]))
+    data = shard(copy, 1).read_bytes()
+    os.truncate(shard(copy, 1), len(data) // 2)
+    with pytest.raises(UserError, match=f"shard {shard(copy, 1)} ends within picture 31: run"):
+        opened.train.read(np.array([31]))
+
+
+def test_more_shards_than_may_be_open_are_read_in_turns(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preprocess.reading.OPEN_SHARDS", 2)
+    opened = open_store(store)
+    indices = np.random.default_rng(1).permutation(len(opened.train))  # of five shards
+    expected = zarr.open_group(store, mode="r")["train/images"][:][indices]
+    np.testing.assert_array_equal(opened.train.read(indices), expected)
+    held = [file.resolve() for file in Path("/proc/self/fd").iterdir()]
+    assert len([file for file in held if file.is_relative_to(store)]) == 2
 
 
 def test_no_store_and_an_unfinished_one_say_what_to_run(copy: Path, tmp_path: Path) -> None:

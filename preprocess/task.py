@@ -1,0 +1,101 @@
+"""What a worker does: one whole shard, from the pictures where they lie to the record that it is made."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess import compute
+from preprocess.files import write_atomically, write_json
+from preprocess.images import MAX_BYTES, UnreadableError, convert
+from preprocess.layout import encode_shard, shard_path
+from preprocess.plan import Plan, load, pictures, record_path, shard_identity, sums_path
+from preprocess.records import Record, finished
+
+if TYPE_CHECKING:
+    from preprocess.sums import Sums
+
+REPORT_EVERY = 0.5  # seconds
+
+
+class UnreadablePicturesError(Exception):
+    """The pictures, with reasons, for which a shard could not be made."""
+
+
+def make(store: Path, split: str, shard: int) -> Record:
+    """The task: make a shard if it is not made.
+
+    Raises:
+        UnreadablePicturesError: some of its pictures cannot be read; the shard was not written.
+        OSError: the disk is full, the source is gone.
+    """
+    from preprocess.sums import Sums  # with its compiler slow to import, and only workers need it
+
+    plan = load(store)
+    if made := finished(store, plan, split, shard):
+        return made
+    rows = pictures(store, split)[plan.span(split, shard)]
+    sums = Sums(plan.image_size)
+    repairs: list[tuple[str, str]] = []
+    images = _images(plan, rows, repairs)
+    counted = _counted(images, sums) if split == "train" else images
+    written = write_atomically(shard_path(store, split, shard), encode_shard(counted, plan.shard_length))
+    if split == "train":
+        write_atomically(sums_path(store, shard), [sums.pack()])
+    identity = shard_identity(plan, rows)
+    record = Record(identity, len(rows), written.bytes, written.sha256, written.crc32c, repairs)
+    write_json(record_path(store, split, shard), asdict(record))
+    return record
+
+
+def _images(
+    plan: Plan, rows: NDArray[np.void], repairs: list[tuple[str, str]]
+) -> Iterator[NDArray[np.uint8]]:
+    """Read and convert picture after picture; raise for all unreadable ones together, at the end."""
+    unreadable: list[tuple[str, str]] = []
+    reported = time.monotonic()
+    with ExitStack() as stack:
+        archives = [stack.enter_context(_opened(plan, name)) for name in plan.archives]
+        for done, (raw_name, file, offset, length, _) in enumerate(rows.tolist(), start=1):
+            name = os.fsdecode(raw_name)
+            try:
+                with nullcontext(archives[file]) if file >= 0 else _opened(plan, name) as opened:
+                    data = read(opened, offset, length)
+                image, named = convert(data, name, plan.image_size, plan.draft)
+                repairs += [(name, repair) for repair in named]
+                if not unreadable:
+                    yield image
+            except UnreadableError as error:
+                unreadable.append((name, str(error)))
+            if done == len(rows) or time.monotonic() > reported + REPORT_EVERY:
+                compute.report(done)
+                reported = time.monotonic()
+    if unreadable:
+        raise UnreadablePicturesError(*unreadable)
+
+
+def _opened(plan: Plan, name: str) -> FileIO:
+    return FileIO(Path(plan.source, name))
+
+
+def read(opened: FileIO, offset: int, length: int) -> bytes:
+    """The bytes of a picture, from where it lies; raises UnreadableError."""
+    if length > MAX_BYTES:
+        raise UnreadableError(f"has {length} bytes, more than {MAX_BYTES}")
+    data = os.pread(opened.fileno(), length, offset)
+    if len(data) != length:
+        raise UnreadableError("shorter than when it was indexed")
+    return data
+
+
+def _counted(images: Iterator[NDArray[np.uint8]], sums: "Sums") -> Iterator[NDArray[np.uint8]]:
+    for image in images:
+        sums.add(image)
+        yield image
