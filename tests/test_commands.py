@@ -1,13 +1,19 @@
 """The user's own commands, as typed, on a small store."""
 
 import json
+import re
 
 import pytest
 
+from preprocess.store import open_store
 from tests.launch import ROOT, ranks, run
+from trainer.config import Network
 from trainer.metrics import read_log
+from trainer.model import Tower
 
-QUICK = ("--epochs", "1", "--batch-size", "16", "--log-every", "1")
+# Narrow layers; the recipes' own test has the paper's widths.
+QUICK = ("--epochs", "1", "--batch-size", "16", "--log-every", "1", "--no-figures")
+QUICK += ("--filters", "6", "8", "12", "12", "8", "--hidden", "32")
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +100,7 @@ def test_eight_ranks_train(workplace):
 @pytest.mark.parametrize("recipe", ["paper", "cuda-convnet"])
 def test_the_recipes_of_2012_run(recipe, workplace):
     folder = f"runs/{recipe}-test"
-    arguments = ("-m", "trainer.run", "--recipe", recipe, "--max-steps", "1", "--run", folder)
+    arguments = ("-m", "trainer.run", "--recipe", recipe, "--max-steps", "1", "--run", folder, "--no-figures")
     done = run("python", *arguments, cwd=workplace, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     config = json.loads((workplace / folder / "config.json").read_text())["config"]
@@ -124,6 +130,22 @@ def test_what_a_user_can_mend_is_one_sentence(count, arguments, sentence, workpl
     assert sentence in done.stderr
     assert done.stderr.count("error: ") == 1, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_dry_run_counts_and_writes_nothing(tiny_store, tmp_path):
+    small = Network(filters=(6, 8, 12, 12, 8), hidden=32)
+    flags = ("--filters", "6", "8", "12", "12", "8", "--hidden", "32", "--batch-size", "16", "--epochs", "2")
+    done = ranks(
+        2, "-m", "trainer.run", "--store", str(tiny_store), *flags, "--dry-run", cwd=tmp_path, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+    classes = len(open_store(tiny_store).classes)
+    tower = sum(p.numel() for p in Tower(small, classes, "a").parameters())
+    assert f"{tower:,} parameters x 12 bytes" in done.stdout
+    assert "steps: 8 of 16 pictures, to step 8: 2.1 epochs of 60 pictures" in done.stdout  # ceil(120 / 16)
+    assert re.search(r"[1-9][\d.]* [kM]B  kept for the backward pass by 16 pictures", done.stdout)
+    assert re.search(r"time: about \d", done.stdout)
 
 
 def test_evaluation_without_a_run_says_how_to_make_one(tmp_path):

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import tyro
-from mpi4py import MPI
 
 from trainer import config as configuration
 from trainer import runs
@@ -19,13 +18,16 @@ from trainer import runs
 T = TypeVar("T")
 
 
-def parse(kind: type[T], program: str, default: T, argv: Sequence[str] | None = None) -> T:
+def parse(
+    kind: type[T], program: str, default: T, argv: Sequence[str] | None = None, *, ranks: bool = True
+) -> T:
     """Read the command line into `kind`; what is not given keeps the value in `default`.
 
     Under mpirun only rank 0 prints help and complaints; any other rank is silent and leaves as rank 0 does.
+    A command that never runs in ranks says `ranks=False` and needs no MPI.
     """
     with contextlib.ExitStack() as stack:
-        if MPI.COMM_WORLD.rank != 0:
+        if ranks and _rank() != 0:
             nothing = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(contextlib.redirect_stdout(nothing))
             stack.enter_context(contextlib.redirect_stderr(nothing))
@@ -47,6 +49,12 @@ def parse_config(argv: Sequence[str] | None = None) -> configuration.Config:
     if run is not None and (Path(run) / runs.CONFIG).exists():
         default = runs.with_session(runs.read_config(Path(run)), max_steps=None, resume="auto")
     return parse(configuration.Config, "python -m trainer.run", default, args)
+
+
+def _rank() -> int:
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD.rank
 
 
 def _value(args: Sequence[str], flag: str) -> str | None:

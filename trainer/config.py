@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from trainer.errors import UserError
 
-Order = Literal["relu-lrn-pool", "lrn-pool-relu"]
+Order = Literal["relu-lrn-pool", "lrn-pool-relu", "lrn-relu-pool"]
 
 
 def _check(holds: bool, sentence: str) -> None:
@@ -27,6 +27,12 @@ def _check(holds: bool, sentence: str) -> None:
 class Network:
     """The towers."""
 
+    towers: Literal[1, 2] = 2
+    """1: the paper's network on one GPU (3.2): one tower, with conv5, fc6 and fc7 as wide as both had."""
+    dense: bool = False
+    """conv2, conv4 and conv5 read both towers too: 62,378,344 parameters, as many textbooks count."""
+    activation: Literal["relu", "tanh", "sigmoid"] = "relu"
+    """What every unit computes (paper 3.1); the orders below say "relu" for any of them."""
     filters: tuple[int, int, int, int, int] = (48, 128, 192, 192, 128)
     """Filters of conv1 to conv5 in one tower (paper 3.5: half of 96, 256, 384, 384, 256)."""
     hidden: int = 2048
@@ -42,7 +48,7 @@ class Network:
     lrn_beta: float = 0.75
     """beta, the power of the denominator."""
     conv1_order: Order = "relu-lrn-pool"
-    """Order after conv1; the program ran lrn-pool-relu."""
+    """Order after conv1; the program ran lrn-pool-relu, some textbooks write lrn-relu-pool."""
     conv2_order: Order = "relu-lrn-pool"
     """Order after conv2."""
     conv2_spatial_norm: bool = False
@@ -63,6 +69,19 @@ class Network:
     def __post_init__(self) -> None:
         _check(0 <= self.dropout < 1, f"--dropout must lie in [0, 1), not {self.dropout}.")
         _check(self.lrn_size % 2 == 1, f"--lrn-size must be odd, not {self.lrn_size}.")
+        _check(not self.dense or self.towers == 2, "--dense joins two towers: leave out --towers 1.")
+
+    @property
+    def tower_filters(self) -> tuple[int, int, int, int, int]:
+        """Filters of conv1 to conv5 in each tower that there is."""
+        *others, conv5 = self.filters
+        return (*others, conv5 * 2 // self.towers)  # type: ignore[return-value]
+
+    @property
+    def tower_hidden(self) -> int:
+        """Units of fc6, and of fc7, in each tower that there is. The paper's network of one GPU halved
+        neither them nor conv5 (footnote 1), to keep about the number of parameters."""
+        return self.hidden * 2 // self.towers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +92,8 @@ class Augment:
     """Random 224x224 crops (paper 4.1); off: the central one."""
     flips: bool = True
     """Random mirror images (paper 4.1)."""
+    rotation: float = 0.0
+    """Turn each picture by up to so many degrees either way; some textbooks list it, the paper does not."""
     color_std: float = 0.1
     """Standard deviation of the PCA colour shift in units of each component's own (paper 4.1); 0 is off."""
     color_epochs: int | None = None
@@ -87,6 +108,7 @@ class Augment:
     """And by this in training alone; the program used 1.1."""
 
     def __post_init__(self) -> None:
+        _check(0 <= self.rotation <= 45, f"--rotation must lie in 0..45 degrees, not {self.rotation}.")
         _check(self.color_std >= 0, f"--color-std must not be negative, as {self.color_std} is.")
         _check(self.crop_group >= 1, f"--crop-group must be at least 1, not {self.crop_group}.")
         _check(self.divisor > 0 and self.train_divisor > 0, "--divisor and --train-divisor must be positive.")
@@ -146,19 +168,33 @@ class Session:
     """Seed of weights, order, augmentation and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the network; weights and momentum are float32 always. auto: bfloat16 where it is fast."""
+    gradient_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Numbers that gradients travel as between pairs; bfloat16 halves the bytes, sums are float32 still."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU where there is one."""
+    transport: Literal["auto", "mpi", "torch"] = "auto"
+    """How ranks exchange: mpi, through host memory. torch: NCCL on GPUs, gloo on CPUs. auto: NCCL where
+    each rank has a GPU to itself, else mpi."""
+    dry_run: bool = False
+    """Show memory, steps and time of what would run, from a few trial steps; write nothing."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     checkpoint_every: int | None = None
     """Steps between checkpoints. None: at the end of each epoch only."""
+    figures: bool = True
+    """Draw the run's figures when it is complete."""
     keep: int = 3
     """Newest checkpoints that are kept; the best one is kept besides."""
+    timeout: float = 300.0
+    """Seconds without progress after which the job ends, naming the rank that the others wait for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything that a run is made of."""
+    """Train the two towers: everything that a run is made of.
+
+    Example: mpirun -n 2 python -m trainer.run --recipe paper --epochs 90 --run runs/mine
+    """
 
     recipe: Literal["auto", "paper", "cuda-convnet"] = "auto"
     """auto: learns on any store, small ones too. paper, cuda-convnet: as in 2012, to the last constant."""

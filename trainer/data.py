@@ -25,6 +25,7 @@ from preprocess.store import Split, Store, open_store
 from trainer import augment
 from trainer.config import Augment
 from trainer.errors import UserError
+from trainer.pictures import InputMaker
 from trainer.randomness import Purpose, generator
 
 
@@ -56,13 +57,15 @@ class Batch:
     step: int
     images_BCHW: Tensor
     labels_B: Tensor
+    indices_B: NDArray[np.int64]
+    """Which pictures of the training set these are."""
 
 
 class TrainingBatches:
     """Batches of one run from `first_step` on, made in a background thread; iterate, then `close`."""
 
-    AHEAD = 2
-    """Batches that wait ready: one being copied to a device, one behind it."""
+    AHEAD = 3
+    """Batches that wait ready, so that a slow read now and then is not felt."""
 
     def __init__(
         self,
@@ -73,8 +76,11 @@ class TrainingBatches:
         positions_B: Tensor,
         first_step: int,
         last_step: int,
+        threads: int = 1,
+        device: torch.device | None = None,
     ) -> None:
         self._store, self._settings, self._seed = store, settings, seed
+        self._maker = InputMaker(store.train, store.mean, settings, threads, device)
         self._batch_size, self._positions_B = batch_size, positions_B.numpy()
         self._steps = range(first_step, last_step)
         self._axes = augment.color_axes(store.eigenvalues, store.eigenvectors)
@@ -89,12 +95,15 @@ class TrainingBatches:
             item = self._ready.get()
             if isinstance(item, BaseException):
                 raise item
+            if item.images_BCHW.is_cuda:  # made on the loader's stream, freed when this one is done with it
+                item.images_BCHW.record_stream(torch.cuda.current_stream())
             yield item
 
     def close(self) -> None:
         """Stop the thread; batches that nobody took are dropped."""
         self._closed.set()
         self._thread.join()
+        self._maker.close()
 
     def _produce(self) -> None:
         for step in self._steps:
@@ -113,24 +122,25 @@ class TrainingBatches:
 
     def make(self, step: int) -> Batch:
         """The batch of one step, whatever was made before."""
-        train = self._store.train
+        indices_B, views = self.plan(step)
+        labels_B = self._store.train.labels[indices_B].astype(np.int64)
+        return Batch(step, self._maker.make(indices_B, views), torch.from_numpy(labels_B), indices_B)
+
+    def read(self, step: int) -> Tensor:
+        """The same batch's stored pictures as they are, uint8 [B, S, S, 3]: what travels to a GPU."""
+        return self._maker.read(self.plan(step)[0])
+
+    def plan(self, step: int) -> tuple[NDArray[np.int64], augment.Views]:
+        """Which pictures make up the batch of one step, and how each is cut."""
         samples_B = step * self._batch_size + self._positions_B
-        epochs_B, places_B = np.divmod(samples_B, len(train))
+        epochs_B, places_B = np.divmod(samples_B, len(self._store.train))
         chosen, views = [], []
         for epoch in np.unique(epochs_B):
             order, drawn = self._epoch(int(epoch))
             places = places_B[epochs_B == epoch]
             chosen.append(order[places])
             views.append(drawn[places])
-        indices_B = np.concatenate(chosen)
-        images = augment.cut(
-            _read(train, indices_B),
-            self._store.mean,
-            augment.Views.join(views),
-            self._settings,
-            training=True,
-        )
-        return Batch(step, images, torch.from_numpy(train.labels[indices_B].astype(np.int64)))
+        return np.concatenate(chosen), augment.Views.join(views)
 
     def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], augment.Views]:
         if epoch not in self._epochs:

@@ -1,33 +1,38 @@
 """Top-1 and top-5 error on the validation set, exact: each picture once, for any number of ranks.
 
-python -m trainer.evaluate                the latest run's best checkpoint, centre crop
-python -m trainer.evaluate --ten-crop     ten views a picture, their softmax outputs averaged (paper 4.1)
+python -m trainer.evaluate                             the latest run's best checkpoint, centre crop
+python -m trainer.evaluate --ten-crop                  ten views a picture, their softmax outputs averaged
+python -m trainer.evaluate --run A B C --ensemble      three networks' softmax outputs averaged too
+python -m trainer.evaluate --per-class                 the classes with the highest errors
+
+B batch, K classes, n pictures of this rank's share.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import rich
-import rich.table
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from preprocess.store import Store
 from trainer import augment, checkpoint, runs
 from trainer.cli import parse
+from trainer.config import Config
 from trainer.data import evaluation_batches, open_data
+from trainer.ensemble import Ensemble
 from trainer.errors import UserError
-from trainer.metrics import Counts, count
+from trainer.metrics import Counts, Tally
+from trainer.results import CENTER, TEN, Result, record, show, show_classes
 from trainer.step import Trainer
 from trainer.topology import Topology, all_or_none, arrange
-
-CENTER, TEN = "centre crop", "ten crops"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +44,14 @@ class Arguments:
 
     ten_crop: bool = False
     """Average the softmax outputs of ten views a picture: corners, centre, and their mirror images."""
+    ensemble: bool = False
+    """Average the softmax outputs of all the networks that --run and --checkpoint name (paper, section 6)."""
+    per_class: bool = False
+    """Print the classes with the highest errors; --json gets all of them, and the confusion matrix."""
     run: tuple[Path, ...] = ()
     """Folders of runs. None: the latest in runs/."""
-    checkpoint: str = "best"
-    """best: by validation error. latest: the newest. PATH: this one."""
+    checkpoint: tuple[str, ...] = ("best",)
+    """best: by validation error. latest: the newest. PATH: this one. Several: each of them, of every run."""
     store: Path | None = None
     """Another store than the one the run was trained on."""
     json: Path | None = None
@@ -58,7 +67,33 @@ class Arguments:
 def evaluate(
     trainer: Trainer, store: Store, ten_crop: bool, batch: int, progress: str = ""
 ) -> dict[str, Counts]:
-    """Counts over the whole validation set by kind of view; every rank gets the sums.
+    """Counts over the whole validation set by kind of view; every rank gets the sums."""
+    found = tallies(trainer, store, ten_crop, batch, progress)
+    return {views: tally.counts for views, tally in found.items()}
+
+
+def tallies(
+    trainer: Trainer,
+    store: Store,
+    ten_crop: bool,
+    batch: int,
+    progress: str = "",
+    ensemble: Ensemble | None = None,
+) -> dict[str, Tally]:
+    """The same class by class; the outputs are added to `ensemble` too."""
+    found = {views: Tally(trainer.classes) for views in ((CENTER, TEN) if ten_crop else (CENTER,))}
+    for number, (labels_B, outputs) in enumerate(_outputs(trainer, store, ten_crop, batch, progress)):
+        for views, p_BK in outputs.items():
+            found[views].add(p_BK, labels_B)
+        if ensemble:
+            ensemble.add(number, labels_B, outputs)
+    return {views: tally.summed(trainer.transport.total) for views, tally in found.items()}
+
+
+def _outputs(
+    trainer: Trainer, store: Store, ten_crop: bool, batch: int, progress: str
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """Labels and softmax outputs float32 [B, K] by kind of view, for this pair's share of the pictures.
 
     Ten crops hold the centre crop, so that both come from one pass.
     """
@@ -66,7 +101,6 @@ def evaluate(
     settings = trainer.config.augment
     cuts = augment.ten_crops(store.image_size) if ten_crop else augment.center_crop(store.image_size)
     center = cuts.index(augment.center_crop(store.image_size)[0])
-    found = {CENTER: Counts(), **({TEN: Counts()} if ten_crop else {})}
     bar = tqdm(
         total=len(store.val),
         unit="img",
@@ -75,7 +109,7 @@ def evaluate(
         leave=False,
     )
     for pictures, labels in evaluation_batches(store.val, batch, topology.pair, topology.pairs):
-        labels_B = labels.to(topology.device)
+        found: dict[str, Tensor] = {}
         average_BK = torch.zeros(len(labels), trainer.classes, device=topology.device)
         for index, (top, left, flip) in enumerate(cuts):
             view = augment.fixed(len(labels), top, left, flip)
@@ -83,79 +117,90 @@ def evaluate(
             p_BK = trainer.logits(images.to(topology.device)).softmax(1)
             average_BK += p_BK / len(cuts)
             if index == center:
-                found[CENTER] += count(p_BK, labels_B)
+                found[CENTER] = p_BK
         if ten_crop:
-            found[TEN] += count(average_BK, labels_B)
+            found[TEN] = average_BK
+        yield labels.to(topology.device), found
         bar.update(len(labels) * topology.pairs)
     bar.close()
-    return {views: _over_pairs(counts, trainer) for views, counts in found.items()}
 
 
-def _over_pairs(counts: Counts, trainer: Trainer) -> Counts:
-    values = torch.tensor([counts.images, counts.top1_wrong, counts.top5_wrong], dtype=torch.float64)
-    return Counts(*(int(v) for v in trainer.transport.total(values)))
+def members(arguments: Arguments) -> list[tuple[Path, str]]:
+    """Every run with every checkpoint. Without --run a checkpoint's PATH names its run, the folder two
+    above it; best and latest are those of the latest run."""
+    if arguments.run:
+        return [(run, which) for run in arguments.run for which in arguments.checkpoint]
+    above = [(Path(which).absolute().parent.parent, which) for which in arguments.checkpoint]
+    return [(run if (run / runs.CONFIG).exists() else runs.latest(), which) for run, which in above]
 
 
-def evaluate_run(
-    run: Path, arguments: Arguments, topology: Topology
-) -> tuple[dict[str, Counts], checkpoint.Checkpoint]:
-    """Load one run's checkpoint and evaluate it."""
-    config = runs.read_config(run)
-    precision = config.session.precision if arguments.precision == "auto" else arguments.precision
-    config = runs.with_session(config, precision=precision)
-    store = open_data(arguments.store or config.session.store)
+def evaluate_all(arguments: Arguments) -> tuple[list[Result], bool]:
+    """Each network's counts and, where it is asked for, their ensemble's after them; and whether this rank
+    is the one that speaks."""
+    named = members(arguments)
+    configs = [runs.read_config(run) for run, _ in named]
+    stores = [open_data(arguments.store or config.session.store) for config in configs]
+    if arguments.ensemble:
+        _refuse_odd_ensemble(configs, stores)
+    topologies = {n: arrange(arguments.device, towers=n) for n in {c.network.towers for c in configs}}
+    ensemble = Ensemble() if arguments.ensemble else None
+    results: list[Result] = []
+    for (run, which), config, store in zip(named, configs, stores, strict=True):
+        trainer, path = _open(run, which, config, arguments, topologies[config.network.towers], store)
+        if ensemble and any(path in result.checkpoints for result in results):
+            raise UserError(f"{path} is twice in the ensemble.")
+        found = tallies(trainer, store, arguments.ten_crop, arguments.batch_size, run.name, ensemble)
+        results.append(Result(name=run.name, checkpoints=(path,), tallies=found, store=store))
+        total = trainer.transport.total
+        del trainer  # or the next one would stand beside it in memory
+    if ensemble:
+        paths = tuple(path for result in results for path in result.checkpoints)
+        found = ensemble.tallies(list(found), len(store.classes), total)
+        results.append(Result(name="ensemble", checkpoints=paths, tallies=found, store=store))
+    return results, next(iter(topologies.values())).leads
+
+
+def _refuse_odd_ensemble(configs: Sequence[Config], stores: Sequence[Store]) -> None:
+    """Raise UserError where networks cannot be averaged picture by picture."""
+    if len(configs) < 2:
+        raise UserError("An ensemble wants two networks or more: name them with --run or with --checkpoint.")
+    if len({store.fingerprint for store in stores}) > 1:
+        raise UserError("An ensemble's networks were trained on different stores: name one with --store.")
+    if len({config.network.towers for config in configs}) > 1:
+        raise UserError("Networks of one tower and of two lie differently on ranks: leave out --ensemble.")
+
+
+def _open(
+    run: Path, which: str, config: Config, arguments: Arguments, topology: Topology, store: Store
+) -> tuple[Trainer, Path]:
+    """One checkpoint's network, and where it lies."""
     if not len(store.val):
         raise UserError("The store has no validation pictures; preprocess with a validation part.")
+    precision = config.session.precision if arguments.precision == "auto" else arguments.precision
+    config = runs.with_session(config, precision=precision)
     # The batch of training means nothing here, and need not divide among these ranks.
-    config = runs.with_batch(config, topology.pairs)
-    trainer = Trainer(config, topology, len(store.classes))
+    trainer = Trainer(runs.with_batch(config, topology.pairs), topology, len(store.classes))
     # One rank verifies, all read.
-    found = checkpoint.find(run, arguments.checkpoint) if topology.leads else None
+    found = checkpoint.find(run, which) if topology.leads else None
     loaded, remarks = topology.world.bcast(found)
     if topology.leads:
         for remark in remarks:
             rich.print(f"[yellow]{remark}[/]")
     checkpoint.load(loaded, trainer.towers, trainer.flat)
-    counts = evaluate(trainer, store, arguments.ten_crop, arguments.batch_size, progress=run.name)
-    return counts, loaded
-
-
-def show(results: Sequence[tuple[Path, dict[str, Counts], checkpoint.Checkpoint]]) -> None:
-    """A table of errors in percent."""
-    table = rich.table.Table(title="Error on the validation set")
-    for column in ("run", "checkpoint", "views", "images", "top-1 error", "top-5 error"):
-        table.add_column(column, justify="left" if column in ("run", "checkpoint", "views") else "right")
-    for run, counts, loaded in results:
-        for views, c in counts.items():
-            errors = (f"{100 * c.top1_error:.2f} %", f"{100 * c.top5_error:.2f} %")
-            table.add_row(run.name, loaded.path.name, views, f"{c.images:,}", *errors)
-    rich.print(table)
-
-
-def record(counts: dict[str, Counts], loaded: checkpoint.Checkpoint) -> dict[str, Any]:
-    """The figures of the views that were asked for, the last ones, as JSON holds them."""
-    views, c = list(counts.items())[-1]
-    return {
-        "top1_error": c.top1_error,
-        "top5_error": c.top5_error,
-        "images": c.images,
-        "views": 10 if views == TEN else 1,
-        "checkpoint": str(loaded.path),
-    }
+    return trainer, loaded.path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     with all_or_none():
         arguments = parse(Arguments, "python -m trainer.evaluate", Arguments(), argv)
-        topology = arrange(arguments.device)
-        results = []
-        for run in arguments.run or (runs.latest(),):
-            counts, loaded = evaluate_run(run, arguments, topology)
-            results.append((run, counts, loaded))
-        if topology.leads:
+        results, speaks = evaluate_all(arguments)
+        if speaks:
             show(results)
+            if arguments.per_class:
+                for result in results:
+                    show_classes(result)
             if arguments.json:
-                records = [record(counts, loaded) for _, counts, loaded in results]
+                records = [record(result, arguments.per_class) for result in results]
                 text = json.dumps(records[0] if len(records) == 1 else records, indent=1)
                 checkpoint.write_atomic(arguments.json, text.encode())
 

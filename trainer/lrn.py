@@ -10,6 +10,7 @@ Three forms of the same function:
 
 * `local_response_norm` is what the network calls. On the CPU it runs compiled loops over channels_last
   rows, one pass forward and one backward; only the input is kept, the rest is computed again.
+  On an NVIDIA GPU triton_kernels.py does the same.
 * `sliced` is the formula in torch's own operations. It serves every other device.
 * `spatial` is the 2012 program's second normalisation after conv2: the window is 5x5 pixels of one map.
 
@@ -18,6 +19,9 @@ P pixels of the whole batch, C channels, B batch, H height, W width.
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
 from typing import Any
 
 import numba
@@ -26,6 +30,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from trainer.rows import as_array, load_row, store_row
 
 PIXELS_A_TASK = 256  # 256 pixels x 48 channels x 4 bytes = 48 KiB, a piece that stays in the L2 cache
 
@@ -57,29 +63,6 @@ def _window_sum(padded: Any, n: int, out: Any) -> None:
                 out[c] += padded[c + j]
 
 
-@numba.njit(inline="always")
-def _load(row: Any, bits: Any, values: Any) -> None:
-    """Read one row; a row of 2-byte items holds bfloat16, the upper half of a float32."""
-    if row.itemsize == 2:
-        for c in range(row.size):
-            bits[c] = np.uint32(row[c]) << np.uint32(16)
-    else:
-        for c in range(row.size):
-            values[c] = row[c]
-
-
-@numba.njit(inline="always")
-def _store(bits: Any, values: Any, row: Any) -> None:
-    """Write one row; bfloat16 is rounded to nearest, ties to even."""
-    if row.itemsize == 2:
-        for c in range(row.size):
-            u = bits[c]
-            row[c] = (u + np.uint32(0x7FFF) + ((u >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    else:
-        for c in range(row.size):
-            row[c] = values[c]
-
-
 @numba.njit(parallel=True, fastmath=_FAST, cache=True, nogil=True)
 def _forward(x_PC: Any, y_PC: Any, scratch: Any, n: int, k: float, alpha: float, beta: float) -> None:
     P, C = x_PC.shape
@@ -91,7 +74,7 @@ def _forward(x_PC: Any, y_PC: Any, scratch: Any, n: int, k: float, alpha: float,
         squares = np.zeros(C + 2 * half, scratch.dtype)
         bits = a.view(np.uint32)
         for p in range(task * PIXELS_A_TASK, min(P, (task + 1) * PIXELS_A_TASK)):
-            _load(x_PC[p], bits, a)
+            load_row(x_PC[p], bits, a)
             for c in range(C):
                 squares[c + half] = a[c] * a[c]
             _window_sum(squares, n, d)
@@ -100,7 +83,7 @@ def _forward(x_PC: Any, y_PC: Any, scratch: Any, n: int, k: float, alpha: float,
             _inverse_power(d, beta, r)
             for c in range(C):
                 a[c] = a[c] * r[c]
-            _store(bits, a, y_PC[p])
+            store_row(bits, a, y_PC[p])
 
 
 @numba.njit(parallel=True, fastmath=_FAST, cache=True, nogil=True)
@@ -119,8 +102,8 @@ def _backward(
         a_bits = a.view(np.uint32)
         g_bits = g.view(np.uint32)
         for p in range(task * PIXELS_A_TASK, min(P, (task + 1) * PIXELS_A_TASK)):
-            _load(x_PC[p], a_bits, a)
-            _load(dy_PC[p], g_bits, g)
+            load_row(x_PC[p], a_bits, a)
+            load_row(dy_PC[p], g_bits, g)
             for c in range(C):
                 padded[c + half] = a[c] * a[c]
             _window_sum(padded, n, d)
@@ -132,23 +115,33 @@ def _backward(
             _window_sum(padded, n, d)
             for c in range(C):
                 g[c] = g[c] * r[c] - 2 * alpha * beta * a[c] * d[c]
-            _store(g_bits, g, dx_PC[p])
+            store_row(g_bits, g, dx_PC[p])
 
 
 def _rows(x_BCHW: Tensor) -> NDArray[Any]:
     """The tensor's memory as [P, C], one row a pixel; bfloat16 as the uint16 that hold its bits."""
-    x_BHWC = x_BCHW.permute(0, 2, 3, 1)
-    if x_BCHW.dtype == torch.bfloat16:
-        x_BHWC = x_BHWC.view(torch.uint16)
-    return x_BHWC.numpy().reshape(-1, x_BCHW.shape[1])
+    return as_array(x_BCHW.permute(0, 2, 3, 1)).reshape(-1, x_BCHW.shape[1])
+
+
+@functools.cache
+def has_triton(device: torch.device) -> bool:
+    """Whether kernels for it can be compiled: an NVIDIA GPU, and Triton, which torch brings along."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+
+
+def _triton() -> Any:
+    return importlib.import_module("trainer.triton_kernels")
 
 
 class _CompiledLRN(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, n: int, k: float, alpha: float, beta: float) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        scratch = np.empty(0, np.float64 if x.dtype == torch.float64 else np.float32)
         ctx.save_for_backward(x)
+        if x.is_cuda:
+            ctx.constants = (n, k, alpha, beta)
+            return _triton().lrn_forward(x, *ctx.constants)
+        scratch = np.empty(0, np.float64 if x.dtype == torch.float64 else np.float32)
         ctx.constants = (scratch, n, *(scratch.dtype.type(v) for v in (k, alpha, beta)))
         y = torch.empty_like(x)
         _forward(_rows(x), _rows(y), *ctx.constants)
@@ -158,6 +151,8 @@ class _CompiledLRN(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         dy = grads[0].contiguous(memory_format=torch.channels_last)
+        if x.is_cuda:
+            return _triton().lrn_backward(x, dy, *ctx.constants), None, None, None, None
         dx = torch.empty_like(x)
         _backward(_rows(x), _rows(dy), _rows(dx), *ctx.constants)
         return dx, None, None, None, None
@@ -188,6 +183,6 @@ def local_response_norm(
     x_BCHW: float32, float64 or bfloat16, best in channels_last. n is odd. Returns the same shape and dtype;
     bfloat16 is computed in float32.
     """
-    if x_BCHW.device.type == "cpu":
+    if x_BCHW.device.type == "cpu" or (has_triton(x_BCHW.device) and x_BCHW.dtype != torch.float64):
         return _CompiledLRN.apply(x_BCHW, n, k, alpha, beta)
     return sliced(x_BCHW, n, k, alpha, beta)

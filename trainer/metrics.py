@@ -1,15 +1,16 @@
-"""Exact error counts, and the log of a run."""
+"""Exact error counts, a run's log as it is read, and its speed. eventlog.py writes the log."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,16 +21,9 @@ T = TypeVar("T")
 class Counts:
     """Whole numbers, so that any split of a set over ranks adds up to the same errors."""
 
-    images: int = 0
-    top1_wrong: int = 0
-    top5_wrong: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.images + other.images,
-            self.top1_wrong + other.top1_wrong,
-            self.top5_wrong + other.top5_wrong,
-        )
+    images: int
+    top1_wrong: int
+    top5_wrong: int
 
     @property
     def top1_error(self) -> float:
@@ -42,33 +36,53 @@ class Counts:
         return self.top5_wrong / self.images
 
 
-def count(scores_BK: Tensor, labels_B: Tensor) -> Counts:
-    """Count what is wrong. Equal scores rank by class index, so that a constant network guesses class 0
-    and nothing else."""
-    own_B1 = scores_BK.gather(1, labels_B[:, None])
-    classes_K = torch.arange(scores_BK.shape[1], device=scores_BK.device)
-    ahead_BK = (scores_BK > own_B1) | ((scores_BK == own_B1) & (classes_K < labels_B[:, None]))
-    # A score that is not a number is ahead of nothing and behind nothing; it counts as wrong.
-    rank_B = torch.where(own_B1[:, 0].isnan(), scores_BK.shape[1], ahead_BK.sum(1))
-    return Counts(len(labels_B), int((rank_B >= 1).sum()), int((rank_B >= 5).sum()))
+class Tally:
+    """Counts class by class, and which class was taken for which: int64, K classes.
 
+    Memory is K x K x 8 bytes, 8 MB for ImageNet.
+    """
 
-class RunLog:
-    """`metrics.jsonl`: one JSON object a line, written at once, so that a killed run keeps its past."""
+    def __init__(self, classes: int) -> None:
+        self.images_K = np.zeros(classes, np.int64)
+        self.top1_wrong_K = np.zeros(classes, np.int64)
+        self.top5_wrong_K = np.zeros(classes, np.int64)
+        self.confusion_KK = np.zeros((classes, classes), np.int64)
+        """Row: a picture's class. Column: its first guess; scores that are all no numbers are no guess."""
 
-    def __init__(self, path: Path, resume_step: int = 0) -> None:
-        """Lines of steps after `resume_step`, which a run that goes on will take again, are dropped."""
-        kept = [line for line in read_log(path) if line["step"] <= resume_step]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        partial.replace(path)
-        self._file = path.open("a", buffering=1)
+    def add(self, scores_BK: Tensor, labels_B: Tensor) -> Tally:
+        """Count B more pictures; scores float [B, K], higher is likelier, labels int64 [B]. Returns itself.
 
-    def write(self, **values: Any) -> None:
-        self._file.write(json.dumps(values) + "\n")
+        Equal scores rank by class index, so that a constant network guesses class 0 and nothing else.
+        """
+        own_B1 = scores_BK.gather(1, labels_B[:, None])
+        classes_K = torch.arange(scores_BK.shape[1], device=scores_BK.device)
+        ahead_BK = (scores_BK > own_B1) | ((scores_BK == own_B1) & (classes_K < labels_B[:, None]))
+        # A score that is not a number is ahead of nothing and behind nothing; it counts as wrong.
+        none_BK = scores_BK.isnan()
+        rank_B = torch.where(own_B1[:, 0].isnan(), scores_BK.shape[1], ahead_BK.sum(1)).cpu().numpy()
+        guess_B = scores_BK.masked_fill(none_BK, -math.inf).argmax(1).cpu().numpy()
+        guessed_B = ~none_BK.all(1).cpu().numpy()
+        labels = labels_B.cpu().numpy()
+        np.add.at(self.images_K, labels, 1)
+        np.add.at(self.top1_wrong_K, labels[rank_B >= 1], 1)
+        np.add.at(self.top5_wrong_K, labels[rank_B >= 5], 1)
+        np.add.at(self.confusion_KK, (labels[guessed_B], guess_B[guessed_B]), 1)
+        return self
 
-    def close(self) -> None:
-        self._file.close()
+    def summed(self, total: Callable[[Tensor], Tensor]) -> Tally:
+        """The sum over ranks; `total` adds up one float64 vector, exact for whole numbers below 2^53."""
+        mine = (self.images_K, self.top1_wrong_K, self.top5_wrong_K, self.confusion_KK)
+        everyone = total(torch.from_numpy(np.concatenate([part.ravel() for part in mine])).double())
+        K, numbers = len(self.images_K), everyone.numpy().astype(np.int64)
+        found = Tally(K)
+        found.images_K, found.top1_wrong_K, found.top5_wrong_K = numbers[: 3 * K].reshape(3, K)
+        found.confusion_KK = numbers[3 * K :].reshape(K, K)
+        return found
+
+    @property
+    def counts(self) -> Counts:
+        """Over all classes."""
+        return Counts(*(int(part.sum()) for part in (self.images_K, self.top1_wrong_K, self.top5_wrong_K)))
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

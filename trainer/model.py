@@ -3,7 +3,8 @@
     [conv1 conv2] -gather- [conv3 conv4 conv5] -gather- [fc6] -gather- [fc7 fc8] -sum-> logits
 
 A tower knows its own layers alone. `Network` runs both in lockstep in one process and is the reference that
-every way of training in parallel must equal; nothing here communicates.
+every way of training in parallel must equal; nothing here communicates. The dense network meets before every
+layer and has more stages; one tower alone has the same stages and nobody to meet.
 
 B batch, C channels of one tower (2C of both), H height, W width, F hidden units of one tower, K classes.
 """
@@ -18,14 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.config import Network as Settings
+from trainer.linear import Linear
 from trainer.lrn import local_response_norm, spatial
 from trainer.randomness import Purpose, generator, uniform
 
 TowerName = Literal["a", "b"]
 TOWERS: tuple[TowerName, TowerName] = ("a", "b")
 
-STAGES = (("conv1", "conv2"), ("conv3", "conv4", "conv5"), ("fc6",), ("fc7", "fc8"))
-LAYERS = tuple(layer for stage in STAGES for layer in stage)
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+READ_BOTH = {"conv3", "fc6", "fc7"}  # fc8 reads both too, but its sum is split, not its input gathered
+READ_BOTH_DENSE = READ_BOTH | {"conv2", "conv4", "conv5"}
 
 # conv1 reads zeros beyond the right and the bottom edge: ceil((224 - 11) / 4) + 1 = 55 windows of 11 pixels,
 # 4 apart, reach pixel 227. Padding both sides by 2 gives 55 too, but other pixels to each window.
@@ -35,8 +38,28 @@ CONV1_PAD = (0, 3, 0, 3)
 # that were read name no other constant; k = 2 as in its first normalisation.
 SPATIAL_NORM = (5, 2.0, 0.001 / 25, 0.75)  # n, k, alpha, beta
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+
 Keep = Callable[[str], Tensor]
 """Layer name -> which of its units speak for which sample, [B, F] of 0 and 1."""
+
+Watch = Callable[[str, Tensor], None]
+"""Is shown a layer's name and what its units say, [B, C, H, W] or [B, F], before dropout."""
+
+
+def stages(settings: Settings) -> list[tuple[str, ...]]:
+    """The layers in groups: a new one begins before each layer that reads both towers."""
+    meet = READ_BOTH_DENSE if settings.dense else READ_BOTH
+    found: list[tuple[str, ...]] = [()]
+    for layer in LAYERS:
+        if layer in meet:
+            found.append(())
+        found[-1] += (layer,)
+    return found
 
 
 class Tower(nn.Module):
@@ -48,64 +71,73 @@ class Tower(nn.Module):
 
     def __init__(self, settings: Settings, classes: int, name: TowerName) -> None:
         super().__init__()
-        c1, c2, c3, c4, c5 = settings.filters
+        c1, c2, c3, c4, c5 = settings.tower_filters
+        hidden = settings.tower_hidden
+        both = settings.towers  # how much wider the inputs of a layer that reads all towers are
+        own = both if settings.dense else 1
         self.settings = settings
         self.name = name
+        self.stages = stages(settings)
+        self.watch: Watch | None = None
         self.conv1 = nn.Conv2d(3, c1, 11, stride=4)
-        self.conv2 = nn.Conv2d(c1, c2, 5, padding=2)
-        self.conv3 = nn.Conv2d(2 * c2, c3, 3, padding=1)
-        self.conv4 = nn.Conv2d(c3, c4, 3, padding=1)
-        self.conv5 = nn.Conv2d(c4, c5, 3, padding=1)
-        self.fc6 = nn.Linear(2 * c5 * 6 * 6, settings.hidden)
-        self.fc7 = nn.Linear(2 * settings.hidden, settings.hidden)
-        self.fc8 = nn.Linear(settings.hidden, classes, bias=name == "a")
+        self.conv2 = nn.Conv2d(own * c1, c2, 5, padding=2)
+        self.conv3 = nn.Conv2d(both * c2, c3, 3, padding=1)
+        self.conv4 = nn.Conv2d(own * c3, c4, 3, padding=1)
+        self.conv5 = nn.Conv2d(own * c4, c5, 3, padding=1)
+        self.fc6 = Linear(both * c5 * 6 * 6, hidden)
+        self.fc7 = Linear(both * hidden, hidden)
+        self.fc8 = Linear(hidden, classes, bias=name == "a")
+        # What follows each layer, in order. The program pooled conv5 before its ReLU: the same function,
+        # for both are monotonic.
+        self.after = {
+            "conv1": settings.conv1_order,
+            "conv2": settings.conv2_order,
+            "conv3": "relu",
+            "conv4": "relu",
+            "conv5": "relu-pool",
+            "fc6": "relu-dropout",
+            "fc7": "relu-dropout",
+        }
 
     def stage(self, index: int, x: Tensor, keep: Keep | None = None) -> Tensor:
-        """Run one of the four stages on what both towers (stage 0: the images) hand to it.
+        """Run one of the stages on what both towers (stage 0: the images) hand to it.
 
         `keep` names the units that dropout lets speak, in training; None means evaluation: all units speak
         and their outputs are multiplied by the probability of speaking (paper, section 4.2).
         """
-        return (self._stage1, self._stage2, self._stage3, self._stage4)[index](x, keep)
-
-    def _stage1(self, x_BCHW: Tensor, keep: Keep | None) -> Tensor:
-        s = self.settings
-        x = self.conv1(F.pad(x_BCHW, CONV1_PAD))
-        x = self._activate_normalise_pool(x, s.conv1_order, spatial_norm=False)
-        x = self.conv2(x)
-        return self._activate_normalise_pool(x, s.conv2_order, spatial_norm=s.conv2_spatial_norm)
-
-    def _stage2(self, x_BCHW: Tensor, keep: Keep | None) -> Tensor:
-        x = F.relu(self.conv3(x_BCHW))
-        x = F.relu(self.conv4(x))
-        x = F.relu(self.conv5(x))
-        return self._pool(x)  # the program pools before the ReLU: the same function, for both are monotonic
-
-    def _stage3(self, x_BCHW: Tensor, keep: Keep | None) -> Tensor:
-        # flatten() of a channels_last tensor keeps the order channel, row, column: tower a's inputs first.
-        return self._dropout(F.relu(self.fc6(x_BCHW.flatten(1))), "fc6", keep)
-
-    def _stage4(self, x_BF: Tensor, keep: Keep | None) -> Tensor:
-        x_BF = self._dropout(F.relu(self.fc7(x_BF)), "fc7", keep)
-        return self.fc8(x_BF).float()  # shares of the logits are added up in float32
-
-    def _activate_normalise_pool(self, x: Tensor, order: str, spatial_norm: bool) -> Tensor:
-        s = self.settings
-        for operation in order.split("-"):
-            if operation == "relu":
-                x = F.relu(x)
-            elif operation == "pool":
-                x = self._pool(x)
-            elif s.lrn:
-                x = local_response_norm(x, s.lrn_size, s.lrn_k, s.lrn_alpha, s.lrn_beta)
-                if spatial_norm:
-                    x = spatial(x, *SPATIAL_NORM)
+        for layer in self.stages[index]:
+            x = self._layer(layer, x, keep)
         return x
 
-    def _pool(self, x: Tensor) -> Tensor:
+    def _layer(self, layer: str, x: Tensor, keep: Keep | None) -> Tensor:
+        if layer == "conv1":
+            x = F.pad(x, CONV1_PAD)
+        elif layer == "fc6":
+            x = x.flatten(1)  # also of channels_last: channel, row, column, so that tower a comes first
+        x = getattr(self, layer)(x)
+        if layer == "fc8":
+            return x.to(torch.promote_types(x.dtype, torch.float32))  # shares of the logits are added up
+        for operation in self.after[layer].split("-"):
+            x = getattr(self, f"_{operation}")(layer, x, keep)
+        return x
+
+    def _relu(self, layer: str, x: Tensor, keep: Keep | None) -> Tensor:
+        x = ACTIVATIONS[self.settings.activation](x)
+        if self.watch:
+            self.watch(layer, x.detach())
+        return x
+
+    def _lrn(self, layer: str, x: Tensor, keep: Keep | None) -> Tensor:
+        s = self.settings
+        if not s.lrn:
+            return x
+        x = local_response_norm(x, s.lrn_size, s.lrn_k, s.lrn_alpha, s.lrn_beta)
+        return spatial(x, *SPATIAL_NORM) if layer == "conv2" and s.conv2_spatial_norm else x
+
+    def _pool(self, layer: str, x: Tensor, keep: Keep | None) -> Tensor:
         return F.max_pool2d(x, kernel_size=3 if self.settings.overlap else 2, stride=2)
 
-    def _dropout(self, x_BF: Tensor, layer: str, keep: Keep | None) -> Tensor:
+    def _dropout(self, layer: str, x_BF: Tensor, keep: Keep | None) -> Tensor:
         if self.settings.dropout == 0:
             return x_BF
         if keep is None:
@@ -114,19 +146,20 @@ class Tower(nn.Module):
 
 
 class Network(nn.Module):
-    """Both towers in one process, in lockstep: the reference."""
+    """Both towers (or the only one) in one process, in lockstep: the reference."""
 
     def __init__(self, settings: Settings, classes: int) -> None:
         super().__init__()
-        self.a = Tower(settings, classes, "a")
-        self.b = Tower(settings, classes, "b")
+        self.towers = [Tower(settings, classes, name) for name in TOWERS[: settings.towers]]
+        for tower in self.towers:
+            self.add_module(tower.name, tower)
 
     def forward(self, x_BCHW: Tensor, keep: dict[TowerName, Keep] | None = None) -> Tensor:
         """Images float32 [B, 3, 224, 224] -> logits float32 [B, K]."""
-        x = x_BCHW
-        for index in range(len(STAGES)):
-            halves = [t.stage(index, x, keep[t.name] if keep else None) for t in (self.a, self.b)]
-            x = torch.cat(halves, dim=1) if index < len(STAGES) - 1 else halves[0] + halves[1]
+        x, last = x_BCHW, len(self.towers[0].stages) - 1
+        for index in range(last + 1):
+            parts = [t.stage(index, x, keep[t.name] if keep else None) for t in self.towers]
+            x = torch.cat(parts, dim=1) if index < last else torch.stack(parts).sum(0)
         return x
 
 
@@ -154,7 +187,7 @@ def init_std(settings: Settings, layer: str, weight: Tensor) -> float:
     # Scaled: sqrt(2 / fan_in) keeps the mean square of ReLU units the same from layer to layer (He et al.,
     # 2015). What stands between two layers here changes it, and is undone in the weights that follow: LRN
     # divides small activations by k^beta = 1.68, dropout silences a share of the inputs.
-    fan_in = weight[0].numel() * (2 if layer == "fc8" else 1)  # fc8's inputs are split over the towers
+    fan_in = weight[0].numel() * (settings.towers if layer == "fc8" else 1)  # fc8's inputs are split
     std = (2 / fan_in) ** 0.5
     if settings.lrn and layer in ("conv2", "conv3"):
         std *= settings.lrn_k**settings.lrn_beta
@@ -169,7 +202,8 @@ def dropout_keep(
     settings: Settings, name: TowerName, seed: int, step: int, positions_B: Tensor, device: torch.device
 ) -> Keep:
     """The units of one tower that speak, drawn by (seed, step, layer, position in the global batch, unit)."""
-    units_F = torch.arange(settings.hidden, device=device) + TOWERS.index(name) * settings.hidden
+    units = settings.tower_hidden
+    units_F = torch.arange(units, device=device) + TOWERS.index(name) * units
     rows_B = positions_B.to(device)
 
     def keep(layer: str) -> Tensor:

@@ -6,7 +6,13 @@
 The rate is inside the velocity. torch.optim.SGD has it outside, which differs after each change of rate.
 
 A stage's parameters, gradients and momenta are three flat arrays, so that one all-reduce and one pass over
-memory serve all of its layers; the layers' tensors are views of them.
+memory serve all of its layers; the layers' tensors are views of them. A network that computes in bfloat16 has
+a second, rounded copy of the weights, which the update writes in the same pass: no step casts a weight.
+
+Bytes a parameter:        weights   rounded   gradients   sums over pairs   momenta
+    float32                  4         -          4             -              4
+    bfloat16, one pair       4         2          2             -              4
+    bfloat16, many pairs     4         2          2         4 (or none)        4
 """
 
 from __future__ import annotations
@@ -16,25 +22,39 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numba
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trainer.config import Optim
-from trainer.model import STAGES, Tower
+from trainer.lrn import has_triton
+from trainer.model import Tower
+from trainer.rows import PIECE, as_array, load_row, store_row
 
 
 class FlatStage:
-    """One stage of one tower: its parameters, gradients and momenta, each as one flat float32 array."""
+    """One stage of one tower: its parameters, gradients and momenta, each as one flat array.
 
-    def __init__(self, tower: Tower, stage: int) -> None:
+    weights, momenta: float32 [N]. grads: [N], what backward adds to, of the dtype that the network computes
+    in. sums: [N], what is reduced over the pairs and then used; another array than grads where gradients
+    travel in another dtype.
+    """
+
+    def __init__(
+        self, tower: Tower, stage: int, dtype: torch.dtype = torch.float32, travel: torch.dtype | None = None
+    ) -> None:
+        """`travel`: dtype of gradients between pairs; None where there is one pair."""
         self.parameters: dict[str, nn.Parameter] = {
-            name: p for name, p in tower.named_parameters() if name.split(".")[0] in STAGES[stage]
+            name: p for name, p in tower.named_parameters() if name.split(".")[0] in tower.stages[stage]
         }
         device = next(iter(self.parameters.values())).device
         size = sum(p.numel() for p in self.parameters.values())
-        self.weights = torch.empty(size, device=device)
-        self.grads = torch.zeros_like(self.weights)
+        master = torch.promote_types(dtype, torch.float32)  # float64 where a proof computes in it
+        self.weights = torch.empty(size, device=device, dtype=master)
         self.momenta = torch.zeros_like(self.weights)
+        self.grads = torch.zeros_like(self.weights, dtype=dtype)
+        self.sums = self.grads if travel in (None, dtype) else torch.zeros_like(self.weights, dtype=travel)
+        self.rounded = self.weights if dtype == master else torch.empty_like(self.grads)
         self.place: dict[str, slice] = {}
         """Where each parameter lies in the flat arrays."""
         begin = 0
@@ -42,17 +62,40 @@ class FlatStage:
             part = self.place[name] = slice(begin, begin + p.numel())
             begin = part.stop
             self.weights[part] = p.detach().reshape(-1)
-            p.data = self.weights[part].view(p.shape)
+            p.data = self.rounded[part].view(p.shape)
             p.grad = self.grads[part].view(p.shape)
+        self.round()
+
+    def round(self) -> None:
+        """After a change of the weights by other hands than the update's: round them anew."""
+        if self.rounded is not self.weights:
+            self.rounded.copy_(self.weights)
+
+    def collect(self) -> Tensor:
+        """After backward: the gradients in the array that is reduced; the other one is left at zero."""
+        if self.sums is not self.grads:
+            self.sums.copy_(self.grads)
+            self.grads.zero_()
+        return self.sums
+
+    def value(self, name: str) -> Tensor:
+        """One parameter, float32, in its shape; a view."""
+        return self.weights[self.place[name]].view(self.parameters[name].shape)
+
+    def gradient(self, name: str) -> Tensor:
+        """One parameter's gradient as the update will use it, in its shape; a view."""
+        return self.sums[self.place[name]].view(self.parameters[name].shape)
 
     def momentum(self, name: str) -> Tensor:
         """The momentum of one parameter, in its shape; a view."""
         return self.momenta[self.place[name]].view(self.parameters[name].shape)
 
 
-def flatten(tower: Tower) -> list[FlatStage]:
+def flatten(
+    tower: Tower, dtype: torch.dtype = torch.float32, travel: torch.dtype | None = None
+) -> list[FlatStage]:
     """All stages of a tower, flat; call it once the tower is on its device."""
-    return [FlatStage(tower, i) for i in range(len(STAGES))]
+    return [FlatStage(tower, i, dtype, travel) for i in range(len(tower.stages))]
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
@@ -63,6 +106,24 @@ def _descend(w: Any, v: Any, g: Any, momentum: float, lr_decay: float, lr: float
         g[i] = 0
 
 
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
+def _descend_rounded(
+    w: Any, v: Any, g: Any, rounded: Any, momentum: float, lr_decay: float, lr: float
+) -> None:
+    for piece in numba.prange((w.size + PIECE - 1) // PIECE):
+        part = slice(piece * PIECE, min(w.size, (piece + 1) * PIECE))
+        pw, pv, pg = w[part], v[part], g[part]
+        values = np.empty(pw.size, np.float32)
+        bits = values.view(np.uint32)
+        load_row(pg, bits, values)
+        for i in range(pw.size):
+            pv[i] = momentum * pv[i] - lr_decay * pw[i] - lr * values[i]
+            pw[i] += pv[i]
+            values[i] = pw[i]
+            pg[i] = 0
+        store_row(bits, values, rounded[part])
+
+
 def descend(stage: FlatStage, optim: Optim, lr: float, frozen: tuple[str, ...] = ()) -> None:
     """One update of a stage, in one pass over its memory; leaves its gradients at zero.
 
@@ -70,19 +131,29 @@ def descend(stage: FlatStage, optim: Optim, lr: float, frozen: tuple[str, ...] =
     """
     for name, part in stage.place.items():
         layer, kind = name.split(".")
-        w, v, g = stage.weights[part], stage.momenta[part], stage.grads[part]
+        w, v, g, rounded = (a[part] for a in (stage.weights, stage.momenta, stage.sums, stage.rounded))
         if layer in frozen:
             g.zero_()
             continue
         rate = lr * optim.bias_lr if kind == "bias" else lr
         decay = 0.0 if kind == "bias" and not optim.bias_decay else optim.weight_decay
         if w.device.type == "cpu":
-            numbers = (w.numpy().dtype.type(x) for x in (optim.momentum, rate * decay, rate))
-            _descend(w.numpy(), v.numpy(), g.numpy(), *numbers)
+            numbers = (np.float32(x) for x in (optim.momentum, rate * decay, rate))
+            arrays = [as_array(x) for x in (w, v, g, rounded)]
+            if stage.rounded is stage.weights and g.dtype == w.dtype:
+                _descend(*arrays[:3], *numbers)  # type: ignore[arg-type]
+            else:
+                _descend_rounded(*arrays, *numbers)  # type: ignore[arg-type]
+        elif has_triton(w.device):
+            from trainer import triton_kernels  # needs Triton
+
+            triton_kernels.descend(w, v, g, rounded, optim.momentum, rate * decay, rate)
         else:
             v.mul_(optim.momentum).sub_(w, alpha=rate * decay).sub_(g, alpha=rate)
             w.add_(v)
             g.zero_()
+            if stage.rounded is not stage.weights:
+                rounded.copy_(w)
 
 
 @dataclass

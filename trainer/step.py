@@ -12,8 +12,7 @@ A rank holds one tower or, alone, both: every list here has one entry for each t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -21,12 +20,11 @@ from torch import Tensor
 
 from trainer.config import Config
 from trainer.errors import UserError
-from trainer.model import STAGES, Keep, Tower, build_tower, dropout_keep
+from trainer.health import Observation
+from trainer.model import Keep, Tower, build_tower, dropout_keep
 from trainer.optim import FlatStage, descend, flatten
 from trainer.topology import Topology
-from trainer.transport import Transport, connect
-
-LAST = len(STAGES) - 1
+from trainer.transport import Pending, Transport, connect
 
 
 class Trainer:
@@ -45,13 +43,19 @@ class Trainer:
         self.topology = topology
         self.classes = classes
         self.batch_size = o.batch_size
-        self.transport: Transport = connect(topology)
+        self.transport: Transport = connect(topology, config.session.transport)
         self.precision = resolve_precision(config.session.precision, topology.device)
         self.towers: list[Tower] = [
             build_tower(config.network, classes, name, config.session.seed).to(topology.device)
             for name in topology.towers
         ]
-        self.flat: list[list[FlatStage]] = [flatten(tower) for tower in self.towers]
+        self.dtype = getattr(torch, self.precision)
+        travel = getattr(torch, config.session.gradient_dtype) if topology.pairs > 1 else None
+        self.flat: list[list[FlatStage]] = [flatten(tower, self.dtype, travel) for tower in self.towers]
+        self.mark: Callable[..., None] = lambda phase, waiting=False: None
+        """Is told what comes next, and whether that waits for another rank."""
+        self.stages = range(len(self.towers[0].stages))
+        self.last = self.stages[-1]
 
     @property
     def local_batch(self) -> int:
@@ -64,7 +68,13 @@ class Trainer:
         return torch.arange(first, first + self.local_batch)
 
     def train_step(
-        self, images_BCHW: Tensor, labels_B: Tensor, step: int, lr: float, frozen: tuple[str, ...] = ()
+        self,
+        images_BCHW: Tensor,
+        labels_B: Tensor,
+        step: int,
+        lr: float,
+        frozen: tuple[str, ...] = (),
+        observation: Observation | None = None,
     ) -> float:
         """Train on this pair's share of a global batch; returns the loss, the mean over the global batch.
 
@@ -72,27 +82,38 @@ class Trainer:
         before any parameter changes, when the loss is not finite.
         """
         loss, pending = self._forward_backward(images_BCHW, labels_B, step)
-        for stage in reversed(range(len(STAGES))):
+        if observation:
+            self._wait_for(pending)
+            observation.see_gradients(self.flat)
+        for stage in reversed(self.stages):
             for flat, reduction in zip(self.flat, pending[stage], strict=True):
+                self.mark(f"the all-reduce of stage {stage + 1}", waiting=True)
                 reduction.result()
+                self.mark(f"the update of stage {stage + 1}")
                 descend(flat[stage], self.config.optim, lr, frozen)
         return loss
 
     def gradients(self, images_BCHW: Tensor, labels_B: Tensor, step: int) -> float:
         """A step without its update: the summed gradients stay in the parameters' `.grad`."""
         loss, pending = self._forward_backward(images_BCHW, labels_B, step)
+        self._wait_for(pending)
+        return loss
+
+    def _wait_for(self, pending: dict[int, list[Pending]]) -> None:
+        self.mark("the all-reduce", waiting=True)
         for reductions in pending.values():
             for reduction in reductions:
                 reduction.result()
-        return loss
 
     def _forward_backward(
         self, images_BCHW: Tensor, labels_B: Tensor, step: int
-    ) -> tuple[float, dict[int, list[Future[None]]]]:
+    ) -> tuple[float, dict[int, list[Pending]]]:
         """The mean loss over the global batch, and the gradients' reductions under way, by stage."""
         inputs, outputs = self._forward(images_BCHW, self._dropout(step))
-        logits_BK = self.transport.sum([share.detach() for share in outputs[LAST]])
+        self.mark("the sum of the logits", waiting=True)
+        logits_BK = self.transport.sum([share.detach() for share in outputs[self.last]])
         loss, grad_BK = mean_gradient(logits_BK, labels_B, self.batch_size)
+        self.mark("the sum of the losses", waiting=True)
         mean_loss = self.transport.total(loss[None].double() / self.batch_size).item()
         if not math.isfinite(mean_loss):
             raise UserError(
@@ -105,42 +126,45 @@ class Trainer:
         """Each stage's input, a leaf that gathers its gradient, and its outputs, one for each tower."""
         inputs: list[Tensor] = []
         outputs: list[list[Tensor]] = []
-        for stage in range(len(STAGES)):
-            x = x.detach().requires_grad_(stage > 0)  # the images need no gradient
+        for stage in self.stages:
+            x = x.detach().to(self.dtype).requires_grad_(stage > 0)  # the images need no gradient
             inputs.append(x)
+            self.mark(f"the forward pass of stage {stage + 1}")
             outputs.append(self._stage(stage, x, keeps))
-            if stage < LAST:
+            if stage < self.last:
+                self.mark(f"the gather after stage {stage + 1}", waiting=True)
                 x = self.transport.gather([half.detach() for half in outputs[stage]])
         return inputs, outputs
 
     def _backward(
         self, inputs: list[Tensor], outputs: list[list[Tensor]], grad: Tensor
-    ) -> dict[int, list[Future[None]]]:
+    ) -> dict[int, list[Pending]]:
         """Gradients into the flat buffers, top stage first; returns the reductions under way, by stage."""
-        pending: dict[int, list[Future[None]]] = {}
+        pending: dict[int, list[Pending]] = {}
         grads = [grad] * len(self.towers)  # the sum's adjoint: both towers get the logits' gradient
-        for stage in reversed(range(len(STAGES))):
+        for stage in reversed(self.stages):
+            self.mark(f"the backward pass of stage {stage + 1}")
             for output, output_grad in zip(outputs[stage], grads, strict=True):
                 output.backward(output_grad)
             outputs[stage] = []  # free the stage's activations
-            pending[stage] = [self.transport.start_reduce(flat[stage].grads) for flat in self.flat]
+            pending[stage] = [self.transport.start_reduce(flat[stage].collect()) for flat in self.flat]
             whole = inputs[stage].grad
             if stage > 0 and whole is not None:
+                self.mark(f"the gather's adjoint before stage {stage + 1}", waiting=True)
                 grads = self.transport.gather_adjoint(whole)
         return pending
 
     @torch.no_grad()
     def logits(self, images_BCHW: Tensor) -> Tensor:
         """Evaluation: images float32 [B, 3, 224, 224] -> logits float32 [B, K], the same on both towers."""
-        x, everyone = images_BCHW, [None] * len(self.towers)
-        for stage in range(LAST):
+        self.mark("an evaluation", waiting=True)
+        x, everyone = images_BCHW.to(self.dtype), [None] * len(self.towers)
+        for stage in range(self.last):
             x = self.transport.gather(self._stage(stage, x, everyone))
-        return self.transport.sum(self._stage(LAST, x, everyone))
+        return self.transport.sum(self._stage(self.last, x, everyone))
 
     def _stage(self, stage: int, x: Tensor, keeps: Sequence[Keep | None]) -> list[Tensor]:
-        low = self.precision == "bfloat16"
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=low, cache_enabled=False):
-            return [tower.stage(stage, x, keep) for tower, keep in zip(self.towers, keeps, strict=True)]
+        return [tower.stage(stage, x, keep) for tower, keep in zip(self.towers, keeps, strict=True)]
 
     def _dropout(self, step: int) -> list[Keep | None]:
         c = self.config

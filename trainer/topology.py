@@ -5,7 +5,8 @@
     tower    a   b   a   b   a   b
 
 `pair_comm` joins the two towers of a pair: activations travel there. `tower_comm` joins all ranks that hold
-the same tower: gradients are summed there. One rank alone holds both towers.
+the same tower: gradients are summed there. One rank alone holds both towers. A network of one tower makes
+every rank a "pair" of its own.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ import torch
 from mpi4py import MPI
 
 from trainer.errors import UserError
+from trainer.memory import keep_freed
 from trainer.model import TOWERS, TowerName
 
 # What launchers tell a rank about the size of its world.
-LAUNCHER_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE")
+LAUNCHER_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class Topology:
     device: torch.device
     threads: int
     """Threads that this rank computes with: its host's cores over its host's ranks."""
+    own_gpu: bool
+    """Whether every rank of the job has a GPU to itself."""
+    hosts: tuple[str, ...]
+    """The name of each rank's host."""
 
     @property
     def rank(self) -> int:
@@ -56,17 +62,21 @@ class Topology:
         return self.world.rank == 0
 
     def describe(self) -> str:
-        ranks = "1 process with both towers" if self.world.size == 1 else f"{self.world.size} ranks"
-        pairs = f", {self.pairs} pair{'s' if self.pairs > 1 else ''} of towers" if self.world.size > 1 else ""
-        each = f"{self.device.type}, {self.threads} thread{'s' if self.threads > 1 else ''} each"
-        return f"{ranks}{pairs}, {each}"
+        size = self.world.size
+        if size == 1:
+            who = "1 process with " + ("both towers" if len(self.towers) == 2 else "the only tower")
+        elif size == self.pairs:
+            who = f"{size} ranks, each with the only tower"
+        else:
+            who = f"{size} ranks, {self.pairs} pair{'s' if self.pairs > 1 else ''} of towers"
+        return f"{who}, {self.device.type}, {self.threads} thread{'s' if self.threads > 1 else ''} each"
 
 
-def arrange(device: str = "auto", world: MPI.Comm = MPI.COMM_WORLD) -> Topology:
-    """Give every rank its pair, tower, device and threads.
+def arrange(device: str = "auto", world: MPI.Comm = MPI.COMM_WORLD, towers: int = 2) -> Topology:
+    """Give every rank its pair, tower, device and threads, for a network of one tower or two.
 
-    Raises UserError for an odd number of ranks above one, for ranks that their launcher does not know, and
-    for a GPU that is not there.
+    Raises UserError for an odd number of ranks above one, for a pair on two hosts, for ranks that their
+    launcher does not know, and for a GPU that is not there.
     """
     size, rank = world.size, world.rank
     for name in LAUNCHER_SIZES:
@@ -76,26 +86,43 @@ def arrange(device: str = "auto", world: MPI.Comm = MPI.COMM_WORLD) -> Topology:
                 f"The launcher started {said} ranks, but each believes it is alone: mpirun and mpi4py "
                 "belong to different MPI libraries; use the mpirun of the library that mpi4py was built for."
             )
-    if size > 1 and size % 2:
+    if size % towers and size > 1:
         raise UserError(
             f"{size} ranks cannot be paired: two towers need two ranks; "
             f"start {size - 1} or {size + 1} ranks, or one rank to hold both towers."
         )
     host = world.Split_type(MPI.COMM_TYPE_SHARED)
+    pair_comm = world.Split(rank // towers, rank)
+    _refuse_cut_pairs(world, pair_comm)
     threads = max(1, len(os.sched_getaffinity(0)) // host.size)
+    keep_freed()
     torch.set_num_threads(threads)
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-    alone = size == 1
     return Topology(
         world=world,
-        pair_comm=world.Split(rank // 2, rank),
-        tower_comm=world.Split(rank % 2, rank),
-        pair=rank // 2,
-        pairs=max(1, size // 2),
-        towers=TOWERS if alone else (TOWERS[rank % 2],),
+        pair_comm=pair_comm,
+        tower_comm=world.Split(rank % towers, rank),
+        pair=rank // towers,
+        pairs=max(1, size // towers),
+        towers=TOWERS[:towers] if size == 1 else (TOWERS[rank % towers],),
         device=_device(device, host.rank),
         threads=threads,
+        own_gpu=world.allreduce(torch.cuda.device_count() >= host.size, MPI.LAND),
+        hosts=tuple(world.allgather(MPI.Get_processor_name())),
     )
+
+
+def _refuse_cut_pairs(world: MPI.Comm, pair_comm: MPI.Comm) -> None:
+    """A pair trades activations seven times a step: never across the network. All ranks raise the same."""
+    together = pair_comm.Split_type(MPI.COMM_TYPE_SHARED).size == pair_comm.size
+    hosts = pair_comm.allgather(MPI.Get_processor_name())
+    for pair, cut in enumerate(world.allgather(None if together else hosts)[::2]):
+        if cut is not None:
+            raise UserError(
+                f"Ranks {2 * pair} and {2 * pair + 1} are a pair on two hosts, {cut[0]} and {cut[1]}; a pair "
+                "must share one: give each host an even number of ranks in a row, as --ntasks-per-node=4 or "
+                "mpirun -ppn 4 does."
+            )
 
 
 def _device(wish: str, host_rank: int) -> torch.device:
@@ -143,7 +170,8 @@ def all_or_none(world: MPI.Comm = MPI.COMM_WORLD) -> Iterator[None]:
 def _report(error: BaseException | None, world: MPI.Comm) -> None:
     where = f"rank {world.rank} on {MPI.Get_processor_name()}: " if world.size > 1 else ""
     if isinstance(error, UserError):
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        alone = where if world.rank != 0 else ""  # what all ranks find rank 0 says; this one found it alone
+        print(f"error: {alone}{error}", file=sys.stderr, flush=True)
     elif error is not None:
         lines = "".join(traceback.format_exception(error))
         print(f"{lines}error: {where}{type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -155,6 +183,27 @@ def _abort(world: MPI.Comm, code: int) -> NoReturn:
     time.sleep(1)  # the launcher passes the message on, or Abort could end it before it has
     world.Abort(code)
     os._exit(code)  # MPICH's Abort can return to its caller before the launcher ends it
+
+
+def end_all(error: UserError, world: MPI.Comm = MPI.COMM_WORLD) -> NoReturn:
+    """From any thread: end all ranks with this one's sentence; rank 0 comes first where several have one."""
+    if world.rank != 0:
+        time.sleep(5)
+    _report(error, world)
+    _abort(world, 1)
+
+
+def refuse_differences(topology: Topology, facts: dict[str, str]) -> None:
+    """Raise UserError on all ranks, with the ranks, hosts and values, when not all hold the same facts."""
+    of_all = topology.world.allgather(facts)
+    for rank, theirs in enumerate(of_all):
+        for name in sorted({*of_all[0], *theirs}):
+            first, other = of_all[0].get(name), theirs.get(name)
+            if first != other:
+                raise UserError(
+                    f"The ranks must agree on {name}: rank 0 on {topology.hosts[0]} has {first}, "
+                    f"rank {rank} on {topology.hosts[rank]} has {other}."
+                )
 
 
 def agree(topology: Topology, code: int) -> int:

@@ -1,135 +1,120 @@
 """How tensors travel: between the two towers of a pair, and between the pairs.
 
-A transport offers the four exchanges of the network, each with its adjoint, and the sum of gradients:
+A transport offers the exchanges of the network, each with its adjoint, and the sum of gradients:
 
     gather   both towers' halves -> the whole      adjoint: both towers' gradients of each half, summed
     sum      both towers' shares -> the logits     adjoint: the same gradient for both
     reduce   one flat buffer, summed in place over all ranks that hold the same tower, in the background
 
-`OneProcess` holds both towers and moves nothing. `OverMpi` swaps halves with the partner through host
-memory; tensors on a GPU are staged through it.
+They are written once, on top of three primitives: swap a tensor with the partner, start a reduction, total a
+few numbers. `OneProcess` moves nothing; mpi_transport.py and torch_transport.py are the two that do.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
-from mpi4py import MPI
+import torch.distributed
 from torch import Tensor
 
+from trainer.errors import UserError
 from trainer.topology import Topology
 
 
-class Transport(Protocol):
+class Pending(Protocol):
+    """A reduction under way."""
+
+    def result(self) -> None:
+        """Wait until it is done; raises what went wrong."""
+
+
+class Done:
+    """Nothing to wait for."""
+
+    def result(self) -> None:
+        """At once."""
+
+
+class Transport(ABC):
     """What the step needs. Lists hold one tensor for each tower on this rank."""
 
-    def gather(self, halves: list[Tensor]) -> Tensor:
+    def __init__(self, topology: Topology) -> None:
+        self._pair_size = topology.pair_comm.size
+        self.towers = len(topology.towers) * self._pair_size
+        """Towers of the whole network."""
+        self._partner = self._pair_size == 2
+        self._index = topology.pair_comm.rank
+
+    def gather(self, parts: list[Tensor]) -> Tensor:
         """Tower a's channels, then tower b's, along dimension 1."""
+        everyone = self._both(parts[0]) if self._partner else parts
+        return torch.cat(everyone, dim=1) if len(everyone) > 1 else everyone[0]
 
     def gather_adjoint(self, grad: Tensor) -> list[Tensor]:
-        """From this rank's gradient of the whole, the gradient of each half that it holds."""
+        """From this rank's gradient of the whole, the gradient of each part that it holds."""
+        if not self._partner:
+            # Autograd has summed all towers' gradients already, for they read the same tensor.
+            return list(grad.chunk(self.towers, dim=1))
+        halves = grad.chunk(2, dim=1)
+        return [halves[self._index] + self._swap(halves[1 - self._index])]
 
     def sum(self, shares: list[Tensor]) -> Tensor:
         """The towers' shares, added up. The adjoint hands each tower the same gradient: nothing travels."""
+        everyone = self._both(shares[0]) if self._partner else shares
+        return everyone[0] + everyone[1] if len(everyone) > 1 else everyone[0]
 
-    def start_reduce(self, flat: Tensor) -> Future[None]:
-        """Begin to sum `flat`, float32 [N], over the pairs, in place; the result says when it is done."""
+    def _both(self, mine: Tensor) -> list[Tensor]:
+        theirs = self._swap(mine)
+        return [mine, theirs] if self._index == 0 else [theirs, mine]
 
+    @abstractmethod
+    def _swap(self, mine: Tensor) -> Tensor:
+        """The partner's tensor, of the same shape and dtype, for mine; its memory format is mine's."""
+
+    @abstractmethod
+    def start_reduce(self, flat: Tensor) -> Pending:
+        """Begin to sum `flat`, float32 or bfloat16 [N], over the pairs, in place; the result says when that
+        is done."""
+
+    @abstractmethod
     def total(self, values: Tensor) -> Tensor:
         """Sum a few numbers over the pairs, at once; float64 on the host."""
 
 
-class OneProcess:
-    """Both towers on this rank: a gather is a concatenation. There are no other pairs."""
-
-    def gather(self, halves: list[Tensor]) -> Tensor:
-        return torch.cat(halves, dim=1)
-
-    def gather_adjoint(self, grad: Tensor) -> list[Tensor]:
-        # Autograd has summed both towers' gradients already, for both read the same tensor.
-        return list(grad.chunk(2, dim=1))
-
-    def sum(self, shares: list[Tensor]) -> Tensor:
-        return shares[0] + shares[1]
-
-    def start_reduce(self, flat: Tensor) -> Future[None]:
-        done: Future[None] = Future()
-        done.set_result(None)
-        return done
-
-    def total(self, values: Tensor) -> Tensor:
-        return values
-
-
-class OverMpi:
-    """One tower on this rank, its partner at the other end of `pair_comm`.
-
-    Reductions run in a thread of their own: a nonblocking collective advances only inside MPI calls, and the
-    main thread is computing. The thread has its own communicator, so that the two never meet.
-    """
-
-    def __init__(self, topology: Topology) -> None:
-        if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
-            raise RuntimeError("this MPI library was started without MPI_THREAD_MULTIPLE, which is needed")
-        self._pair = topology.pair_comm
-        self._index = topology.pair_comm.rank
-        self._background = topology.tower_comm.Dup()
-        self._foreground = topology.tower_comm
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="all-reduce")
+class OneProcess(Transport):
+    """All towers on this rank, and no other pairs: nothing travels."""
 
     def _swap(self, mine: Tensor) -> Tensor:
-        """The partner's tensor, of the same shape and dtype, for mine; its memory format is mine's."""
-        host = mine.cpu()  # waits for a GPU's stream, so that MPI reads finished numbers
-        if host.dim() == 4:
-            host = host.contiguous(memory_format=torch.channels_last)
-            theirs = torch.empty_like(host)
-            sent, received = (t.permute(0, 2, 3, 1) for t in (host, theirs))
-        else:
-            sent = host.contiguous()
-            received = theirs = torch.empty_like(sent)
-        self._pair.Sendrecv(
-            sent.view(torch.uint8).numpy(),
-            dest=1 - self._index,
-            recvbuf=received.view(torch.uint8).numpy(),
-            source=1 - self._index,
-        )
-        return theirs.to(mine.device)
+        raise AssertionError("there is no partner")
 
-    def _in_order(self, mine: Tensor, theirs: Tensor) -> list[Tensor]:
-        return [mine, theirs] if self._index == 0 else [theirs, mine]
-
-    def gather(self, halves: list[Tensor]) -> Tensor:
-        (mine,) = halves
-        return torch.cat(self._in_order(mine, self._swap(mine)), dim=1)
-
-    def gather_adjoint(self, grad: Tensor) -> list[Tensor]:
-        parts = grad.chunk(2, dim=1)
-        return [parts[self._index] + self._swap(parts[1 - self._index])]
-
-    def sum(self, shares: list[Tensor]) -> Tensor:
-        (mine,) = shares
-        first, second = self._in_order(mine, self._swap(mine))
-        return first + second
-
-    def start_reduce(self, flat: Tensor) -> Future[None]:
-        return self._thread.submit(self._reduce, flat)
-
-    def _reduce(self, flat: Tensor) -> None:
-        if self._background.size == 1:
-            return
-        host = flat.cpu()
-        self._background.Allreduce(MPI.IN_PLACE, host.numpy())
-        if flat.device.type != "cpu":
-            flat.copy_(host)
+    def start_reduce(self, flat: Tensor) -> Pending:
+        return Done()
 
     def total(self, values: Tensor) -> Tensor:
-        out = values.double().cpu()
-        self._foreground.Allreduce(MPI.IN_PLACE, out.numpy())
-        return out
+        return values.double().cpu()
 
 
-def connect(topology: Topology) -> Transport:
-    """The transport that fits the topology."""
-    return OneProcess() if topology.world.size == 1 else OverMpi(topology)
+def connect(topology: Topology, wish: str = "auto") -> Transport:
+    """The transport that is wished for: mpi, torch, or auto, which is NCCL where every rank has a GPU to
+    itself and MPI elsewhere. Raises UserError when this torch cannot."""
+    if topology.world.size == 1:
+        return OneProcess(topology)
+    on_gpu = topology.device.type == "cuda"
+    possible = torch.distributed.is_available() and (
+        (torch.distributed.is_nccl_available() and topology.own_gpu)
+        if on_gpu
+        else torch.distributed.is_gloo_available()
+    )
+    if wish == "torch" and not possible:
+        why = "NCCL and a GPU for each rank" if on_gpu else "a torch with gloo"
+        raise UserError(f"--transport torch needs {why}; use --transport mpi.")
+    # Imported here, for both build on this module.
+    if wish == "torch" or (wish == "auto" and on_gpu and possible):
+        from trainer.torch_transport import OverTorch
+
+        return OverTorch(topology)
+    from trainer.mpi_transport import OverMpi
+
+    return OverMpi(topology)

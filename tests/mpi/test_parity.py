@@ -4,6 +4,8 @@ Rank 0 also runs the reference, both towers in one process, and compares it with
 """
 
 import dataclasses
+import os
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from trainer.step import Trainer
 from trainer.topology import arrange
 
 WORLD = MPI.COMM_WORLD
+TRANSPORT: Literal["mpi", "torch"] = os.environ.get("TEST_TRANSPORT", "mpi")
 STEPS = 5
 LR = 1e-4  # small against the curvature here: a rate that diverges multiplies every rounding
 CLASSES = 10
@@ -32,7 +35,7 @@ def configuration(network: Network, batch: int) -> Config:
         PAPER,
         network=network,
         optim=dataclasses.replace(PAPER.optim, batch_size=batch),
-        session=Session(precision="float32", seed=11),
+        session=Session(precision="float32", seed=11, transport=TRANSPORT),
     )
 
 
@@ -65,7 +68,12 @@ def assert_near(
         assert error < limit, f"{name}: {error:.2e} of its norm"
 
 
-NETWORKS = {"small": SMALL, "the program's orders and norms": PROGRAM}
+NETWORKS = {
+    "small": SMALL,
+    "the program's orders and norms": PROGRAM,
+    "dense": dataclasses.replace(SMALL, dense=True),
+    "one tower on each rank": dataclasses.replace(SMALL, towers=1),
+}
 if WORLD.size <= 4:  # eight ranks of the full width and their reference would take 8 GB
     NETWORKS["full width"] = FULL
 
@@ -102,10 +110,11 @@ def trace(trainer: Trainer) -> Trace:
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_training_equals_the_single_process(kind):
     config = configuration(NETWORKS[kind], batch=8)
-    traces = WORLD.gather(trace(Trainer(config, arrange("cpu"), CLASSES)))
+    towers = config.network.towers
+    traces = WORLD.gather(trace(Trainer(config, arrange("cpu", towers=towers), CLASSES)))
     if WORLD.rank != 0:
         return
-    alone = trace(Trainer(config, arrange("cpu", MPI.COMM_SELF), CLASSES))
+    alone = trace(Trainer(config, arrange("cpu", MPI.COMM_SELF, towers), CLASSES))
     # Outputs and the first gradients: the same sums in another order, 6e-8 times the root of up to 9216
     # terms, through eight layers each way. A bias's gradient is what is left of 24,200 terms of both signs,
     # added one by one: 24,200 * 6e-8 = 1.5e-3. After a step weights differ in their last bit, and then a
@@ -136,6 +145,27 @@ def test_replicas_of_a_tower_hold_the_same_bits():
             assert np.array_equal(value, theirs[name]), name
 
 
+def test_gradients_that_travel_as_bfloat16_are_off_by_its_rounding_alone():
+    config = configuration(SMALL, 8)
+    session = dataclasses.replace(config.session, gradient_dtype="bfloat16")
+    trainer = Trainer(dataclasses.replace(config, session=session), arrange("cpu"), CLASSES)
+    images, labels = global_batch(8)
+    share = trainer.positions()
+    trainer.gradients(images[share], labels[share], step=0)
+    alone = Trainer(config, arrange("cpu", MPI.COMM_SELF), CLASSES)
+    alone.gradients(images, labels, step=0)
+    (tower,) = trainer.towers
+    (expected,) = (f for t, f in zip(alone.towers, alone.flat, strict=True) if t.name == tower.name)
+    for (stage,), whole in zip(zip(*trainer.flat, strict=True), expected, strict=True):
+        travels = trainer.topology.pairs > 1
+        assert stage.sums.dtype == (torch.bfloat16 if travels else torch.float32)
+        # Each pair's number and their sum are rounded to 2^-9 of their size; shares of both signs are larger
+        # than their sum. Half of a batch lost would be an error near 1.
+        error = (stage.sums.float() - whole.grads).norm() / whole.grads.norm()
+        assert error < 1e-2
+        assert error > 1e-4 or not travels
+
+
 def test_both_towers_of_a_pair_know_the_same_logits():
     trainer = Trainer(configuration(SMALL, 8), arrange("cpu"), CLASSES)
     images, _ = global_batch(8)
@@ -146,7 +176,7 @@ def test_both_towers_of_a_pair_know_the_same_logits():
 
 def test_bfloat16_pairs_equal_the_single_process_within_its_rounding():
     config = configuration(SMALL, 8)
-    config = dataclasses.replace(config, session=Session(precision="bfloat16", seed=11))
+    config = dataclasses.replace(config, session=Session(precision="bfloat16", seed=11, transport=TRANSPORT))
     images, _ = global_batch(8)
     trainer = Trainer(config, arrange("cpu"), CLASSES)
     logits = trainer.logits(images[trainer.positions()])

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
+from trainer import on_device
 from trainer.augment import Views, center_crop, color_axes, cut, draw, fixed, ten_crops
 from trainer.config import CUDA_CONVNET, PAPER, Augment
 
@@ -37,6 +39,23 @@ def test_equals_the_arithmetic_written_out(pictures, mean, settings):
         expected /= settings.divisor * settings.train_divisor
         # 255 in float32 has steps of 1.5e-5, and three of them are added.
         np.testing.assert_allclose(ours[i], expected, rtol=0, atol=5e-5)
+
+
+TURNED = Augment(rotation=20.0)
+TURNED_CENTERED = Augment(rotation=20.0, mean_window="center")
+
+
+@pytest.mark.parametrize(
+    "settings", [PAPER.augment, CUDA_CONVNET.augment, Augment(divisor=60.0), TURNED, TURNED_CENTERED]
+)
+def test_a_devices_arithmetic_equals_the_loop(pictures, mean, settings):
+    views = draw(settings, AXES, seed=6, epoch=0, images=8)
+    for training in (True, False):
+        expected = cut(pictures, mean, views, settings, training)
+        found = on_device.cut(torch.from_numpy(pictures), torch.from_numpy(mean), views, settings, training)
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        # Sums of up to six numbers below 512, whose float32 steps are 3e-5, and one product.
+        torch.testing.assert_close(found, expected, rtol=2e-7, atol=6 * 3e-5 / settings.divisor)
 
 
 def test_evaluation_leaves_out_the_division_of_training(pictures, mean):

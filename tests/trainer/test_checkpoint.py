@@ -4,6 +4,7 @@ import dataclasses
 import os
 import resource
 import signal
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,18 +14,19 @@ import torch
 from trainer import checkpoint
 from trainer.config import PAPER, Network, Session
 from trainer.errors import UserError
+from trainer.saving import Writer
 from trainer.step import Trainer
 from trainer.topology import arrange
 
 SMALL = Network(filters=(4, 4, 6, 6, 4), hidden=16)
 
 
-def make_trainer(classes: int = 5) -> Trainer:
+def make_trainer(classes: int = 5, precision: Literal["float32", "bfloat16"] = "float32") -> Trainer:
     config = dataclasses.replace(
         PAPER,
         network=SMALL,
         optim=dataclasses.replace(PAPER.optim, batch_size=4),
-        session=Session(precision="float32", seed=1),
+        session=Session(precision=precision, seed=1),
     )
     return Trainer(config, arrange("cpu"), classes)
 
@@ -36,17 +38,20 @@ def step(trainer: Trainer, number: int) -> float:
 
 
 def save(run, trainer: Trainer, number: int, keep: int = 10, best: bool = False) -> None:
-    checkpoint.save(run, trainer.towers, trainer.flat, {"step": number}, trainer.topology, keep, best)
+    writer = Writer(run, trainer.topology, keep)
+    writer.save(trainer.towers, trainer.flat, {"step": number}, best)
+    writer.finish()
 
 
-def test_going_on_takes_bit_for_bit_the_same_steps(tmp_path):
-    straight = make_trainer()
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_going_on_takes_bit_for_bit_the_same_steps(tmp_path, precision):
+    straight = make_trainer(precision=precision)
     for number in range(6):
         step(straight, number)
         if number == 2:
             save(tmp_path, straight, 3)
 
-    resumed = make_trainer()
+    resumed = make_trainer(precision=precision)
     found, remarks = checkpoint.find(tmp_path)
     checkpoint.load(found, resumed.towers, resumed.flat)
     assert remarks == []

@@ -10,6 +10,7 @@ from trainer import augment
 from trainer.config import Augment
 from trainer.data import TrainingBatches, epoch_order, evaluation_batches, open_data
 from trainer.errors import UserError
+from trainer.pictures import Recycled
 
 PLAIN = Augment(crops=False, flips=False, color_std=0.0)
 
@@ -37,6 +38,23 @@ def test_every_picture_comes_once_an_epoch_though_batches_cross_its_end(store):
     for epoch in range(4):
         expected = store.train.labels[epoch_order(0, epoch, 60)]
         assert np.array_equal(labels[60 * epoch : 60 * epoch + 60], expected)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+def test_any_number_of_ranks_sees_each_picture_once_an_epoch_in_one_order(store, ranks):
+    pairs = max(1, ranks // 2)
+    loaders = [
+        batches(store, 16, range(16 // pairs * p, 16 // pairs * (p + 1)), last=0) for p in range(pairs)
+    ]
+    # What a step is made of, from all pairs, without reading a pixel: 15 steps of 16 are 4 epochs of 60.
+    seen = np.concatenate([loader.plan(step)[0] for step in range(15) for loader in loaders])
+    epochs = seen.reshape(4, 60)
+    for epoch, order in enumerate(epochs):
+        assert sorted(order) == list(range(60))
+        assert np.array_equal(order, epoch_order(0, epoch, 60))
+    assert len({order.tobytes() for order in epochs}) == 4
+    for loader in loaders:
+        loader.close()
 
 
 @pytest.mark.parametrize("pairs", [2, 4])
@@ -78,11 +96,39 @@ def test_a_failure_in_the_loaders_thread_reaches_the_loop(store, monkeypatch):
     def broken(*_, **__):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(augment, "cut", broken)
+    monkeypatch.setattr(augment.Cutter, "cut", broken)
     loader = batches(store, 4, range(4))
     with pytest.raises(OSError, match="the disk is gone"):
         next(iter(loader))
     loader.close()
+
+
+def test_memory_of_a_batch_is_used_again_when_the_batch_is_gone_and_not_before():
+    memory = Recycled(np.float32)
+    first, second = (torch.from_numpy(memory.take((2, 3))) for _ in range(2))
+    held, gone = first.data_ptr(), second.data_ptr()
+    part = first[1:]
+    del first, second
+    third, fourth = (torch.from_numpy(memory.take((2, 3))) for _ in range(2))
+    assert gone == third.data_ptr()
+    assert held != fourth.data_ptr(), f"a part of it is still in use: {part}"
+
+
+def test_bytes_for_a_device_are_the_stored_pictures_of_the_same_batch(store):
+    loader = batches(store, 16, range(16), last=0)
+    expected = store.train.read(epoch_order(0, 0, 60)[16:32])
+    assert np.array_equal(loader.read(1).numpy(), expected)
+    loader.close()
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_several_threads_make_the_same_batch(store, threads):
+    one, many = (
+        TrainingBatches(store, Augment(), 0, 16, torch.arange(16), 0, 0, threads=n) for n in (1, threads)
+    )
+    assert torch.equal(one.make(2).images_BCHW, many.make(2).images_BCHW)
+    one.close()
+    many.close()
 
 
 def test_a_closed_loader_leaves_no_thread(store):

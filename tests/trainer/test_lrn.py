@@ -41,6 +41,30 @@ def test_alpha_is_the_papers_not_torchs():
     torch.testing.assert_close(local_response_norm(a, N, K, ALPHA, BETA), torchs, rtol=2e-6, atol=0)
 
 
+def gradient_by_hand(a_BCHW: np.ndarray, db_BCHW: np.ndarray) -> np.ndarray:
+    """db_i/da_j is d_i^-beta if i = j, less 2 alpha beta a_i a_j d_i^(-beta - 1) if i's window holds j."""
+    a, db = a_BCHW.astype(np.float64), db_BCHW.astype(np.float64)
+    da, channels = np.zeros_like(a), a.shape[1]
+    for i in range(channels):
+        window = range(max(0, i - N // 2), min(channels - 1, i + N // 2) + 1)
+        d = K + ALPHA * sum(a[:, j] ** 2 for j in window)
+        da[:, i] += db[:, i] * d**-BETA
+        for j in window:
+            da[:, j] -= 2 * ALPHA * BETA * db[:, i] * a[:, i] * a[:, j] * d ** (-BETA - 1)
+    return da
+
+
+@pytest.mark.parametrize("form", [local_response_norm, sliced])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 6, 48])
+def test_gradient_equals_the_formulas_up_to_the_edges_of_the_tower(channels, form):
+    rng = np.random.default_rng(channels)
+    a, db = (rng.normal(scale=s, size=(2, channels, 5, 3)).astype(np.float32) for s in (60, 1))
+    x = torch.from_numpy(a).requires_grad_()
+    form(x, N, K, ALPHA, BETA).backward(torch.from_numpy(db))
+    # Terms of both signs, each rounded to 6e-8 of at most about 1.
+    np.testing.assert_allclose(x.grad.numpy(), gradient_by_hand(a, db), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("form", [local_response_norm, sliced, spatial])
 def test_gradient_equals_finite_differences(form):
     x = torch.randn(2, 7, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

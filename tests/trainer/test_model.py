@@ -85,7 +85,7 @@ def test_equals_a_grouped_network_in_float64_with_all_gradients():
     images = torch.randn(3, 3, 224, 224, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 60
     labels = torch.tensor([1, 5, 9])
     ours, theirs = two(images), grouped(images)
-    torch.testing.assert_close(ours, theirs.float(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
     F.cross_entropy(ours, labels).backward()
     F.cross_entropy(theirs, labels).backward()
@@ -93,8 +93,7 @@ def test_equals_a_grouped_network_in_float64_with_all_gradients():
         a, b, expected = (getattr(m, layer).weight.grad for m in (two.a, two.b, grouped))
         joined = torch.cat([a, b], dim=1 if layer == "fc8" else 0)
         scale = expected.abs().max().item()
-        # The logits, and so the gradient that starts here, are float32: 6e-8 of the largest, some layers up.
-        torch.testing.assert_close(joined, expected, rtol=0, atol=1e-6 * scale, msg=layer)
+        torch.testing.assert_close(joined, expected, rtol=0, atol=1e-12 * scale, msg=layer)
 
 
 def test_full_width_equals_the_grouped_network_in_float32():
@@ -105,6 +104,33 @@ def test_full_width_equals_the_grouped_network_in_float32():
     with torch.no_grad():
         ours, theirs = two(images), grouped(images)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * theirs.abs().max().item())
+
+
+def test_every_layer_has_the_papers_shape():
+    with torch.device("meta"):  # shapes alone: nothing is computed
+        two, images = TwoTowers(Network(), 1000), torch.empty(2, 3, 224, 224)
+    found = {}
+    for layer in LAYERS:
+        for name, tower in (("a", two.a), ("b", two.b)):
+            getattr(tower, layer).register_forward_hook(
+                lambda m, given, out, at=(layer, name): found.update(
+                    {at: (tuple(given[0].shape[1:]), tuple(out.shape[1:]))}
+                )
+            )
+    assert two(images).shape == (2, 1000)
+    # Section 3.5 by hand: 227 is 224 and the 3 zeros beyond the edge; pools 55 -> 27, 27 -> 13, 13 -> 6;
+    # conv3, fc6 and fc7 read both towers, fc8 its share.
+    expected = {
+        "conv1": ((3, 227, 227), (48, 55, 55)),
+        "conv2": ((48, 27, 27), (128, 27, 27)),
+        "conv3": ((256, 13, 13), (192, 13, 13)),
+        "conv4": ((192, 13, 13), (192, 13, 13)),
+        "conv5": ((192, 13, 13), (128, 13, 13)),
+        "fc6": ((256 * 6 * 6,), (2048,)),
+        "fc7": ((4096,), (2048,)),
+        "fc8": ((2048,), (1000,)),
+    }
+    assert found == {(layer, tower): shapes for layer, shapes in expected.items() for tower in "ab"}
 
 
 def test_conv1_gives_55_by_55_and_reads_zeros_right_and_below():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trainer.config import AUTO, CUDA_CONVNET, PAPER, Network, Optim, settle
-from trainer.model import STAGES, build_tower
+from trainer.model import build_tower
 from trainer.optim import Schedule, descend, flatten
 
 SMALL = Network(filters=(2, 2, 2, 2, 2), hidden=4)
@@ -38,6 +38,32 @@ def test_two_hundred_updates_equal_the_papers_formula(bias_decay):
         assert not p.grad.any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("travel", [None, torch.float32, torch.bfloat16])
+def test_any_dtypes_of_network_and_gradients_give_the_same_update(dtype, travel):
+    tower = build_tower(SMALL, 5, "a", seed=0)
+    w = {name: p.detach().double().numpy().copy() for name, p in tower.named_parameters()}
+    v = {name: np.zeros_like(x) for name, x in w.items()}
+    stages = flatten(tower, dtype, travel)
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        for name, p in tower.named_parameters():
+            g = torch.randn(p.shape, generator=draw).bfloat16()  # numbers that both dtypes hold
+            p.grad += g
+            v[name] = 0.9 * v[name] - 0.0005 * 0.1 * w[name] - 0.1 * g.double().numpy()
+            w[name] = w[name] + v[name]
+        for stage in stages:
+            assert stage.collect().dtype == (travel or dtype)
+            descend(stage, Optim(), 0.1)
+    for stage in stages:
+        assert not stage.grads.any()
+        for name, p in stage.parameters.items():
+            np.testing.assert_allclose(stage.value(name).numpy(), w[name], rtol=0, atol=2e-6)
+            assert torch.equal(p, stage.value(name).to(dtype)), (
+                "the network's weights are not the rounded ones"
+            )
+
+
 def test_the_rate_is_inside_the_velocity():
     """After a fall of the rate the old velocity goes on at its old size; torch.optim.SGD would shrink it."""
     tower = build_tower(SMALL, 5, "a", seed=0)
@@ -54,7 +80,7 @@ def test_a_frozen_layer_keeps_parameters_and_momentum():
     tower = build_tower(SMALL, 5, "a", seed=0)
     stages = flatten(tower)
     before = tower.conv1.weight.detach().clone()
-    for layer in STAGES[0]:
+    for layer in tower.stages[0]:
         getattr(tower, layer).weight.grad.fill_(1.0)
     descend(stages[0], Optim(), 0.1, frozen=("conv1",))
     assert torch.equal(tower.conv1.weight, before)

@@ -1,0 +1,55 @@
+"""The same counts in any world: 30 pictures divide among neither 4 nor 8 ranks, nor into batches of 4."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from trainer.data import open_data
+from trainer.ensemble import Ensemble
+from trainer.evaluate import CENTER, TEN, evaluate, tallies
+from trainer.runs import with_session
+from trainer.step import Trainer
+from trainer.topology import arrange
+
+from .test_parity import SMALL, configuration
+
+WORLD = MPI.COMM_WORLD
+pytestmark = pytest.mark.mpi(min_size=2)
+# Weights large enough that the networks are sure of different classes: no two scores are nearly the same.
+SURE = dataclasses.replace(SMALL, init_std=0.06, init_std_conv345=0.2)
+
+
+def trainers(world):
+    """One after the other, three networks."""
+    for seed in (1, 2, 3):
+        yield Trainer(with_session(configuration(SURE, 8), seed=seed), arrange("cpu", world), 10)
+
+
+def evaluate_together(world, batch):
+    """Each network's tally of the centre crop, and their ensemble's."""
+    store = open_data(Path(os.environ["TINY_STORE"]))
+    ensemble, found = Ensemble(), []
+    for trainer in trainers(world):
+        found.append(tallies(trainer, store, False, batch, ensemble=ensemble)[CENTER])
+    return [*found, ensemble.tallies([CENTER], 10, trainer.transport.total)[CENTER]]
+
+
+def test_an_ensemble_and_its_classes_are_counted_alike_in_any_world():
+    together = evaluate_together(WORLD, batch=4)
+    assert all(tally.images_K.sum() == tally.confusion_KK.sum() == 30 for tally in together)
+    if WORLD.rank == 0:
+        for ours, expected in zip(together, evaluate_together(MPI.COMM_SELF, batch=9), strict=True):
+            for name in ("images_K", "top1_wrong_K", "top5_wrong_K", "confusion_KK"):
+                assert np.array_equal(getattr(ours, name), getattr(expected, name)), name
+
+
+def test_ten_crops_are_counted_alike_in_any_world():
+    store = open_data(Path(os.environ["TINY_STORE"]))
+    counts = evaluate(next(trainers(WORLD)), store, True, batch=4)
+    assert counts[CENTER].images == counts[TEN].images == len(store.val) == 30
+    if WORLD.rank == 0:
+        assert evaluate(next(trainers(MPI.COMM_SELF)), store, True, batch=9) == counts

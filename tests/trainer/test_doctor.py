@@ -1,0 +1,153 @@
+"""The doctor finds what is broken, names the remedy, and itself works on nearly nothing."""
+
+import json
+import os
+import shutil
+import sys
+
+import pytest
+
+from tests.launch import ROOT, run
+from trainer.doctor import launcher, machine, software
+from trainer.doctor.finding import attempt
+
+
+def findings(done):
+    return {finding["what"]: finding for finding in json.loads(done.stdout)}
+
+
+def test_it_imports_the_standard_library_alone(tmp_path):
+    # With -S there are no installed packages at all.
+    code = "import trainer.doctor.__main__ as d; d.parser().parse_args([])"
+    done = run("python", "-S", "-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_sound_machine_is_ready(tiny_store, tmp_path):
+    command = ("python", "-m", "trainer.doctor", "--store", str(tiny_store), "--runs", str(tmp_path))
+    done = run(*command, "--json", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    found = findings(done)
+    assert done.returncode == 0, done.stdout
+    for what in ("Python", "packages", "torch", "MPI", "store", "loopback"):
+        assert found[what]["level"] == "ok", found[what]
+    assert "10 classes, 60 + 30 pictures" in found["store"]["says"]
+    assert "2 ranks" in found["MPI"]["says"]
+    assert all(finding["remedy"] for finding in found.values() if finding["level"] != "ok")
+
+
+def test_broken_packages_are_named_and_the_other_checks_go_on(tmp_path):
+    broken = {
+        "numpy": "raise ImportError('a library is missing')",
+        "tyro": "import os; os._exit(3)",
+        "torch": "import os; os.abort()",
+        "PIL": "raise RuntimeError('built for another Python')",
+        "mpi4py": "raise ImportError('libmpi.so')",
+    }
+    for name, text in broken.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(text)
+    done = run("python", "-m", "trainer.doctor", cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert done.returncode == 1
+    assert done.stderr == ""
+    for words in (
+        "package numpy",
+        "ImportError: a library is missing",
+        "package tyro",
+        "importing it ends Python: exit code 3",
+        "it does not import: ",
+        "PIL does not import: RuntimeError: built for another Python",
+        "mpi4py does not start: ImportError: libmpi.so",
+        "127.0.0.1 answers",
+        "snakemake preprocess --config",
+        "not ready: ",
+    ):
+        assert words in done.stdout, f"{words} is not in\n{done.stdout}"
+
+
+def test_a_launcher_of_another_mpi_is_caught(tmp_path, monkeypatch):
+    mpirun = tmp_path / "mpirun"
+    mpirun.write_text('#!/bin/sh\ncount=$2\nshift 2\nfor i in $(seq "$count"); do "$@"; done\n')
+    mpirun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (found,) = launcher.mpi(2)
+    assert found.level == "fail"
+    assert "2 ranks that each believe to be alone" in found.says
+    assert found.remedy.startswith("use the mpirun of ")
+
+
+def test_without_a_launcher_the_remedy_is_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (found,) = launcher.mpi(2)
+    assert (found.level, "no mpirun" in found.says) == ("fail", True)
+
+
+@pytest.mark.parametrize(
+    ("cores", "level", "words"),
+    [
+        ([[0, 1, 2, 3], [0, 1, 2, 3]], "ok", "4 cores, 2 threads a rank"),
+        ([[0], [1]], "warn", "bound to 2 of 4 cores; the others stay idle"),
+        ([[0], [0]], "warn", "bound to 1 of 4 cores and share them"),
+    ],
+)
+def test_bound_ranks_are_noticed(cores, level, words, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
+    said = [[rank, 2, mine, True, "MPICH 5.0.2"] for rank, mine in enumerate(cores)]
+    mpi, binding = launcher.judge("mpirun", 2, [said])
+    assert (mpi.level, binding.level) == ("ok", level)
+    assert words in binding.says
+
+
+def test_ranks_and_gpus_are_matched(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text(
+        "class cuda:\n"
+        "    device_count = staticmethod(lambda: 2)\n"
+        "    class one: name, total_memory = 'H200', 141 * 2**30\n"
+        "    get_device_properties = staticmethod(lambda i: cuda.one)\n"
+        "class version: cuda = '12.8'\n"
+        "__version__ = '2.13.0'\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    _, gpus = software.torch(ranks=4)
+    assert gpus.level == "warn"
+    assert gpus.says == "2 (H200, 141 GiB): rank 0 GPU 0, rank 1 GPU 1, rank 2 GPU 0, rank 3 GPU 1"
+    assert software.torch(ranks=2)[1].level == "ok"
+
+
+def test_pillow_over_pillow_simd_is_noticed(tmp_path, monkeypatch):
+    assert software.pillow().level == "ok"
+    (tmp_path / "pillow-12.9.dist-info").mkdir()
+    (tmp_path / "pillow-12.9.dist-info" / "METADATA").write_text("Name: pillow\nVersion: 12.9\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = software.pillow()
+    assert found.level == "warn"
+    assert found.remedy.startswith("pip uninstall -y pillow")
+
+
+def test_a_damaged_picture_in_the_sample_fails(tiny_store, tmp_path):
+    copy = shutil.copytree(tiny_store, tmp_path / "copy.zarr")
+    shard = copy / "val" / "images" / "c" / "0" / "0" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    data[1000] ^= 1  # a pixel of the first picture
+    shard.write_bytes(data)
+    found = machine.store(copy)
+    assert found.level == "fail"
+    assert found.remedy == f"python -m preprocess.verify --store {copy}"
+    assert machine.store(tiny_store).level == "ok"
+
+
+def test_a_folder_that_cannot_be_written_fails():
+    assert machine.disk(machine.Path("/proc/runs")).level == "fail"
+
+
+def test_too_many_ranks_for_the_memory_is_a_warning():
+    found = machine.memory(ranks=100_000)
+    assert found.level == "warn"
+    assert "--batch-size" in found.remedy
+
+
+def test_a_process_that_hangs_is_ended_and_told(monkeypatch):
+    monkeypatch.setattr("trainer.doctor.finding.SECONDS", 1)
+    tried = attempt(script="import time; time.sleep(600)")
+    assert tried.failure == "no answer within 1 seconds"
+    assert attempt("/nowhere/mpirun", script="").failure == "/nowhere/mpirun: No such file or directory"
+    assert attempt(script=f"raise SystemExit({sys.maxsize % 7 + 1})").failure.startswith("exit code")

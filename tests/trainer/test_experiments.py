@@ -1,0 +1,187 @@
+"""The paper's experiments: CIFAR-10 as people have it, the four-layer network, and both commands."""
+
+import io
+import json
+import re
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.launch import run
+from trainer.errors import UserError
+from trainer.experiments import ablations, cifar, relu_tanh
+from trainer.experiments.small import PARTS, Racer, SmallNet
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
+LABELS = np.arange(200) % 10
+
+
+def binary(images, labels):
+    """The binary version's records, by its own description: the label, then red, green and blue."""
+    return b"".join(
+        bytes([label]) + image[:, :, 0].tobytes() + image[:, :, 1].tobytes() + image[:, :, 2].tobytes()
+        for image, label in zip(images, labels.tolist(), strict=True)
+    )
+
+
+def write_tar(path, files, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def png(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """A small CIFAR-10 as it is distributed: two files of training pictures and one of test pictures."""
+    files = {
+        "cifar-10-batches-bin/test_batch.bin": binary(PICTURES[:3], LABELS[:3]),
+        "cifar-10-batches-bin/data_batch_2.bin": binary(PICTURES[120:], LABELS[120:]),
+        "cifar-10-batches-bin/data_batch_1.bin": binary(PICTURES[:120], LABELS[:120]),
+        "cifar-10-batches-bin/batches.meta.txt": b"airplane\n",
+    }
+    return write_tar(tmp_path_factory.mktemp("cifar") / "cifar-10-binary.tar.gz", files, "w:gz")
+
+
+def test_the_binary_version_is_read_from_its_archive_without_the_test_part(archive):
+    images, labels = cifar.read(archive)
+    assert np.array_equal(images, PICTURES)
+    assert np.array_equal(labels, LABELS)
+
+
+def test_pictures_in_class_folders_are_read_from_a_folder_and_a_tar(tmp_path):
+    names = ["frog/1.png", "cat/1.png", "cat/2.png"]
+    files = {f"train/{name}": png(image) for name, image in zip(names, PICTURES, strict=False)}
+    for name, data in files.items():
+        path = tmp_path / "folder" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    for path in (tmp_path / "folder", write_tar(tmp_path / "pictures.tar", files)):
+        images, labels = cifar.read(path)
+        assert np.array_equal(images, PICTURES[[1, 2, 0]])  # by name; classes in the order of theirs
+        assert labels.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ({"cifar-10-batches-py/data_batch_1": b"\x80\x04."}, "a pickle, is not read"),
+        ({"data_batch_1.bin": b"\x01" * 100}, "100 bytes, not N x 3073"),
+        ({"data_batch_1.bin": b"\x0b" * 3073}, "a label of 11"),
+        ({"train/cat/1.png": png(np.zeros((8, 8, 3), np.uint8))}, "is 8x8"),
+        ({"train/cat/1.png": b"no picture"}, "cannot be read as a picture"),
+        ({"readme": b"hello"}, "nothing found"),
+    ],
+    ids=["pickle", "length", "label", "size", "damaged", "something else"],
+)
+def test_what_is_no_cifar_is_one_sentence(files, sentence, tmp_path):
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        cifar.read(write_tar(tmp_path / "some.tar", files))
+
+
+def test_the_network_has_four_layers_of_the_programs_size():
+    net = SmallNet("relu", seed=0)
+    # 32 x 5x5x3 + 32, 32 x 5x5x32 + 32, 64 x 5x5x32 + 64, 10 x 4x4x64 + 10
+    assert sum(p.numel() for p in net.parameters()) == 2_432 + 25_632 + 51_264 + 10_250
+    assert net(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert net.conv1.weight.std().item() == pytest.approx(1e-4, rel=0.05)
+
+
+def test_the_two_networks_differ_by_their_activation_alone():
+    relu, tanh = SmallNet("relu", seed=3), SmallNet("tanh", seed=3)
+    tanh.load_state_dict(relu.state_dict())
+    x = torch.randn(4, 3, 32, 32) * 60
+    mine = tanh(x)
+    relu.activation = torch.tanh
+    assert torch.equal(relu(x), mine)
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path):
+    whole = Racer(tmp_path / "whole", "tanh", 0.001, seed=1, low=False)
+    for _ in range(2):
+        whole.train_epoch(PICTURES, LABELS)
+    Racer(tmp_path / "parts", "tanh", 0.001, seed=1, low=False).train_epoch(PICTURES, LABELS)
+    again = Racer(tmp_path / "parts", "tanh", 0.001, seed=1, low=False)
+    assert again.epochs == 1
+    again.train_epoch(PICTURES, LABELS)
+    assert again.curve == whole.curve
+    assert len(whole.curve) == 2 * PARTS
+    for one, other in zip(whole.net.parameters(), again.net.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_epochs_to_an_error_are_read_between_two_points(tmp_path):
+    racer = Racer(tmp_path, "relu", 0.001, seed=0, low=False)
+    racer.curve = [(0.25, 0.5), (0.5, 0.3), (0.75, 0.2), (1.0, 0.26)]
+    assert racer.reached(0.25) == pytest.approx(0.625)
+    assert racer.reached(0.1) is None
+    assert racer.error_after(1) == 0.26
+
+
+def test_the_conclusion_compares_where_both_have_been():
+    relu = {"rate": 0.002, "epochs": 6.0, "curve": [(2, 0.4), (6, 0.25)]}
+    tanh = {"rate": 0.008, "epochs": None, "curve": [(10, 0.4), (20, 0.35)]}
+    said = relu_tanh.conclusion({"relu": relu, "tanh": tanh}, 0.25)
+    # ReLU is at 0.35 a third of the way from 2 to 6 epochs: 20 / 3.333 = 6.0
+    assert said[-1] == "to 35.0 % ReLU is 6.0 times faster"
+    assert said[1] == "tanh, rate 0.008: not at 25 % after 20 epochs (paper: about 36)"
+    tanh |= {"epochs": 36.0, "curve": [(36, 0.25)]}
+    assert relu_tanh.conclusion({"relu": relu, "tanh": tanh}, 0.25)[-1].startswith("to 25.0 % ReLU is 6.0")
+
+
+def test_the_command_draws_both_curves_and_goes_on(archive, tmp_path):
+    command = ("python", "-m", "trainer.experiments", "relu-vs-tanh", "--data", str(archive), "--out", "race")
+    rates = ("--relu-rates", "0.001", "--tanh-rates", "0.001", "0.002", "--max-epochs", "1")
+    done = run(*command, *rates, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "relu, rate 0.001: not at 25 % after 1 epochs (paper: about 6)" in done.stdout
+    found = json.loads((tmp_path / "race" / "tanh.json").read_text())
+    assert (len(found["curve"]), found["images"]) == (PARTS, 200)
+    svg = (tmp_path / "race" / "figure1.svg").read_text()
+    assert svg.count("<path") > 10
+    assert Image.open(tmp_path / "race" / "figure1.png").width == 1400
+    again = run(*command, *rates, cwd=tmp_path)
+    assert "epoch 1," not in again.stdout  # nothing was left to train
+
+
+def test_without_the_pictures_one_sentence_says_where_they_are(tmp_path):
+    done = run("python", "-m", "trainer.experiments", "relu-vs-tanh", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "cifar-10-binary.tar.gz" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ablations_count_what_is_added_and_what_chance_gives():
+    (row,) = ablations.compare({"whole": (40.0, 20.0), "lrn": (42.5, 19.0)}, pictures=400)
+    assert (row["top1_added"], row["top5_added"], row["paper_top1_added"]) == (2.5, -1.0, 1.4)
+    # sqrt(0.4 0.6 / 400 + 0.425 0.575 / 400) = 0.03480
+    assert row["top1_chance"] == pytest.approx(3.480, abs=1e-3)
+    said = ablations.table([row], (40.0, 20.0), 400)
+    assert "| without LRN | +2.50 | 3.48 | +1.40 | -1.00 | +1.20 | section 3.3 |" in said
+
+
+def test_the_ablations_command_trains_compares_and_goes_on(tiny_store, tmp_path):
+    small = "--flags=--filters 6 8 12 12 8 --hidden 32 --batch-size 16"
+    settings = ("--store", str(tiny_store), "--epochs", "1", "--parts", "towers", small)
+    command = ("python", "-m", "trainer.experiments", "ablations", *settings)
+    done = run(*command, cwd=tmp_path, timeout=200)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "| one tower |" in done.stdout
+    config = json.loads((tmp_path / "runs/ablations/towers/config.json").read_text())["config"]
+    assert (config["network"]["towers"], config["network"]["hidden"]) == (1, 32)
+    assert {"ablations.md", "ablations.json", "ablations.svg", "ablations.png"} <= {
+        path.name for path in (tmp_path / "runs/ablations").iterdir()
+    }
+    again = run(*command, cwd=tmp_path)
+    assert "$ " not in again.stdout  # both runs are complete

@@ -1,0 +1,269 @@
+"""What is exported computes what the towers do, needs nothing of this project, and comes back bit for bit."""
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import onnxruntime
+import pytest
+import safetensors.numpy
+import torch
+from PIL import Image
+
+from tests.launch import ROOT, run
+from trainer import augment, export, import_weights, plain
+from trainer.config import PAPER, Augment, Network
+from trainer.data import open_data
+from trainer.errors import UserError
+from trainer.metrics import read_log
+from trainer.model import Network as Towers
+from trainer.model import build_tower
+from trainer.single import merge, split
+from trainer.trained import Trained, open_trained
+
+NARROW = {"filters": (6, 8, 12, 12, 8), "hidden": 32, "init": "scaled"}
+
+
+@pytest.fixture(scope="module")
+def folder(small_run, tmp_path_factory):
+    target = tmp_path_factory.mktemp("exported")
+    done = run("python", "-m", "trainer.export", str(small_run), "--to", str(target), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.fixture(scope="module")
+def trained(small_run):
+    return open_trained(small_run, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pictures(tiny_store):
+    return open_data(tiny_store).val.read(np.arange(5))
+
+
+def close(found, expected):
+    """Within 1e-5 of the largest: sums in another order."""
+    expected = np.asarray(expected)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_shapes_are_those_of_the_grouped_network_on_one_device(folder):
+    shapes = {n: t.shape for n, t in safetensors.numpy.load_file(folder / "alexnet.safetensors").items()}
+    assert shapes == {
+        "conv1.weight": (12, 3, 11, 11),
+        "conv2.weight": (16, 6, 5, 5),  # two groups
+        "conv3.weight": (24, 16, 3, 3),
+        "conv4.weight": (24, 12, 3, 3),
+        "conv5.weight": (16, 12, 3, 3),
+        "fc6.weight": (64, 16 * 6 * 6),
+        "fc7.weight": (64, 64),
+        "fc8.weight": (10, 64),
+        **{f"conv{i}.bias": (n,) for i, n in enumerate((12, 16, 24, 24, 16), 1)},
+        **{"fc6.bias": (64,), "fc7.bias": (64,), "fc8.bias": (10,), "mean_image": (256, 256, 3)},
+    }
+
+
+def test_the_module_needs_torch_alone(folder, trained, pictures, tmp_path):
+    pictures.tofile(tmp_path / "pictures")
+    blocked = ("trainer", "preprocess", "safetensors", "mpi4py", "numba", "PIL")
+    script = f"""
+import json, pathlib, sys
+for name in {blocked}: sys.modules[name] = None
+import torch
+from alexnet import AlexNet
+data = bytearray(pathlib.Path({str(tmp_path / "pictures")!r}).read_bytes())
+pictures = torch.frombuffer(data, dtype=torch.uint8).view(5, 256, 256, 3)
+network = AlexNet.load("alexnet.safetensors")
+found = [network.probabilities(pictures, ten_crop).tolist() for ten_crop in (False, True)]
+print(json.dumps([network.classes, *found]))
+"""
+    done = run("python", "-c", script, cwd=folder, PYTHONPATH="")
+    assert done.returncode == 0, done.stderr
+    classes, center, ten = json.loads(done.stdout)
+    assert tuple(classes) == trained.class_names
+    close(center, trained.probabilities(pictures))
+    close(ten, trained.probabilities(pictures, ten_crop=True))
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_onnx_gives_the_towers_logits_for_any_number_of_pictures(count, folder, trained, pictures):
+    session = onnxruntime.InferenceSession(folder / "alexnet.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"pictures": pictures[:count]})
+    close(found, trained.logits(trained.inputs(pictures[:count], (16, 16, False))))
+    said = session.get_modelmeta().custom_metadata_map["classes"]
+    assert tuple(json.loads(said)) == trained.class_names
+
+
+def test_nothing_written_names_this_machines_folders(folder, small_run):
+    for file in ("alexnet.onnx", "alexnet.safetensors", "README.md"):
+        for place in (small_run.parent.parent, ROOT):
+            assert str(place).encode() not in (folder / file).read_bytes(), file
+
+
+SWITCHES = {
+    "two towers": (Network(**NARROW), Augment()),
+    "one tower": (Network(**NARROW, towers=1), Augment()),
+    "dense": (Network(**NARROW, dense=True), Augment()),
+    "the program": (
+        Network(**NARROW, conv1_order="lrn-pool-relu", conv2_spatial_norm=True, lrn_alpha=0.1),
+        Augment(mean_window="center", train_divisor=1.1),
+    ),
+    "the textbooks": (
+        Network(**NARROW, conv1_order="lrn-relu-pool", activation="tanh", lrn_size=3, lrn_alpha=0.1),
+        Augment(divisor=60.0),
+    ),
+    "without": (Network(**NARROW, lrn=False, dropout=0.0, overlap=False), Augment()),
+}
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_every_switch_reaches_the_module(name, pictures, tmp_path):
+    network, settings = SWITCHES[name]
+    towers = Towers(network, 7)
+    for tower in towers.towers:
+        tower.load_state_dict(build_tower(network, 7, tower.name, seed=3).state_dict())
+    trained = Trained(
+        config=dataclasses.replace(PAPER, network=network, augment=settings),
+        source=tmp_path,
+        run=None,
+        state={},
+        classes=tuple("abcdefg"),
+        class_names=None,
+        mean_SS3=np.random.default_rng(1).uniform(60, 180, (256, 256, 3)).astype(np.float32),
+        network=towers.eval().requires_grad_(False),
+    )
+    export.write_weights(trained, tmp_path / "w.safetensors")
+    module = plain.AlexNet.load(tmp_path / "w.safetensors")
+    for view in augment.ten_crops()[3:6]:  # bottom right, the centre, top left mirrored
+        inputs = trained.inputs(pictures[:2], view)
+        close(module.inputs(torch.from_numpy(pictures[:2]), view), inputs)
+        close(module(inputs), trained.logits(inputs))
+    again = open_trained(tmp_path / "w.safetensors", device="cpu")
+    for old, new in zip(trained.towers, again.towers, strict=True):
+        for key, tensor in old.state_dict().items():
+            assert torch.equal(new.state_dict()[key], tensor), key
+
+
+def test_there_and_back_is_bit_for_bit(folder, small_run, tiny_store, tmp_path):
+    target = tmp_path / "runs" / "back"
+    source = str(folder / "alexnet.safetensors")
+    importing = ("python", "-m", "trainer.import_weights", source, "--run", str(target))
+    done = run(*importing, "--store", str(tiny_store), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    old, new = (open_trained(folder, store=tiny_store, device="cpu") for folder in (small_run, target))
+    for before, after in zip(old.towers, new.towers, strict=True):
+        for key, tensor in before.state_dict().items():
+            assert torch.equal(after.state_dict()[key], tensor), key
+    # What came back can be evaluated by the training side's own command, and gives the same errors.
+    evaluating = (
+        "python",
+        "-m",
+        "trainer.evaluate",
+        "--run",
+        str(target),
+        "--json",
+        str(tmp_path / "e.json"),
+    )
+    done = run(*evaluating, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    best = [line for line in read_log(small_run / "metrics.jsonl") if "val_top1_error" in line]
+    best = min(best, key=lambda line: line["val_top1_error"])
+    assert json.loads((tmp_path / "e.json").read_text())["top1_error"] == best["val_top1_error"]
+    # A second import does not write over the first.
+    again = run(*importing, "--store", str(tiny_store), cwd=ROOT)
+    assert again.returncode == 1
+    assert "is a run already" in again.stderr
+
+
+def random_weights(dense=False):
+    """A grouped network in Caffe's old shapes: biases 1 x 1 x 1 x N."""
+    draw = np.random.default_rng(5)
+    own = 2 if dense else 1
+    shapes = {
+        "conv1": (12, 3, 11, 11),
+        "conv2": (16, 6 * own, 5, 5),
+        "conv3": (24, 16, 3, 3),
+        "conv4": (24, 12 * own, 3, 3),
+        "conv5": (16, 12 * own, 3, 3),
+        "fc6": (64, 576),
+        "fc7": (64, 64),
+        "fc8": (10, 64),
+    }
+    weights = {f"{layer}.weight": draw.standard_normal(shape) for layer, shape in shapes.items()}
+    return weights | {f"{layer}.bias": draw.standard_normal((1, 1, 1, s[0])) for layer, s in shapes.items()}
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_caffes_halves_become_towers(dense, tmp_path):
+    arrays = random_weights(dense)
+    np.savez(tmp_path / "caffe.npz", **arrays)
+    weights, about = import_weights.read(tmp_path / "caffe.npz")
+    network = import_weights.shaped(Network(), weights)
+    assert about is None
+    assert (network.filters, network.hidden, network.dense) == ((6, 8, 12, 12, 8), 32, dense)
+    config = dataclasses.replace(PAPER, network=network)
+    a, b = import_weights.build(config, weights, classes=10)
+    expected = {name: array.astype(np.float32) for name, array in arrays.items()}
+    np.testing.assert_array_equal(b.conv2.weight.detach(), expected["conv2.weight"][8:])
+    np.testing.assert_array_equal(b.fc7.bias.detach(), expected["fc7.bias"][0, 0, 0, 32:])
+    np.testing.assert_array_equal(a.fc8.weight.detach(), expected["fc8.weight"][:, :32])
+    np.testing.assert_array_equal(a.fc8.bias.detach(), expected["fc8.bias"].ravel())
+    assert b.fc8.bias is None
+
+
+def test_blue_green_red_becomes_red_green_blue():
+    weight = torch.arange(6.0).view(2, 3, 1, 1)
+    assert import_weights.reverse_channels(weight)[:, :, 0, 0].tolist() == [[2, 1, 0], [5, 4, 3]]
+
+
+def test_merge_undoes_split():
+    arrays = random_weights()
+    weights = {name: torch.from_numpy(array.squeeze()) for name, array in arrays.items()}
+    assert weights["fc7.bias"].shape == (64,)
+    merged = merge(split(weights, 2))
+    assert merged.keys() == weights.keys()
+    for name, tensor in weights.items():
+        assert torch.equal(merged[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda w: w.pop("fc7.bias"), r"missing: \['fc7\.bias'\]"),
+        (lambda w: w.update(conv6=np.zeros(1)), r"unknown: \['conv6'\]"),
+        (lambda w: w.update({"conv1.bias": np.array([object()])}), "neither a safetensors file nor an .npz"),
+    ],
+    ids=["a layer less", "a layer more", "pickled"],
+)
+def test_what_is_no_alexnet_is_refused(change, sentence, tmp_path):
+    arrays = random_weights()
+    change(arrays)
+    np.savez(tmp_path / "w.npz", **arrays)
+    with pytest.raises(UserError, match=sentence):
+        import_weights.read(tmp_path / "w.npz")
+
+
+def test_other_classes_than_the_stores_are_refused():
+    weights = {name: torch.from_numpy(array.squeeze()) for name, array in random_weights().items()}
+    network = import_weights.shaped(Network(), weights)
+    with pytest.raises(UserError, match="same 11 classes"):
+        import_weights.build(dataclasses.replace(PAPER, network=network), weights, classes=11)
+
+
+def test_the_card_states_the_runs_own_record_and_its_example_runs(folder, small_run, tiny_store, trained):
+    card = (folder / "README.md").read_text()
+    step = trained.state["step"]
+    lines = [line for line in read_log(small_run / "metrics.jsonl") if line["step"] == step]
+    (errors,) = [line for line in lines if "val_top1_error" in line]
+    assert f"| {100 * errors['val_top1_error']:.2f} % | {100 * errors['val_top5_error']:.2f} % |" in card
+    assert open_data(tiny_store).fingerprint in card
+    assert "--hidden was 2048, now 32" in card
+    for link in re.findall(r"\]\((.*?)\)", card):
+        assert (folder / link).exists(), link
+    (example,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    Image.fromarray(open_data(tiny_store).val.read(np.array([3]))[0]).save(folder / "picture.jpg")
+    done = run("python", "-c", example, cwd=folder, PYTHONPATH="")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 5

@@ -1,0 +1,169 @@
+"""What figures show is counted by hand, and what they say stays on the page."""
+
+import dataclasses
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+from PIL import Image
+
+from tests.launch import ROOT, run
+from trainer import figures, runs
+from trainer.data import open_data
+from trainer.figures import confusion, curves, filters, neighbours, style
+from trainer.figures.subject import Subject
+from trainer.metrics import read_log
+from trainer.trained import open_trained
+
+
+def test_a_run_ends_with_all_its_figures(small_run):
+    for name in figures.NAMES:
+        with Image.open(small_run / "figures" / f"{name}.png", formats=("PNG",)) as image:
+            assert image.width == 1400, name
+            assert np.asarray(image.convert("L")).std() > 10, f"{name} is blank"
+        assert (small_run / "figures" / f"{name}.svg").read_text().rstrip().endswith("</svg>")
+
+
+@pytest.fixture(scope="module")
+def subject(small_run, tiny_store):
+    """The small run with class names as long as ImageNet's."""
+    trained = open_trained(small_run, device="cpu")
+    names = tuple(f"{name} of the long-haired pointing kind, and so on" for name in trained.class_names)
+    trained = dataclasses.replace(trained, class_names=names)
+    return Subject(trained, open_data(tiny_store), read_log(small_run / runs.LOG), 60)
+
+
+@pytest.mark.parametrize("name", figures.NAMES)
+def test_no_label_is_cut_or_runs_into_another(name, subject, monkeypatch):
+    drawn = {}
+    draw = Text.draw
+
+    def record(self, renderer):
+        draw(self, renderer)
+        drawn[self] = None
+
+    monkeypatch.setattr(Text, "draw", record)
+    with matplotlib.rc_context(style.SETTINGS):
+        made = figures.DRAWERS[name](subject)
+        renderer = FigureCanvasAgg(made).get_renderer()
+        made.draw(renderer)
+        texts = [text for text in drawn if text.get_visible() and text.get_text().strip()]
+        boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts]
+    assert boxes
+    for text, box in boxes:
+        assert box.x0 >= 0 <= box.y0, text
+        assert box.x1 <= made.bbox.x1 + 1, text
+        assert box.y1 <= made.bbox.y1 + 1, text
+    for index, (text, box) in enumerate(boxes):
+        for other, its in boxes[index + 1 :]:
+            slanted = name == "confusion"  # the boxes of slanted names overlap, the names do not
+            assert slanted or not box.overlaps(its), f"{text!r} and {other!r}"
+
+
+def test_zero_is_grey_and_filters_stand_row_by_row():
+    weights = np.zeros((17, 3, 2, 2), np.float32)
+    weights[0, 0, 1, 0] = 4  # red, in the first filter's lower left
+    weights[0, 2, 1, 0] = -2
+    weights[16, 1, 0, 1] = -3  # the 17th begins a new row
+    page = filters.sheet(weights)
+    assert page.shape == (5, 16 * 3 - 1, 3)
+    np.testing.assert_array_equal(page[1, 0], [1, 0.5, 0.25])
+    np.testing.assert_array_equal(page[0, 0], [0.5, 0.5, 0.5])
+    np.testing.assert_array_equal(page[3, 1], [0.5, 0, 0.5])
+    np.testing.assert_array_equal(page[:, 2], 1)  # white between them
+
+
+def test_only_a_sudden_fall_of_the_rate_is_marked():
+    rates = [0.002, 0.005, 0.01, 0.01, 0.001, 0.001, 0.0001]  # a warm-up, then two falls
+    lines = [{"epoch": float(epoch), "lr": rate} for epoch, rate in enumerate(rates)]
+    assert curves.falls(lines) == [(4.0, 0.01, 0.001), (6.0, 0.001, 0.0001)]
+
+
+def test_a_long_curve_keeps_its_mean():
+    lines = [{"epoch": e / 100, "loss": float(e % 7)} for e in range(3500)]
+    at, values = curves.thinned(lines, "loss")
+    assert curves.POINTS / 2 < len(at) == len(values) <= curves.POINTS
+    assert at[0] == pytest.approx(0.025)  # six lines, 0.00 to 0.05
+    assert np.mean(values) == pytest.approx(3.0, abs=0.02)
+
+
+def test_the_nearest_are_those_of_all_distances():
+    draw = np.random.default_rng(3)
+    asked, known = (draw.standard_normal((n, 12)).astype(np.float32) for n in (4, 50))
+    distances = np.sqrt(((asked[:, None].astype(float) - known[None]) ** 2).sum(2))
+    np.testing.assert_array_equal(neighbours.nearest(asked, known, 6), distances.argsort(1)[:, :6])
+
+
+def test_confusions_are_counted_and_the_most_frequent_kept():
+    labels = np.array([0, 0, 0, 1, 2, 3, 3])
+    guesses = np.array([0, 2, 2, 1, 2, 1, 3])
+    counts = confusion.confusion(labels, guesses, 5)
+    assert counts.tolist() == [
+        [1, 0, 2, 0, 0],
+        [0, 1, 0, 0, 0],
+        [0, 0, 1, 0, 0],
+        [0, 1, 0, 1, 0],
+        [0, 0, 0, 0, 0],
+    ]
+    assert confusion.most_confused(counts, 2).tolist() == [0, 2]
+    assert confusion.most_confused(counts, 4).tolist() == [0, 1, 2, 3]
+    assert confusion.most_confused(counts, 5).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_one_figure_that_fails_leaves_the_others(small_run, tiny_store, monkeypatch):
+    def broken(subject):
+        raise ZeroDivisionError("on purpose")
+
+    monkeypatch.setitem(figures.DRAWERS, "predictions", broken)
+    said = []
+    names = ("predictions", "pca-colour")
+    written = figures.draw(small_run, names=names, store=tiny_store, device="cpu", say=said.append)
+    assert {path.name for path in written} == {"pca-colour.png", "pca-colour.svg"}
+    assert "predictions: not drawn, for ZeroDivisionError: on purpose" in said
+
+
+@pytest.mark.parametrize("damage", ["no store", "no memory"])
+def test_a_run_does_not_fail_for_its_figures(damage, small_run, tiny_store, tmp_path, monkeypatch):
+    if damage == "no memory":
+
+        def no_memory(*arguments):
+            raise MemoryError
+
+        monkeypatch.setattr(figures, "open_trained", no_memory)
+    said = []
+    figures.at_the_end(small_run, tmp_path if damage == "no store" else tiny_store, "cpu", said.append)
+    assert len(said) == 1
+    assert said[0].startswith("no figures: ")
+
+
+def test_the_command_draws_what_is_asked_for(small_run):
+    target = small_run / "figures" / "conv1-filters.svg"
+    target.unlink()
+    done = run("python", "-m", "trainer.figures", str(small_run), "--only", "conv1-filters", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert target.exists()
+
+
+def test_a_wrong_name_gets_the_list_of_right_ones():
+    done = run("python", "-m", "trainer.figures", "--only", "filters", cwd=ROOT)
+    assert done.returncode == 2
+    assert "conv1-filters" in done.stdout + done.stderr
+
+
+def test_runs_side_by_side_are_one_picture_with_both_names(small_run, tmp_path):
+    other = tmp_path / "another"
+    other.mkdir()
+    for name in (runs.CONFIG, runs.LOG):
+        (other / name).write_bytes((small_run / name).read_bytes())
+    done = run(
+        *("python", "-m", "trainer.figures", str(small_run), str(other), "--together", "both.svg"),
+        cwd=tmp_path,
+        PYTHONPATH=str(ROOT),
+    )
+    assert done.returncode == 0, done.stderr
+    # Letters are outlines in an SVG; matplotlib names each text in a comment.
+    drawn = (tmp_path / "both.svg").read_text()
+    assert "<!-- small -->" in drawn
+    assert "<!-- another -->" in drawn

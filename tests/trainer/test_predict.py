@@ -1,0 +1,100 @@
+"""Predictions for files are those of the store's own pictures."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.launch import ROOT, run
+from trainer import predict
+from trainer.data import open_data
+from trainer.errors import UserError
+from trainer.export import write_weights
+from trainer.trained import open_trained
+
+
+@pytest.fixture(scope="module")
+def files(tiny_store, tmp_path_factory):
+    """The first validation JPEGs in a folder, and one that is none."""
+    folder = tmp_path_factory.mktemp("pictures")
+    with tarfile.open(tiny_store.parent / "imagenet" / "ILSVRC2012_img_val.tar") as tar:
+        for member in sorted(tar.getmembers(), key=lambda m: m.name)[:3]:
+            file = tar.extractfile(member)
+            assert file is not None
+            (folder / member.name).write_bytes(file.read())
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(small_run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "alexnet.safetensors"
+    write_weights(open_trained(small_run, device="cpu"), path)
+    return path
+
+
+def test_an_exported_file_predicts_without_mpi_and_store(files, exported, small_run, tiny_store, tmp_path):
+    script = (
+        "import sys; sys.modules['mpi4py'] = None\n"
+        "from trainer.predict import main\n"
+        f"main([{str(files)!r}, '--model', {str(exported)!r}, '--format', 'json', '--ten-crop',"
+        f" '--annotate', {str(tmp_path / 'annotated')!r}])"
+    )
+    done = run("python", "-c", script, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout)
+    paths = sorted(files.glob("*.JPEG"))
+    assert [answer["picture"] for answer in answers] == [str(path) for path in paths]
+
+    # The store holds the same pictures in another order: each file's must be among them, with its answer.
+    trained = open_trained(small_run, store=tiny_store, device="cpu")
+    val = open_data(tiny_store).val
+    expected = trained.probabilities(val.read(np.arange(len(val))), ten_crop=True)
+    for answer in answers:
+        p = [guess["probability"] for guess in answer["predictions"]]
+        assert len(p) == 5
+        assert p == sorted(p, reverse=True)
+        indices = [trained.classes.index(guess["class"]) for guess in answer["predictions"]]
+        assert np.abs(expected[:, indices] - p).max(1).min() < 1e-6
+        assert [guess["name"] for guess in answer["predictions"]] == [trained.name(i) for i in indices]
+    assert len(list((tmp_path / "annotated").glob("*.png"))) == 3
+
+
+def test_a_run_gives_a_table_and_names_what_is_no_picture(files, small_run, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"nothing")
+    first = sorted(files.glob("*.JPEG"))[0]
+    command = ("python", "-m", "trainer.predict", str(broken), str(first), "--model", str(small_run))
+    done = run(*command, "--top", "3", cwd=ROOT, COLUMNS="200")
+    assert done.returncode == 1
+    assert f"error: {broken} is neither JPEG nor PNG" in done.stderr
+    assert first.name in done.stdout
+    assert done.stdout.count("0.") == 3
+
+
+def test_a_picture_is_what_preprocessing_made_of_it(files, exported):
+    trained = open_trained(exported, device="cpu")
+    buffer = io.BytesIO()
+    Image.new("L", (300, 400), 90).save(buffer, "PNG")
+    grey = files.parent / "grey.jpg"
+    grey.write_bytes(buffer.getvalue())
+    (answer,) = predict.answers(trained, [grey], ten_crop=False)
+    assert answer.repairs == ("PNG in a .jpg", "greyscale")
+    assert answer.picture_SS3 is not None
+    assert (answer.picture_SS3 == 90).all()
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(UserError, match="There is no picture"):
+        predict.find([tmp_path / "none.jpg"])
+    with pytest.raises(UserError, match="There is no JPEG or PNG in"):
+        predict.find([tmp_path])
+    with pytest.raises(UserError, match="Name pictures or folders"):
+        predict.find([])
+
+
+def test_equal_probabilities_come_in_the_classes_order():
+    assert predict.best(np.array([0.2, 0.3, 0.2, 0.3], np.float32), 3) == [1, 3, 0]

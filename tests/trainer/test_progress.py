@@ -1,0 +1,82 @@
+"""What a run says in a log and at its end."""
+
+import json
+import re
+
+from trainer import progress, summary
+from trainer.config import PAPER, to_dict
+
+
+def test_a_log_gets_whole_lines_and_no_carriage_returns(capfd, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    lines = progress.pictures(1000, 200, "mine", speaks=True)
+    for _ in range(4):
+        now[0] += 6
+        lines.update(100)
+        lines.set_postfix(loss="2.303")
+    lines.close()
+    said = capfd.readouterr().err
+    assert "\r" not in said
+    # 12 s after the start and 12 s after that, 200 pictures each; nothing is left to say at the end.
+    first, second = said.splitlines()
+    assert first.startswith("mine: 40 %, 400 of 1.00k, 00:12 gone, 00:36 left, 16.7img/s")
+    assert second.endswith("00:24 gone, 00:24 left, 16.7img/s, loss 2.303")
+
+
+def test_ranks_that_do_not_speak_write_nothing(capfd):
+    silent = progress.pictures(10, 0, "mine", speaks=False)
+    silent.update(10)
+    silent.close()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_settings_name_every_field():
+    said = " ".join(summary.settings(PAPER))
+    for group in ("network", "augment", "optim", "session"):
+        for name in to_dict(PAPER)[group]:
+            assert f" {name.replace('_', '-')} " in said
+    assert "lr 0.01," in said
+
+
+def write_log(path, lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+LINES = [
+    {"step": 0, "ranks": 2, "time": 1000.0},
+    {"step": 10, "loss": 2.0, "images_per_second": 50.0, "time": 1060.0},
+    {"step": 10, "epoch": 1, "val_top1_error": 0.5, "val_top5_error": 0.25, "time": 1070.0},
+    {"step": 10, "ranks": 2, "time": 5000.0},  # went on an hour later
+    {"step": 20, "loss": 1.0, "images_per_second": 70.0, "time": 5050.0},
+    {"step": 20, "epoch": 2, "val_top1_error": 0.625, "val_top5_error": 0.125, "time": 5060.0},
+]
+
+
+def test_the_ending_counts_the_time_that_was_spent_and_compares_no_small_set_with_imagenet(tmp_path):
+    log = write_log(tmp_path / "metrics.jsonl", LINES)
+    said = "\n".join(summary.ending(tmp_path / "run", log, 20, classes=10, validation_images=400))
+    assert "complete after 20 steps, 2 min 10 s, 60.0 img/s" in said  # 70 s and 60 s
+    assert re.search(r"best: epoch 1 +50\.00 +25\.00$", said, re.MULTILINE)
+    assert re.search(r"last: epoch 2 +62\.50 +12\.50$", said, re.MULTILINE)
+    assert "compare with nothing here" in said
+    assert "40.7" not in said
+
+
+def test_on_imagenet_the_published_errors_stand_beside_with_their_views(tmp_path):
+    log = write_log(tmp_path / "metrics.jsonl", LINES)
+    said = summary.ending(tmp_path / "run", log, 20, classes=1000, validation_images=50_000)
+    (ten,) = [line for line in said if "40.70" in line]
+    assert "ten crops, ILSVRC-2012" in ten
+    assert "18.20" in ten
+    assert any("centre crop, ILSVRC-2012" in line and "42.90" in line for line in said)
+
+
+def test_durations_are_said_as_people_do():
+    assert [summary.duration(s) for s in (12.4, 843, 7500, 276_000)] == [
+        "12 s",
+        "14 min 03 s",
+        "2 h 05 min",
+        "3 d 4 h",
+    ]

@@ -1,0 +1,100 @@
+"""The command: all checks at once, a line for each finding, its remedy below.
+
+The command line is argparse's, unlike those of the other commands: their library may be what is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from trainer.doctor import launcher, machine, software
+from trainer.doctor.finding import Finding
+
+COLORS = {"ok": "32", "warn": "33", "fail": "31"}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m trainer.doctor",
+        description="Checks this machine before hours are spent on it.",
+        epilog="Example: python -m trainer.doctor --ranks 8. Exit code 1 if anything fails; warnings do not.",
+    )
+    made.add_argument(
+        "--store",
+        type=Path,
+        default=Path("data/imagenet256.zarr"),
+        help="the store to look at (default: %(default)s)",
+    )
+    made.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="where runs will be written (default: %(default)s)"
+    )
+    made.add_argument(
+        "--ranks", type=int, default=2, help="ranks to start on this host (default: %(default)s)"
+    )
+    made.add_argument("--json", action="store_true", help="print the findings as JSON")
+    return made
+
+
+def examine(store: Path, runs: Path, ranks: int) -> list[Finding]:
+    """All findings, in the order of the report. A check that fails itself is a finding too."""
+    checks: list[Callable[[], Finding | list[Finding]]] = [
+        software.python,
+        software.packages,
+        software.pillow,
+        lambda: software.torch(ranks),
+        lambda: launcher.mpi(ranks),
+        machine.processor,
+        lambda: machine.memory(ranks),
+        lambda: machine.disk(runs),
+        lambda: machine.store(store),
+        machine.loopback,
+    ]
+    with ThreadPoolExecutor(len(checks)) as threads:
+        parts = list(threads.map(_safely, checks))
+    return [finding for part in parts for finding in part]
+
+
+def _safely(check: Callable[[], Finding | list[Finding]]) -> list[Finding]:
+    try:
+        found = check()
+    except Exception as error:  # a machine so odd that the check itself fails
+        return [Finding("warn", "a check", f"failed: {type(error).__name__}: {error}", "please report this")]
+    return found if isinstance(found, list) else [found]
+
+
+def report(findings: Sequence[Finding], color: bool) -> str:
+    """The findings as text."""
+    width = max(len(finding.what) for finding in findings)
+    lines = []
+    for f in findings:
+        mark = f"{f.level:4}"
+        mark = f"\033[{COLORS[f.level]}m{mark}\033[0m" if color else mark
+        lines.append(f"{mark}  {f.what:{width}}  {f.says}")
+        if f.remedy:
+            lines.append(f"      {'':{width}}  -> {f.remedy}")
+    count = {level: sum(f.level == level for f in findings) for level in COLORS}
+    last = "ready" if not count["fail"] else "not ready"
+    lines.append(f"{last}: {count['fail']} to mend, {count['warn']} to know about, {count['ok']} in order")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parser().parse_args(argv)
+    if arguments.ranks < 1:
+        parser().error(f"--ranks must be at least 1, not {arguments.ranks}")
+    findings = examine(arguments.store, arguments.runs, arguments.ranks)
+    if arguments.json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
+    else:
+        print(report(findings, sys.stdout.isatty()))
+    raise SystemExit(any(finding.level == "fail" for finding in findings))
+
+
+if __name__ == "__main__":
+    main()

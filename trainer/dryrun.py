@@ -1,0 +1,116 @@
+"""What `python -m trainer.run` would do with these flags on these ranks: memory, disk, steps, time.
+
+A few real steps on noise are taken, at rate 0, so that every rank, exchange and all-reduce takes part.
+Nothing is written.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer import checkpoint, runs, summary
+from trainer.config import Config, settle
+from trainer.data import TrainingBatches, open_data
+from trainer.optim import Schedule
+from trainer.step import Trainer
+from trainer.topology import Topology
+
+TRIALS = 3
+BYTES = 4 + 4 + 4  # of a parameter: weight, gradient and momentum, float32
+FORWARD = 1 / 3  # the share of a step that an evaluation takes: backward costs about twice the forward pass
+
+
+def show(config: Config, topology: Topology) -> None:
+    """Every rank calls it; rank 0 prints. Raises UserError for whatever would keep the run from starting."""
+    store = open_data(config.session.store)
+    config, reasons = settle(config, len(store.train))
+    trainer = Trainer(config, topology, len(store.classes))
+    schedule = Schedule(config.optim, len(store.train) / trainer.batch_size)
+    last = schedule.last_step()
+    if config.session.max_steps is not None:
+        last = min(last, config.session.max_steps)
+    activations, seconds = measure(trainer)
+    if not topology.leads:
+        return
+    run = config.session.run or runs.choose(config)
+    done = standing(run, config, store.fingerprint)
+    batch, parameters = trainer.batch_size, sum(f.weights.numel() for tower in trainer.flat for f in tower)
+    waiting = (TrainingBatches.AHEAD + 1) * trainer.local_batch * 3 * 224 * 224 * 4
+    whole = 2 * parameters if topology.world.size > topology.pairs else parameters
+    validations = (last - done) / schedule.steps_per_epoch * len(store.val) * FORWARD
+    left = seconds * ((last - done) + validations / batch)
+    share, fixed = trainer.local_batch, parameters * BYTES
+    for line in (
+        f"{topology.describe()}, {trainer.precision}",
+        *reasons,
+        *summary.settings(config),
+        f"{run}: would {f'go on from step {done}' if done else 'start anew'}",
+        f"steps: {last - done:,} of {batch} pictures, to step {last:,}: "
+        f"{last / schedule.steps_per_epoch:.1f} epochs of {len(store.train):,} pictures",
+        f"memory a rank: at least {size(fixed + activations + waiting)}",
+        f"  {size(fixed):>8}  {parameters:,} parameters x {BYTES} bytes: weight, gradient, momentum",
+        f"  {size(activations):>8}  kept for the backward pass by {share} pictures, measured",
+        f"  {size(waiting):>8}  {TrainingBatches.AHEAD + 1} batches of {share} x 3 x 224 x 224 float32",
+        f"disk: {size((config.session.keep + 1) * 8 * whole)} for {config.session.keep + 1} checkpoints of "
+        f"{whole:,} parameters x 8 bytes",
+        f"time: about {summary.duration(left)} with a validation after each epoch, at "
+        f"{batch / seconds:,.1f} img/s: {seconds:.3g} s a step, median of {TRIALS}, without waits",
+        "nothing was written",
+    ):
+        print(line)
+
+
+def measure(trainer: Trainer) -> tuple[int, float]:
+    """Bytes that a step keeps for its backward pass on this rank, and seconds of a step, the median."""
+    device = trainer.topology.device
+    images_BCHW = torch.randn(trainer.local_batch, 3, 224, 224, device=device)
+    images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
+    labels_B = torch.zeros(trainer.local_batch, dtype=torch.int64, device=device)
+    own = {flat.weights.untyped_storage().data_ptr() for tower in trainer.flat for flat in tower}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def unpack(tensor: Any) -> Any:
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        trainer.train_step(images_BCHW, labels_B, 0, 0.0)  # the first also compiles
+    times = []
+    for _ in range(TRIALS):
+        begin = time.perf_counter()
+        trainer.train_step(images_BCHW, labels_B, 0, 0.0)  # ends with a number on the host: the loss
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - begin)
+    return sum(kept.values()), statistics.median(times)
+
+
+def standing(run: Path, config: Config, fingerprint: str) -> int:
+    """The step that the run would go on from. Raises UserError when it was started with other settings."""
+    if not (run / runs.CONFIG).exists():
+        return 0
+    runs.refuse_if_different(run, config, fingerprint)
+    if not checkpoint.exists(run):
+        return 0
+    step: int = checkpoint.find(run)[0].state["step"]
+    return step
+
+
+def size(count: float) -> str:
+    """Bytes as a person says them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.3g} {unit}"

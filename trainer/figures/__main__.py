@@ -1,0 +1,65 @@
+"""The command that draws a run's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from trainer import runs
+from trainer.cli import parse
+from trainer.errors import UserError, one_sentence
+from trainer.figures import NAMES, Name, draw, draw_together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Draw a run's figures, as PNG and SVG, into its folder figures/.
+
+    Example: python -m trainer.figures runs/paper-001 --only conv1-filters predictions
+    Example: python -m trainer.figures runs/paper-001 runs/cuda-convnet-001 --together curves.png
+    """
+
+    run: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders of runs. None: the latest in runs/."""
+    together: Path | None = None
+    """Draw nothing but the learning curves of all these runs in one picture, to this file."""
+    only: tuple[Name, ...] = ()
+    """These figures. None: all of them."""
+    checkpoint: Literal["best", "latest"] = "best"
+    """best: by validation error. latest: the newest."""
+    store: Path | None = None
+    """Another store than the one the run was trained on."""
+    pictures: int | None = None
+    """Pictures of a split to look at. None: 2,000 on the CPU, 50,000 on a GPU."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU where there is one."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    with one_sentence():
+        a = parse(Arguments, "python -m trainer.figures", Arguments(), argv, ranks=False)
+        if a.pictures is not None and a.pictures < 1:
+            raise UserError(f"--pictures must be at least 1, not {a.pictures}.")
+        if a.together:
+            draw_together(a.run or (runs.latest(),), a.together)
+            print(f"learning curves: {a.together}")
+            return
+        for run in a.run or (runs.latest(),):
+            written = draw(
+                run,
+                names=a.only or NAMES,
+                which=a.checkpoint,
+                store=a.store,
+                device=a.device,
+                pictures=a.pictures,
+            )
+            if not written:
+                raise UserError(f"No figure of {run} could be drawn.")
+
+
+if __name__ == "__main__":
+    main()

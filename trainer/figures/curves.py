@@ -1,0 +1,103 @@
+"""Loss, validation error and rate over the epochs, with the rate's sudden changes marked."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainer.errors import UserError
+from trainer.figures import style
+from trainer.figures.subject import Subject
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+POINTS = 600  # of a curve; more than the page can show only makes the file large
+SUDDEN = 2.0  # the paper divides by 10; less than this is a change of the log's spacing
+
+
+def draw(subject: Subject) -> Figure:
+    """Panels over one another that share the epochs. Raises UserError for a log without losses."""
+    steps = [line for line in subject.log if "loss" in line]
+    epochs = [line for line in subject.log if "val_top1_error" in line]
+    if not steps:
+        raise UserError("the run's log has no losses yet")
+    made = style.figure(5.2 if epochs else 3.4, "Learning curves")
+    heights = (3, 3, 1.4) if epochs else (3, 1.4)
+    panels = made.subplots(len(heights), sharex=True, height_ratios=heights)
+    loss, rate = panels[0], panels[-1]
+    loss.plot(*thinned(steps, "loss"), color=style.BLUE, linewidth=1)
+    loss.set_ylabel("training loss")
+    if epochs:
+        _errors(panels[1], epochs)
+    rate.plot(*thinned(steps, "lr"), color=style.GREY, linewidth=1)
+    rate.set(ylabel="rate", xlabel="epoch", xlim=(0, None))
+    for axes in panels:
+        axes.set_ylim(bottom=0)
+    # A cosine falls all the time, and steeply at its end.
+    sudden = [] if subject.trained.config.optim.schedule == "cosine" else falls(steps)
+    if sudden:
+        rate.set_yscale("log")
+        rate.set_ylim(bottom=0.5 * min(line["lr"] for line in steps))
+    for epoch, before, after in sudden:
+        for axes in panels:
+            axes.axvline(epoch, color=style.GREY, linestyle=(0, (4, 3)), linewidth=0.8, zorder=0)
+        text = f"{before:.2g} → {after:.2g}"
+        loss.annotate(text, (epoch, 1.0), (2, -8), loss.get_xaxis_transform(), "offset points")
+    return made
+
+
+def together(logs: dict[str, list[dict[str, Any]]]) -> Figure:
+    """Training loss and top-1 validation error of several runs, by name, over their epochs.
+
+    Raises UserError for a log without losses.
+    """
+    made = style.figure(4.6, "Learning curves")
+    loss, error = made.subplots(2, sharex=True)
+    for number, (name, log) in enumerate(logs.items()):
+        steps = [line for line in log if "loss" in line]
+        if not steps:
+            raise UserError(f"the log of {name} has no losses yet")
+        look = {"color": style.COLORS[number % len(style.COLORS)], "linewidth": 1}
+        loss.plot(*thinned(steps, "loss"), label=name, **look)
+        epochs = [line for line in log if "val_top1_error" in line]
+        at, percent = [line["epoch"] for line in epochs], [100 * line["val_top1_error"] for line in epochs]
+        error.plot(at, percent, marker="os^Dv"[number % 5], markersize=4, clip_on=False, **look)
+    loss.set(ylabel="training loss", ylim=(0, None))
+    error.set(ylabel="top-1 validation error, %", xlabel="epoch", ylim=(0, 100), xlim=(0, None))
+    loss.legend(loc="lower left", frameon=True, facecolor="white", edgecolor="none", framealpha=1)
+    return made
+
+
+def _errors(axes: Axes, epochs: list[dict[str, Any]]) -> None:
+    for name, label, color, marker in (
+        ("val_top1_error", "top-1", style.VERMILLION, "o"),
+        ("val_top5_error", "top-5", style.GREEN, "s"),
+    ):
+        at = [line["epoch"] for line in epochs]
+        percent = [100 * line[name] for line in epochs]
+        axes.plot(
+            at, percent, color=color, marker=marker, markersize=3, linewidth=1, label=label, clip_on=False
+        )
+    axes.set_ylabel("validation error, %")
+    axes.legend(loc="upper right", ncols=2, frameon=True, facecolor="white", edgecolor="none", framealpha=1)
+
+
+def thinned(lines: list[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
+    """Epochs and values, as many neighbours averaged as it takes to leave at most POINTS."""
+    each = -(-len(lines) // POINTS)
+    groups = [lines[first : first + each] for first in range(0, len(lines), each)]
+    at = [float(np.mean([line["epoch"] for line in group])) for group in groups]
+    return at, [float(np.mean([line[name] for line in group])) for group in groups]
+
+
+def falls(lines: list[dict[str, Any]]) -> list[tuple[float, float, float]]:
+    """Where the rate falls at once: (epoch, rate before, rate after)."""
+    return [
+        (after["epoch"], before["lr"], after["lr"])
+        for before, after in pairwise(lines)
+        if before["lr"] >= SUDDEN * after["lr"] > 0
+    ]

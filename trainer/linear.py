@@ -1,0 +1,41 @@
+"""A fully connected layer whose weights' gradient is added to where it is summed and used, in one product.
+
+Autograd would make the gradient as a tensor of its own first, 38 to 75 MB for fc6, and then add that.
+
+B batch, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_BI: Tensor, weight_OI: nn.Parameter, bias_O: nn.Parameter | None) -> Tensor:
+        ctx.save_for_backward(x_BI)
+        ctx.weight, ctx.bias = weight_OI, bias_O
+        return nn.functional.linear(x_BI, weight_OI, bias_O)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (x_BI,) = ctx.saved_tensors
+        (dy_BO,) = grads
+        ctx.weight.grad.addmm_(dy_BO.t(), x_BI)
+        if ctx.bias is not None:
+            ctx.bias.grad += dy_BO.sum(0)
+        return (dy_BO @ ctx.weight if ctx.needs_input_grad[0] else None), None, None
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`; where its parameters have gradients already, backward adds to these."""
+
+    def forward(self, x_BI: Tensor) -> Tensor:
+        """[B, I] -> [B, O], both of the weights' dtype."""
+        if not torch.is_grad_enabled() or self.weight.grad is None:
+            return super().forward(x_BI)
+        product: Tensor = _Product.apply(x_BI, self.weight, self.bias)
+        return product

@@ -1,0 +1,121 @@
+"""Stored pictures -> network input, by several threads, into memory that is used again.
+
+On the CPU a thread reads a picture, verifies it, and cuts it while it is still in the cache. For a GPU the
+threads only read: bytes travel, and the device does the arithmetic.
+
+B pictures of a batch, S side of the stored picture, H and W of the crop.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from preprocess.store import Split, StoreError
+from trainer import augment, on_device
+from trainer.config import Augment
+from trainer.errors import UserError
+
+
+class Recycled:
+    """Arrays of one shape whose memory is used again once nothing refers to them.
+
+    Fresh pages cost as much as the cutting itself: the kernel fills them with zeros first.
+    """
+
+    def __init__(self, dtype: Any) -> None:
+        self._dtype = dtype
+        self._free: list[NDArray[Any]] = []
+
+    def take(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        """An array with any content. Tensors made of it keep it; NumPy slices of it do not."""
+        memory = self._free.pop() if self._free else np.empty(shape, self._dtype)
+        if memory.shape != shape:
+            memory = np.empty(shape, self._dtype)
+        array = memory.view()
+        weakref.finalize(array, self._free.append, memory).atexit = False
+        return array
+
+
+class InputMaker:
+    """The network's input of one split's training pictures, on the device that wants it."""
+
+    def __init__(
+        self,
+        split: Split,
+        mean_SS3: NDArray[np.float32],
+        settings: Augment,
+        threads: int = 1,
+        device: torch.device | None = None,
+    ) -> None:
+        self._split, self._settings = split, settings
+        self._device = device or torch.device("cpu")
+        self._cutter = augment.Cutter(mean_SS3, settings, training=True)
+        self._inputs, self._bytes = Recycled(np.float32), Recycled(np.uint8)
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
+        if self._device.type == "cuda":
+            self._mean = torch.from_numpy(mean_SS3).to(self._device)
+            self._stream = torch.cuda.Stream(self._device)
+
+    def make(self, indices_B: NDArray[np.int64], views: augment.Views) -> Tensor:
+        """Float32 [B, 3, 224, 224] in channels_last. Raises UserError where the store is damaged."""
+        if self._device.type == "cuda":
+            return self._on_gpu(indices_B, views)
+        out_BHW3 = self._inputs.take((len(indices_B), augment.CROP, augment.CROP, 3))
+        side = self._split.image_size
+
+        def cut(part: range) -> None:
+            picture = np.empty((side, side, 3), np.uint8)  # stays in this core's cache
+            for b in part:
+                self._split.read_into(int(indices_B[b]), picture)
+                self._cutter.cut(picture, views, b, out_BHW3[b])
+
+        self._share_out(cut, len(indices_B))
+        return torch.from_numpy(out_BHW3).permute(0, 3, 1, 2)
+
+    def read(self, indices_B: NDArray[np.int64], pinned: bool = False) -> Tensor:
+        """Whole pictures, uint8 [B, S, S, 3]; `pinned` in memory that a GPU copies from by itself."""
+        shape = (len(indices_B), self._split.image_size, self._split.image_size, 3)
+        # torch knows when a copy from its pinned memory is over, and hands it out again only then.
+        images = (
+            torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+            if pinned
+            else torch.from_numpy(self._bytes.take(shape))
+        )
+        images_BSS3 = images.numpy()
+
+        def read(part: range) -> None:
+            for b in part:
+                self._split.read_into(int(indices_B[b]), images_BSS3[b])
+
+        self._share_out(read, len(indices_B))
+        return images
+
+    def _on_gpu(self, indices_B: NDArray[np.int64], views: augment.Views) -> Tensor:
+        images = self.read(indices_B, pinned=True)
+        with torch.cuda.stream(self._stream):  # beside the training step, in this thread
+            bytes_BSS3 = images.to(self._device, non_blocking=True)
+            x = on_device.cut(bytes_BSS3, self._mean, views, self._settings, training=True)
+        self._stream.synchronize()
+        return x
+
+    def _share_out(self, work: Callable[[range], None], pictures: int) -> None:
+        """Give each thread an equal part of the pictures."""
+        parts = [range(t, pictures, self._threads) for t in range(self._threads)]
+        try:
+            for _ in self._pool.map(work, parts):
+                pass
+        except StoreError as error:
+            raise UserError(str(error)) from None
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()

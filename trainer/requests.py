@@ -1,0 +1,50 @@
+"""What is asked of a run while it goes: signals of the batch system, files of the user.
+
+SIGUSR1, SIGTERM    save at the next step and end with exit code 75
+touch RUN/stop      the same, without signals
+touch RUN/save      save at the next step and go on
+"""
+
+from __future__ import annotations
+
+import signal
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+
+class Request(IntEnum):
+    """In the order in which one of several is chosen."""
+
+    NOTHING = 0
+    SAVE = 1
+    STOP = 2
+
+
+class Requests:
+    """Notes signals from its making on; any rank may get one, or see a file first."""
+
+    def __init__(self) -> None:
+        self._signalled = False
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self._signalled = True
+
+    def look(self, run: Path) -> Request:
+        """What this rank knows of."""
+        if self._signalled or (run / "stop").exists():
+            return Request.STOP
+        return Request.SAVE if (run / "save").exists() else Request.NOTHING
+
+    @staticmethod
+    def saved(run: Path) -> None:
+        """What the file `save` asked for is done."""
+        (run / "save").unlink(missing_ok=True)
+
+    @staticmethod
+    def clear(run: Path) -> None:
+        """Forget what was asked of an earlier start."""
+        for name in ("save", "stop"):
+            (run / name).unlink(missing_ok=True)

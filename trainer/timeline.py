@@ -1,0 +1,203 @@
+"""A timeline of a few steps: what every rank computes and what it waits for.
+
+    mpirun -n 4 python -m trainer.timeline                  two pairs; writes runs/timeline.json and .png
+
+The file opens in https://ui.perfetto.dev and in chrome://tracing: one process a rank, its computing in one
+row, its reductions, which run beside it, in another. Pictures are drawn at random; no store is read.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainer.cli import parse
+from trainer.config import AUTO, Config, Network, Optim
+from trainer.mpi_transport import OverMpi
+from trainer.step import Trainer
+from trainer.topology import Topology, all_or_none, arrange
+from trainer.transport import Pending
+
+CLASSES = 1000
+MAIN, REDUCTIONS = 0, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """A timeline of a few steps of these ranks, for Perfetto and as a picture."""
+
+    path: Path = Path("runs/timeline.json")
+    """File to write; the picture lies beside it."""
+    steps: int = 3
+    """Steps to show, after two that are not."""
+    batch_size: int = 64
+    """Global batch."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """As in trainer.run."""
+    gradient_dtype: Literal["float32", "bfloat16"] = "float32"
+    """As in trainer.run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """As in trainer.run."""
+    network: Network = field(default_factory=lambda: AUTO.network)
+
+
+class Span(NamedTuple):
+    """Something that took time. Seconds since all ranks met."""
+
+    row: int
+    name: str
+    waiting: bool
+    begin: float
+    end: float
+
+
+class Recorder:
+    """Notes the marks of a trainer, and its reductions where they run in a thread of their own."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.spans: list[Span] = []
+        self._open: tuple[str, bool, float] | None = None
+        trainer.topology.world.Barrier()
+        self._start = time.perf_counter()
+        trainer.mark = self.mark
+        if isinstance(trainer.transport, OverMpi):
+            self._watch(trainer.transport)
+
+    def now(self) -> float:
+        return time.perf_counter() - self._start
+
+    def mark(self, phase: str, waiting: bool = False) -> None:
+        """A new phase begins, the one before ends."""
+        now = self.now()
+        if self._open:
+            name, waited, begin = self._open
+            self.spans.append(Span(MAIN, name, waited, begin, now))
+        self._open = (phase, waiting, now)
+
+    def _watch(self, transport: OverMpi) -> None:
+        reduce = transport.reduce
+
+        def recorded(flat: Tensor) -> None:
+            begin = self.now()
+            reduce(flat)
+            name = f"all-reduce of {flat.nbytes / 1e6:.1f} MB"
+            self.spans.append(Span(REDUCTIONS, name, True, begin, self.now()))
+
+        transport.reduce = recorded  # type: ignore[method-assign]
+
+
+def record(arguments: Arguments, topology: Topology) -> tuple[list[Span], float, float]:
+    """This rank's spans, the seconds of a step, and those of a step's reductions while nothing else runs."""
+    config = Config(
+        network=arguments.network,
+        optim=Optim(batch_size=arguments.batch_size, lr=1e-3, epochs=1),
+        session=replace(AUTO.session, precision=arguments.precision, gradient_dtype=arguments.gradient_dtype),
+    )
+    trainer = Trainer(config, topology, CLASSES)
+    draw = torch.Generator().manual_seed(topology.pair)
+    images = torch.randn(trainer.local_batch, 3, 224, 224, generator=draw).to(topology.device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(CLASSES, (trainer.local_batch,), generator=draw).to(topology.device)
+    for step in range(2):
+        trainer.train_step(images, labels, step, lr=1e-3)
+    recorder = Recorder(trainer)
+    for step in range(2, 2 + arguments.steps):
+        trainer.train_step(images, labels, step, lr=1e-3)
+        recorder.mark("between two steps")
+    seconds, spans = recorder.now() / arguments.steps, list(recorder.spans)
+    topology.world.Barrier()
+    begin = time.perf_counter()
+    pending: list[Pending] = [
+        trainer.transport.start_reduce(stage.sums) for stages in trainer.flat for stage in reversed(stages)
+    ]
+    for reduction in pending:
+        reduction.result()
+    return spans, seconds, time.perf_counter() - begin
+
+
+def chrome_trace(spans_of_ranks: Sequence[Sequence[Span]]) -> dict[str, Any]:
+    """The trace event format: complete events, microseconds; a rank is a process."""
+    events: list[dict[str, Any]] = []
+    for rank, spans in enumerate(spans_of_ranks):
+        who = f"rank {rank}, pair {rank // 2}, tower {'ab'[rank % 2]}"
+        events.append({"ph": "M", "name": "process_name", "pid": rank, "args": {"name": who}})
+        for row, name in ((MAIN, "computing"), (REDUCTIONS, "reductions")):
+            events.append({"ph": "M", "name": "thread_name", "pid": rank, "tid": row, "args": {"name": name}})
+        for span in spans:
+            times = {"ts": span.begin * 1e6, "dur": (span.end - span.begin) * 1e6}
+            kind = "communication" if span.waiting else "computation"
+            events.append(
+                {"ph": "X", "name": span.name, "cat": kind, "pid": rank, "tid": span.row, **times, "args": {}}
+            )
+    return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+
+def exposed(spans: Sequence[Span]) -> dict[str, float]:
+    """Seconds that the computing row waits, by kind of exchange."""
+    found = {"gathers, sums": 0.0, "all-reduce": 0.0}
+    for span in spans:
+        if span.row == MAIN and span.waiting:
+            kind = "all-reduce" if "all-reduce" in span.name else "gathers, sums"
+            found[kind] += span.end - span.begin
+    return found
+
+
+def draw_picture(spans_of_ranks: Sequence[Sequence[Span]], path: Path) -> None:
+    """Two rows a rank: computing (by direction) above, reductions below; waiting is hatched."""
+    from matplotlib.figure import Figure  # heavy, and wanted here alone
+
+    colors = {"forward": "#4878a8", "backward": "#2f4b6e", "update": "#6aa84f"}
+    figure = Figure(figsize=(12, 1 + 0.7 * len(spans_of_ranks)), layout="constrained")
+    axes = figure.subplots()
+    for rank, spans in enumerate(spans_of_ranks):
+        for span in spans:
+            color = next((c for word, c in colors.items() if word in span.name), "#d9d9d9")
+            if span.waiting:
+                color = "#e69138"
+            bottom = -rank + (0.05 if span.row == MAIN else -0.35)
+            axes.broken_barh(
+                [(1e3 * span.begin, 1e3 * (span.end - span.begin))],
+                (bottom, 0.35),
+                facecolors=color,
+                edgecolors="white",
+                linewidth=0.3,
+            )
+    axes.set_yticks([-r for r in range(len(spans_of_ranks))])
+    axes.set_yticklabels([f"rank {r} ({'ab'[r % 2]})" for r in range(len(spans_of_ranks))])
+    axes.set_xlabel("milliseconds; orange: communication (below each rank: reductions beside the computing)")
+    figure.savefig(path, dpi=150)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    with all_or_none():
+        arguments = parse(Arguments, "python -m trainer.timeline", Arguments(), argv)
+        topology = arrange(arguments.device, towers=arguments.network.towers)
+        spans, seconds, idle = record(arguments, topology)
+        gathered: list[list[Span]] = topology.world.gather(spans) or []
+        if topology.leads:
+            arguments.path.parent.mkdir(parents=True, exist_ok=True)
+            arguments.path.write_text(json.dumps(chrome_trace(gathered)))
+            print(f"{arguments.path}: {arguments.steps} steps of {1e3 * seconds:.0f} ms")
+            for kind, waited in exposed(gathered[0]).items():
+                share = waited / arguments.steps / seconds
+                print(f"  rank 0 waits {100 * share:.1f} % of a step for {kind}")
+            print(f"  a step's reductions alone, on idle ranks: {100 * idle / seconds:.1f} % of a step")
+            picture = arguments.path.with_suffix(".png")
+            try:
+                draw_picture(gathered, picture)
+                print(f"{picture}: the same as a picture")
+            except ModuleNotFoundError:
+                print("no picture: matplotlib is not installed; make setup installs it", file=sys.stderr)
+        topology.world.Barrier()
+
+
+if __name__ == "__main__":
+    main()

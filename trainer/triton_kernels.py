@@ -1,0 +1,109 @@
+"""LRN and the update as Triton kernels, for NVIDIA GPUs: the same functions as the loops for the CPU.
+
+Imported only where tensors are on a GPU, and torch's build for GPUs brings Triton along. TRITON_INTERPRET=1
+runs them on a CPU, slowly, as a check. `python -m tests.benchmarks gpu` compares them with torch's operations
+before it measures.
+"""
+
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = 1024  # numbers of one program
+
+
+@triton.jit
+def _inverse_power(d, beta: tl.constexpr):
+    """d ** -beta; 0.75, the paper's power, by two square roots."""
+    if beta == 0.75:
+        root = tl.sqrt(d)
+        return 1.0 / (root * tl.sqrt(root))
+    return tl.exp(-beta * tl.log(d))
+
+
+@triton.jit
+def _load(x, place, channel, shift, size, C: tl.constexpr):
+    """x at `shift` channels from here; 0 beyond the first and the last channel of the pixel."""
+    inside = (channel + shift >= 0) & (channel + shift < C) & (place < size)
+    return tl.load(x + place + shift, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _denominator(x, place, channel, shift, size, C: tl.constexpr, half: tl.constexpr, k, alpha):
+    """k + alpha * the sum of squares of the channels around `channel + shift`."""
+    total = tl.zeros_like(_load(x, place, channel, 0, size, C))
+    for j in tl.static_range(-half, half + 1):
+        a = _load(x, place, channel, shift + j, size, C)
+        total += a * a
+    return k + alpha * total
+
+
+@triton.jit
+def _lrn_forward(
+    x, y, size, C: tl.constexpr, half: tl.constexpr, k, alpha, beta: tl.constexpr, block: tl.constexpr
+):
+    place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    channel = (place % C).to(tl.int32)
+    d = _denominator(x, place, channel, 0, size, C, half, k, alpha)
+    a = _load(x, place, channel, 0, size, C)
+    tl.store(y + place, a * _inverse_power(d, beta), mask=place < size)
+
+
+@triton.jit
+def _lrn_backward(
+    x, dy, dx, size, C: tl.constexpr, half: tl.constexpr, k, alpha, beta: tl.constexpr, block: tl.constexpr
+):
+    place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    channel = (place % C).to(tl.int32)
+    total = tl.zeros_like(_load(x, place, channel, 0, size, C))
+    for j in tl.static_range(-half, half + 1):
+        d = _denominator(x, place, channel, j, size, C, half, k, alpha)
+        shared = _load(dy, place, channel, j, size, C) * _load(x, place, channel, j, size, C)
+        total += shared * _inverse_power(d, beta) / d
+    own = _inverse_power(_denominator(x, place, channel, 0, size, C, half, k, alpha), beta)
+    a, g = _load(x, place, channel, 0, size, C), _load(dy, place, channel, 0, size, C)
+    tl.store(dx + place, g * own - 2 * alpha * beta * a * total, mask=place < size)
+
+
+def lrn_forward(x_BCHW: Tensor, n: int, k: float, alpha: float, beta: float) -> Tensor:
+    """x in channels_last -> the same shape, dtype and format."""
+    y = torch.empty_like(x_BCHW)
+    size, C = x_BCHW.numel(), x_BCHW.shape[1]
+    _lrn_forward[(triton.cdiv(size, BLOCK),)](x_BCHW, y, size, C, n // 2, k, alpha, beta, BLOCK)
+    return y
+
+
+def lrn_backward(x_BCHW: Tensor, dy_BCHW: Tensor, n: int, k: float, alpha: float, beta: float) -> Tensor:
+    """The input's gradient; everything in channels_last."""
+    dx = torch.empty_like(x_BCHW)
+    size, C = x_BCHW.numel(), x_BCHW.shape[1]
+    grid = (triton.cdiv(size, BLOCK),)
+    _lrn_backward[grid](x_BCHW, dy_BCHW, dx, size, C, n // 2, k, alpha, beta, BLOCK)
+    return dx
+
+
+@triton.jit
+def _descend(w, v, g, rounded, size, momentum, lr_decay, lr, block: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    inside = place < size
+    weight, velocity = tl.load(w + place, mask=inside), tl.load(v + place, mask=inside)
+    gradient = tl.load(g + place, mask=inside).to(tl.float32)
+    velocity = momentum * velocity - lr_decay * weight - lr * gradient
+    weight += velocity
+    tl.store(v + place, velocity, mask=inside)
+    tl.store(w + place, weight, mask=inside)
+    tl.store(rounded + place, weight, mask=inside)
+    tl.store(g + place, tl.zeros_like(gradient), mask=inside)
+
+
+def descend(
+    w: Tensor, v: Tensor, g: Tensor, rounded: Tensor, momentum: float, lr_decay: float, lr: float
+) -> None:
+    """The update of flat arrays in one pass; leaves the gradients at zero. `rounded` may be `w` itself."""
+    size = w.numel()
+    _descend[(triton.cdiv(size, BLOCK),)](w, v, g, rounded, size, momentum, lr_decay, lr, BLOCK)

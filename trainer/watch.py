@@ -1,0 +1,218 @@
+"""Watch runs as they go, on one page of this machine.
+
+    python -m trainer.watch                          the latest run
+    python -m trainer.watch runs/paper-001 runs/b    several, side by side
+
+It reads the runs' files, asks nothing of the runs and locks nothing; they may be on another host, in a folder
+that both see. The page is for this machine alone; from elsewhere: ssh -L 8700:127.0.0.1:8700 HOST.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tornado.httpserver
+import tornado.netutil
+import tornado.web
+import tyro
+from numpy.typing import NDArray
+from PIL import Image
+from plotly.offline import get_plotlyjs
+from safetensors import SafetensorError, safe_open
+
+from trainer import checkpoint, runs
+from trainer.cli import parse
+from trainer.errors import UserError, one_sentence
+from trainer.metrics import read_log
+from trainer.model import TOWERS
+
+POINTS = 1000
+"""Points of a curve that the page gets at most; neighbours are averaged."""
+ACROSS, SCALE = 16, 3
+"""Filters in a row, as in the paper's Figure 3; screen pixels of one weight."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """A page that shows runs as they go, at http://127.0.0.1:8700. Ctrl-C ends it; the runs go on.
+
+    Example: python -m trainer.watch runs/auto-001 runs/paper-001
+    """
+
+    run: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Folders of runs, side by side. None: the latest in runs/."""
+    port: int = 8700
+    """Port on 127.0.0.1; 0 takes any that is free."""
+
+
+def thin(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, list[float]]:
+    """Columns of the lines that have all `names`, at most POINTS long: means of neighbouring lines."""
+    rows = [[line[name] for name in names] for line in lines if all(name in line for name in names)]
+    if not rows:
+        return {name: [] for name in names}
+    table = np.array(rows, float)
+    parts = np.array_split(table, min(POINTS, len(table)))
+    means = np.stack([part.mean(0) for part in parts])
+    return {name: [round(v, 6) for v in column] for name, column in zip(names, means.T.tolist(), strict=True)}
+
+
+def status(run: Path) -> dict[str, Any]:
+    """All that the page shows of one run, from its files as they are now."""
+    config = runs.read_config(run)
+    lines = read_log(run / runs.LOG)
+    trained = [line for line in lines if "images_per_second" in line]
+    starts = [line for line in lines if "last_step" in line]
+    last = lines[-1] if lines else {}
+    complete = (run / runs.COMPLETE).exists()
+    speed = trained[-1]["images_per_second"] if trained else None
+    batch, end = config.optim.batch_size or 0, starts[-1]["last_step"] if starts else None
+    left = (end - last["step"]) * batch / speed if speed and end is not None else None
+    return {
+        "name": run.name,
+        "recipe": config.recipe,
+        "complete": complete,
+        "step": last.get("step", 0),
+        "last_step": end,
+        "epoch": trained[-1]["epoch"] if trained else 0,
+        "epochs": config.optim.epochs,
+        "images_per_second": speed,
+        "seconds_left": 0 if complete else left,
+        "seconds_silent": round(time.time() - last["time"], 1) if "time" in last else None,
+        "ranks": starts[-1]["ranks"] if starts else None,
+        "device": starts[-1]["device"] if starts else None,
+        "checkpoint": last_checkpoint(run),
+        "training": thin(trained, ("epoch", "loss", "lr", "images_per_second")),
+        "validation": thin(lines, ("epoch", "val_top1_error", "val_top5_error")),
+    }
+
+
+def last_checkpoint(run: Path) -> str | None:
+    """The name of the newest checkpoint."""
+    with contextlib.suppress(OSError):
+        return (run / "checkpoints" / checkpoint.LATEST).read_text().strip()
+    return None
+
+
+def filters(run: Path) -> bytes | None:
+    """The newest checkpoint's conv1 filters as a PNG, tower a above tower b; None while there is none.
+
+    Each filter, 11x11x3, is shifted and stretched to its own range, 0..255.
+    """
+    name = last_checkpoint(run)
+    rows: list[NDArray[np.uint8]] = []
+    for tower in TOWERS if name else ():
+        path = run / "checkpoints" / str(name) / f"tower_{tower}.safetensors"
+        try:
+            with safe_open(path, "numpy") as file:
+                weight_FCHW = file.get_tensor("conv1.weight")
+        except (OSError, SafetensorError):  # there is one tower alone, or it was pruned a moment ago
+            continue
+        if rows:
+            rows.append(np.full((3, rows[0].shape[1], 3), 255, np.uint8))
+        rows.append(_mosaic(weight_FCHW))
+    if not rows:
+        return None
+    picture = np.concatenate(rows).repeat(SCALE, 0).repeat(SCALE, 1)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _mosaic(weight_FCHW: NDArray[np.float32]) -> NDArray[np.uint8]:
+    low = weight_FCHW.min((1, 2, 3), keepdims=True)
+    spread = np.maximum(weight_FCHW.max((1, 2, 3), keepdims=True) - low, 1e-12)
+    tiles = np.rint(255 * (weight_FCHW - low) / spread).astype(np.uint8).transpose(0, 2, 3, 1)
+    tiles = np.pad(tiles, ((0, -len(tiles) % ACROSS), (0, 1), (0, 1), (0, 0)), constant_values=255)
+    down, side = len(tiles) // ACROSS, tiles.shape[1]
+    return tiles.reshape(down, ACROSS, side, side, 3).swapaxes(1, 2).reshape(down * side, ACROSS * side, 3)
+
+
+class Handler(tornado.web.RequestHandler):
+    def prepare(self) -> None:
+        # A page of another site that resolves its own name to this machine asks under that name.
+        if self.request.host_name not in ("127.0.0.1", "localhost"):
+            raise tornado.web.HTTPError(403)
+        self.set_header("Cache-Control", "no-cache")
+        self.set_header("Content-Security-Policy", "default-src 'self' 'unsafe-inline' data: blob:")
+
+
+class Page(Handler):
+    def get(self) -> None:
+        self.write((Path(__file__).with_suffix(".html")).read_text())
+
+
+class Plotly(Handler):
+    def get(self) -> None:
+        self.set_header("Content-Type", "text/javascript; charset=utf-8")
+        self.set_header("Cache-Control", "max-age=86400")
+        self.write(get_plotlyjs())
+
+
+class State(Handler):
+    async def get(self) -> None:
+        loop = asyncio.get_running_loop()
+        found = [await loop.run_in_executor(None, _status_or_error, run) for run in self.settings["runs"]]
+        self.write(json.dumps({"runs": found}))
+
+
+def _status_or_error(run: Path) -> dict[str, Any]:
+    try:
+        return status(run)
+    except (UserError, OSError) as error:
+        return {"name": run.name, "error": str(error)}
+
+
+class Filters(Handler):
+    async def get(self, index: str) -> None:
+        watched = self.settings["runs"]
+        picture = None
+        if int(index) < len(watched):
+            loop = asyncio.get_running_loop()
+            picture = await loop.run_in_executor(None, filters, watched[int(index)])
+        if picture is None:
+            raise tornado.web.HTTPError(404)
+        self.set_header("Content-Type", "image/png")
+        self.write(picture)
+
+
+async def serve(watched: Sequence[Path], port: int) -> None:
+    """Serve until cancelled; says where."""
+    application = tornado.web.Application(
+        [("/", Page), ("/plotly.js", Plotly), ("/state", State), (r"/filters/(\d+)", Filters)],
+        runs=list(watched),
+        log_function=lambda handler: None,
+        compress_response=True,
+    )
+    try:
+        sockets = tornado.netutil.bind_sockets(port, "127.0.0.1")
+    except OSError as error:
+        raise UserError(
+            f"Port {port} is not free ({error.strerror}); name another --port, or --port 0."
+        ) from None
+    server = tornado.httpserver.HTTPServer(application)
+    server.add_sockets(sockets)
+    print(f"http://127.0.0.1:{sockets[0].getsockname()[1]} shows {', '.join(map(str, watched))}", flush=True)
+    await asyncio.Event().wait()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    with one_sentence():
+        arguments = parse(Arguments, "python -m trainer.watch", Arguments(), argv, ranks=False)
+        watched = arguments.run or (runs.latest(),)
+        for run in watched:
+            runs.read_config(run)  # whatever is wrong with it is said now
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(serve(watched, arguments.port))
+
+
+if __name__ == "__main__":
+    main()
