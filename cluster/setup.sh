@@ -63,6 +63,8 @@ CC=$compiler "${pip[@]}" install --no-binary pillow-simd "pillow-simd>=12.1"
 
 say "the project and its tools"
 "${pip[@]}" install -e ".[dev]"
+# matplotlib requires "pillow" by name; Pillow-SIMD does for it. What else it requires, pyproject.toml lists.
+"${pip[@]}" install --no-deps "matplotlib>=3.10"
 
 # Any package that requires "pillow" puts it over Pillow-SIMD without a word, and half of the speed is gone.
 $VENV/bin/python - <<'PY' || die "PIL is not Pillow-SIMD: a package installed Pillow over it. Remove $VENV and run this again; if it stays, find the package with: $VENV/bin/python -m pip show pillow"

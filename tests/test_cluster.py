@@ -14,6 +14,7 @@ JOB = {
     "SLURM_NTASKS": "4",
     "SLURM_JOB_NUM_NODES": "2",
     "SLURM_TASKS_PER_NODE": "2(x2)",
+    "SLURM_JOB_NODELIST": "n[1-2]",
     "SLURM_CPUS_ON_NODE": "2",
     "RUN": "runs/pretended",
 }
@@ -34,6 +35,7 @@ def job(tmp_path):
 
     def start(script: str, mpirun: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         pretend("scontrol", 'echo "scontrol $*" >>called')
+        pretend("srun", 'echo "srun $*" >>called\nexit "${DEAD_NODE:-0}"')
         pretend("mpirun", f'echo "mpirun $*" >>called\n{mpirun}')
         settings = {**JOB, "SLURM_SUBMIT_DIR": str(tmp_path), **environment}
         return run("bash", str(ROOT / "cluster" / script), *arguments, cwd=tmp_path, timeout=60, **settings)
@@ -58,10 +60,16 @@ def test_a_saved_run_is_queued_again(job, tmp_path):
     assert called(tmp_path).endswith("scontrol requeue 7\n")
 
 
+def test_a_job_whose_node_died_is_queued_again(job, tmp_path):
+    done = job("train.sbatch", "exit 137", DEAD_NODE="1")
+    assert "a node of n[1-2] no longer answers: queueing this job again" in done.stdout
+    assert called(tmp_path).endswith("scontrol requeue 7\n")
+
+
 @pytest.mark.parametrize(
     ("mpirun", "sentence"),
     [
-        ("exit 75", "saved but not complete after 3 requeues"),
+        ("exit 75", "saved but not complete, after 3 requeues"),
         ("exit 3", "failed with code 3"),
         ("exit 0", "not marked as complete"),
         ('touch "$RUN/complete"; kill -9 $$', "failed with code 137"),
@@ -85,6 +93,13 @@ def test_the_signal_before_the_time_limit_reaches_the_launcher_which_is_waited_f
         exit 1"""
     job("train.sbatch", mpirun)
     assert called(tmp_path).endswith("scontrol requeue 7\n")
+
+
+def test_a_run_that_its_user_stopped_is_not_queued_again(job, tmp_path):
+    done = job("train.sbatch", 'touch "$RUN/stop"; exit 75')
+    assert done.returncode == 75, done.stderr
+    assert "was saved and stopped by the file" in done.stdout
+    assert "requeue" not in called(tmp_path)
 
 
 @pytest.mark.parametrize("script", ["train.sbatch", "evaluate.sbatch"])
@@ -146,23 +161,65 @@ def test_scripts_are_sound_bash():
     assert os.access(ROOT / "cluster" / "submit.sh", os.X_OK)
 
 
-def test_submit_chains_the_three_jobs(tmp_path):
+@pytest.fixture
+def submit(tmp_path):
+    """Run submit.sh with an sbatch that notes how it was called and refuses what `refused` matches."""
     (tmp_path / "cluster").symlink_to(ROOT / "cluster")
-    sbatch = tmp_path / "bin" / "sbatch"
-    sbatch.parent.mkdir()
-    sbatch.write_text(
-        '#!/usr/bin/env bash\necho "$RUN: $*" >>called\necho "$((100 + $(wc -l <called)));federation"\n'
-    )
-    sbatch.chmod(0o755)
-    path = f"{sbatch.parent}:{os.environ['PATH']}"
-    command = ("cluster/submit.sh", "--nodes=2", "--", "--recipe", "paper")
-    done = run(*command, cwd=tmp_path, PATH=path, RUN="runs/mine")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, lines in {
+        "sbatch": '[[ "$*" != *$REFUSED* ]] || exit 1\necho "$((99 + $(wc -l <called)));federation"',
+        "scancel": "true",
+    }.items():
+        (programs / name).write_text(f'#!/usr/bin/env bash\necho "{name} $RUN: $*" >>called\n{lines}\n')
+        (programs / name).chmod(0o755)
+    path = f"{programs}:{os.environ['PATH']}"
+
+    def start(*options: str, refused: str = "no such", **environment: str) -> subprocess.CompletedProcess:
+        command = ("cluster/submit.sh", *options)
+        return run(*command, cwd=tmp_path, PATH=path, RUN="runs/mine", REFUSED=refused, **environment)
+
+    return start
+
+
+OURS = "sbatch runs/mine: --parsable --export=ALL --kill-on-invalid-dep=yes --output=logs/%x-%j.log "
+
+
+@pytest.mark.parametrize("seeds", ["", "1-5"], ids=["one network", "five"])
+def test_submit_chains_the_three_jobs(seeds, submit, tmp_path):
+    done = submit("--nodes=2", "--", "--recipe", "paper", SEEDS=seeds)
     assert done.returncode == 0, done.stderr
-    ours = "runs/mine: --parsable --export=ALL --kill-on-invalid-dep=yes --output=logs/%x-%j.log "
-    assert [line.removeprefix(ours) for line in called(tmp_path).splitlines()] == [
+    array = "--array=1-5 " if seeds else ""
+    assert [line.removeprefix(OURS) for line in called(tmp_path).splitlines()] == [
         "cluster/preprocess.sbatch",
-        "--dependency=afterok:101 --nodes=2 cluster/train.sbatch --recipe paper",
-        "--dependency=afterok:102 --nodes=2 cluster/evaluate.sbatch",
+        f"--dependency=afterok:100 --nodes=2 {array}cluster/train.sbatch --recipe paper",
+        "--dependency=afterok:101 --nodes=2 cluster/evaluate.sbatch",
     ]
     assert (tmp_path / "logs").is_dir()
-    assert "job 103" in done.stdout
+    assert "job 102" in done.stdout
+
+
+def test_a_job_that_slurm_does_not_take_cancels_those_before_it(submit, tmp_path):
+    done = submit(refused="evaluate.sbatch")
+    assert done.returncode == 1
+    assert "error: SLURM does not take this job" in done.stderr
+    assert called(tmp_path).endswith("scancel runs/mine: 100 101\n")
+
+
+def test_each_job_of_an_array_trains_its_own_seed(job, tmp_path):
+    array = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3"}
+    lines = 'mkdir -p "$RUN/seed-3" && touch "$RUN/seed-3/complete"'
+    done = job("train.sbatch", lines, "--recipe", "paper", STORE="a.zarr", **array)
+    assert done.returncode == 0, done.stderr
+    assert "--run runs/pretended/seed-3 --recipe paper --seed 3\n" in called(tmp_path)
+
+
+def test_the_networks_of_an_array_are_averaged(job, tmp_path):
+    for seed in (1, 2):
+        (tmp_path / "runs" / "pretended" / f"seed-{seed}").mkdir()
+    done = job("evaluate.sbatch", 'touch "$RUN/ten-crop.json"')
+    assert done.returncode == 0, done.stderr
+    runs = (
+        "--run runs/pretended/seed-1 runs/pretended/seed-2 --json runs/pretended/ten-crop.json --ensemble\n"
+    )
+    assert runs in called(tmp_path)

@@ -14,7 +14,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import psutil
+
 NODES = ("n1", "n2")
+SIZE = "CPUs=4 RealMemory=16000"  # of a node, whatever the machine has: two small jobs side by side
+NODE = "PRIVATE_SLURM_NODE"  # in the environment of a node's daemons
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "sinfo", "squeue")
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # daemons are not on every user's path
 START = 30.0  # seconds; each daemon answers within one or two
@@ -69,6 +73,8 @@ def configuration(folder: Path, ports: Sequence[int]) -> str:
         "TaskPlugin=task/none",
         "SwitchType=switch/none",
         "MpiDefault=none",
+        # MPICH names its shared memory by the job's number: two of these SLURMs on one machine must not meet.
+        f"FirstJobId={random.SystemRandom().randrange(1, 10_000_000)}",
         "JobAcctGatherType=jobacct_gather/none",
         "AccountingStorageType=accounting_storage/none",
         "SelectType=select/cons_tres",
@@ -77,25 +83,33 @@ def configuration(folder: Path, ports: Sequence[int]) -> str:
         "SlurmdParameters=config_overrides",  # so that a node has the CPUs that it is said to have
         *(["CommunicationParameters=NoInAddrAny,NoCtldInAddrAny"] if alone else []),
         "ReturnToService=2",
+        "PreemptType=preempt/partition_prio",
+        "PreemptMode=REQUEUE",
+        "SlurmctldParameters=preempt_send_user_signal",
+        "EnforcePartLimits=ALL",  # at submission, not by waiting for ever
         "MailProg=/bin/true",
         "KillWait=5",
         # A machine under load must not lose a node.
         "MessageTimeout=60",
         "SlurmdTimeout=600",
         *(
-            f"NodeName={name} NodeHostname={host} NodeAddr={address} Port={port} CPUs=2 State=UNKNOWN"
+            f"NodeName={name} NodeHostname={host} NodeAddr={address} Port={port} {SIZE} State=UNKNOWN"
             for name, port in zip(NODES, nodes, strict=True)
         ),
-        "PartitionName=all Nodes=ALL Default=YES MaxTime=10 State=UP",
+        # A job that makes place for an urgent one is told so, and has a minute.
+        "PartitionName=all Nodes=ALL Default=YES MaxTime=60 State=UP GraceTime=60",
+        "PartitionName=urgent Nodes=ALL MaxTime=60 State=UP PriorityTier=2",
+        "PartitionName=paid Nodes=ALL MaxTime=60 State=UP AllowAccounts=payer",
     ]
     return "\n".join(lines) + "\n"
 
 
 class Slurm:
-    """Commands on a private SLURM."""
+    """A private SLURM: commands, daemons, nodes that die."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = {**os.environ, "PATH": PATH, "SLURM_CONF": str(folder / "slurm.conf")}
         for name in list(self.environment):  # of a job that this very test may run in
             if name.startswith(("SLURM_", "SBATCH_", "SRUN_", "PMI")) and name != "SLURM_CONF":
@@ -123,13 +137,61 @@ class Slurm:
         """The ends of the daemons' logs."""
         return "\n".join(f"{p.name}:\n{p.read_text()[-2000:]}" for p in sorted(self.folder.glob("*.log")))
 
+    def start(self, name: str, *command: str, **environment: str) -> None:
+        """Start a daemon."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.daemons[name] = subprocess.Popen(
+                command,
+                env={**self.environment, **environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
-def _await(
-    ready: Callable[[], bool], what: str, slurm: Slurm, daemons: list[subprocess.Popen[bytes]]
-) -> None:
+    def start_node(self, name: str) -> None:
+        """Switch a node on."""
+        (self.folder / f"spool-{name}").mkdir(exist_ok=True)
+        self.start(name, "slurmd", "-D", "-N", name, **{NODE: name})
+
+    def processes(self, **environment: str) -> list[psutil.Process]:
+        """Processes here that belong to this SLURM and have these variables in their environment."""
+        environment["SLURM_CONF"] = self.environment["SLURM_CONF"]
+        marks = {f"{name}={value}".encode() for name, value in environment.items()}
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                # A daemon that changes its title leaves holes here, at which psutil's own environ() ends.
+                if marks <= {*Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")}:
+                    found.append(process)
+        return found
+
+    def kill_node(self, name: str) -> None:
+        """Kill a node's daemon and whatever runs there, all at once."""
+        found = set()
+        for process in self.processes(**{NODE: name}):
+            # A rank has its environment from mpirun, and so from the job's first node.
+            found |= {process, *process.children(recursive=True)}
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        self.daemons[name].wait()
+
+    def idle(self) -> bool:
+        """All nodes are there and have nothing to do."""
+        done = subprocess.run(
+            ("sinfo", "--noheader", "--Node", "--partition=all", "--format=%N %t"),
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.stdout.split() == [word for name in NODES for word in (name, "idle")]
+
+
+def _await(ready: Callable[[], bool], what: str, slurm: Slurm) -> None:
     until = time.monotonic() + START
     while not ready():
-        if time.monotonic() > until or any(d.poll() is not None for d in daemons):
+        if time.monotonic() > until or any(d.poll() is not None for d in slurm.daemons.values()):
             raise NotStartedError(f"{what} did not start\n{slurm.logs()}")
         time.sleep(0.1)
 
@@ -146,44 +208,24 @@ def started(folder: Path) -> Iterator[Slurm]:
     key.touch(mode=0o600)
     key.write_bytes(os.urandom(128))
     slurm = Slurm(folder)
-    daemons: list[subprocess.Popen[bytes]] = []
-
-    def start(name: str, *command: str) -> None:
-        with (folder / f"{name}.log").open("wb") as log:
-            daemons.append(
-                subprocess.Popen(
-                    command, env=slurm.environment, stdout=log, stderr=log, start_new_session=True
-                )
-            )
 
     def answers(*command: str) -> bool:
         done = subprocess.run(command, env=slurm.environment, capture_output=True, text=True, timeout=60)
         return done.returncode == 0 and "DOWN" not in done.stdout
 
-    def idle() -> bool:
-        done = subprocess.run(
-            ("sinfo", "--noheader", "--Node", "--format=%N %t"),
-            env=slurm.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        return done.stdout.split() == [word for name in NODES for word in (name, "idle")]
-
     try:
-        start(
+        slurm.start(
             "munged",
             *("munged", "--foreground", "--force", f"--socket={folder}/munge.socket", f"--key-file={key}"),
             *(f"--pid-file={folder}/munged.pid", f"--seed-file={folder}/munged.seed", "--num-threads=2"),
             f"--log-file={folder}/munged-own.log",
         )
-        _await((folder / "munge.socket").exists, "munged", slurm, daemons)
-        start("slurmctld", "slurmctld", "-D", "-c")
-        _await(lambda: answers("scontrol", "ping"), "slurmctld", slurm, daemons)
+        _await((folder / "munge.socket").exists, "munged", slurm)
+        slurm.start("slurmctld", "slurmctld", "-D", "-c")
+        _await(lambda: answers("scontrol", "ping"), "slurmctld", slurm)
         for name in NODES:
-            (folder / f"spool-{name}").mkdir()
-            start(f"slurmd-{name}", "slurmd", "-D", "-N", name)
-        _await(idle, "slurmd", slurm, daemons)
+            slurm.start_node(name)
+        _await(slurm.idle, "slurmd", slurm)
         try:
             slurm("srun", "--nodes=2", "--ntasks=2", "true")
         except (AssertionError, subprocess.TimeoutExpired) as error:
@@ -195,9 +237,10 @@ def started(folder: Path) -> Iterator[Slurm]:
             until = time.monotonic() + 15
             while slurm("squeue", "--noheader").strip() and time.monotonic() < until:
                 time.sleep(0.2)
-        for daemon in reversed(daemons):
+        daemons = [daemon for daemon in reversed(slurm.daemons.values()) if daemon.poll() is None]
+        for daemon in daemons:
             daemon.send_signal(signal.SIGTERM)
-        for daemon in reversed(daemons):
+        for daemon in daemons:
             try:
                 daemon.wait(timeout=10)
             except subprocess.TimeoutExpired:

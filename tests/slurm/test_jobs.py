@@ -3,6 +3,7 @@
 Time-outs only end what hangs. Nothing here is decided by speed.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -10,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch import run
+from tests.launch import ranks, run
 from tests.slurm.private import Slurm
 from trainer.metrics import read_log
 
 pytestmark = pytest.mark.timeout(600)
 
-SMALL = ("--filters", "6", "8", "12", "12", "8", "--hidden", "32", "--batch-size", "16")
+SMALL = ("--filters", "6", "8", "12", "12", "8", "--hidden", "32", "--batch-size", "16", "--no-figures")
+MPIRUN = "mpirun -n $SLURM_NTASKS"
 TWO_NODES = ("--nodes=2", "--ntasks-per-node=2")
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
 # The first start never ends by itself, so that its signal always comes in mid-run; the next one ends two
@@ -66,45 +68,139 @@ def test_preprocessing_training_and_evaluation_follow_each_other_over_two_nodes(
     assert (result["images"], result["views"]) == (30, 10)
 
 
-@pytest.mark.parametrize(
-    ("launcher", "nodes"), [("mpirun -n $SLURM_NTASKS", 1), ("srun --mpi=pmi2", 2)], ids=["mpirun", "srun"]
-)
-def test_a_job_that_is_signalled_saves_is_queued_again_and_ends_complete(
-    launcher, nodes, slurm, workplace, tiny_store
-):
+def test_an_array_trains_a_network_a_seed_and_their_outputs_are_averaged(slurm, workplace, tiny_store):
+    one = ("--ntasks-per-node=1", "--parsable")
+    settings = {"cwd": workplace, "STORE": str(tiny_store), "RUN": "runs/three"}
+    steps = ("--epochs", "1", "--max-steps", "2")
+    array = slurm("sbatch", *one, "--array=1-3", "cluster/train.sbatch", *SMALL, *steps, **settings).strip()
+    after = (f"--dependency=afterok:{array}", "cluster/evaluate.sbatch")
+    job = slurm("sbatch", *one, *after, **settings).strip()
+    assert ended(slurm, job, workplace) == "COMPLETED", read(workplace)
+    folders = [workplace / "runs" / "three" / f"seed-{seed}" for seed in (1, 2, 3)]
+    assert len({towers(folder)[0] for folder in folders}) == 3
+    *each, together = json.loads((workplace / "runs" / "three" / "ten-crop.json").read_text())
+    assert len(each) == 3
+    assert (together["images"], together["views"]) == (30, 10)
+    assert together["ensemble"] == [network["checkpoint"] for network in each]
+
+
+def test_a_partition_that_refuses_the_account_is_a_sentence_and_leaves_nothing_in_the_queue(slurm, workplace):
+    with pytest.raises(AssertionError, match="error: SLURM does not take this job"):
+        slurm("cluster/submit.sh", "--partition=paid", "--account=nobody", cwd=workplace)
+    assert "train" not in slurm("squeue", "--noheader", "--format=%j")
+
+
+def endless(slurm: Slurm, workplace: Path, store: Path, launcher: str, *options: str, run: str) -> str:
+    """Submit a training that ends by itself only when it has been started again; returns the job's number
+    once it has taken a step."""
     wrapper = workplace / "launcher"
     wrapper.write_text(ENDS_WHEN_STARTED_AGAIN.replace("LAUNCHER", launcher))
     wrapper.chmod(0o755)
     job = slurm(
-        *("sbatch", "--parsable", f"--nodes={nodes}", "--ntasks-per-node=2", "cluster/train.sbatch", *SMALL),
-        *("--epochs", "100000", "--log-every", "1"),
+        *("sbatch", "--parsable", *options, "--ntasks-per-node=2", "cluster/train.sbatch", *SMALL),
+        *("--epochs", "100000", "--log-every", "1", "--checkpoint-every", "5"),
         cwd=workplace,
-        STORE=str(tiny_store),
-        RUN="runs/signalled",
+        STORE=str(store),
+        RUN=f"runs/{run}",
         LAUNCHER=str(wrapper),
     ).strip()
-    folder = workplace / "runs" / "signalled"
-    metrics = folder / "metrics.jsonl"
-    until(lambda: metrics.exists() and metrics.read_text(), "a first step", workplace)
+    latest = workplace / "runs" / run / "checkpoints" / "latest"
+    until(latest.exists, "a first checkpoint", workplace)
+    return job
+
+
+def start_again(slurm: Slurm, job: str, logs: Path) -> None:
+    """Let a job that has been queued again start at once: of itself it would wait for two minutes."""
+    until(lambda: slurm.job(job)["Restarts"] == "1", "the requeue", logs)
+    until(lambda: slurm.job(job)["JobState"] == "PENDING", "the queue", logs)
+    # Without cgroups an srun can outlive its node, and would then cancel the step of the same number.
+    until(lambda: not slurm.processes(SLURM_JOB_ID=job), "the end of all processes", logs)
+
+    def accepted() -> bool:
+        # Some seconds: SLURM takes a start in the second of the requeue for the one it has just ended.
+        try:
+            slurm("scontrol", "update", f"JobId={job}", "StartTime=now+4seconds")
+        except AssertionError:  # "already finished", as long as it is still completing on its nodes
+            return False
+        return True
+
+    until(accepted, "its new start", logs)
+
+
+def last_saved(folder: Path) -> int:
+    return int((folder / "checkpoints" / "latest").read_text().removeprefix("step-"))
+
+
+def towers(folder: Path) -> list[str]:
+    """Hashes of the newest checkpoint's two towers: parameters and momenta."""
+    newest = folder / "checkpoints" / (folder / "checkpoints" / "latest").read_text().strip()
+    return [
+        hashlib.sha256((newest / f"tower_{name}.safetensors").read_bytes()).hexdigest() for name in ("a", "b")
+    ]
+
+
+def test_a_signalled_job_saves_is_queued_again_and_ends_with_the_bytes_of_an_undisturbed_one(
+    slurm, workplace, tiny_store
+):
+    job = endless(slurm, workplace, tiny_store, MPIRUN, "--nodes=1", run="signalled")
     slurm("scancel", "--batch", "--signal=USR1", job)  # what --signal=B:USR1@120 does before the time limit
     until(lambda: "queueing this job again" in read(workplace), "the saving", workplace)
-    saved = int((folder / "checkpoints" / "latest").read_text().removeprefix("step-"))
-    until(lambda: slurm.job(job)["Restarts"] == "1", "the requeue", workplace)
-    until(lambda: slurm.job(job)["JobState"] == "PENDING", "the queue", workplace)
-    # Of itself the job would wait for two minutes. Some seconds it must: SLURM takes a start in the second of
-    # the requeue for the one that it has just ended.
-    slurm("scontrol", "update", f"JobId={job}", "StartTime=now+4seconds")
+    folder = workplace / "runs" / "signalled"
+    saved = last_saved(folder)
+    start_again(slurm, job, workplace)
+    steps = ("--epochs", "100000", "--max-steps", str(saved + 2))
+    undisturbed = ranks(
+        *(2, "-m", "trainer.run", "--store", str(tiny_store), "--run", "runs/undisturbed", *SMALL, *steps),
+        cwd=workplace,
+    )
+    assert undisturbed.returncode == 0, undisturbed.stderr
     assert ended(slurm, job, workplace) == "COMPLETED", read(workplace)
     assert f"going on from step {saved}" in read(workplace)
     assert (folder / "complete").read_text() == f"{saved + 2} steps\n"
-    steps = [line["step"] for line in read_log(metrics) if "loss" in line]
-    assert steps == list(range(1, saved + 3))
+    logged = [line["step"] for line in read_log(folder / "metrics.jsonl") if "loss" in line]
+    assert logged == list(range(1, saved + 3))
+    assert towers(folder) == towers(workplace / "runs" / "undisturbed")
 
 
-def test_an_odd_number_of_tasks_on_a_node_is_a_sentence_in_the_log(slurm, workplace):
-    job = slurm(
-        *("sbatch", "--parsable", "--nodes=2", "--ntasks=3", "cluster/train.sbatch"), cwd=workplace
-    ).strip()
+def test_a_job_makes_place_for_an_urgent_one_and_goes_on_afterwards(slurm, workplace, tiny_store):
+    job = endless(slurm, workplace, tiny_store, "srun --mpi=pmi2", "--nodes=1", run="preempted")
+    everything = ("--nodes=2", "--exclusive", "--wrap=true")
+    urgent = slurm("sbatch", "--parsable", "--partition=urgent", *everything, cwd=workplace).strip()
+    assert ended(slurm, urgent, workplace) == "COMPLETED"
+    assert "queueing this job again" in read(workplace)
+    saved = last_saved(workplace / "runs" / "preempted")
+    start_again(slurm, job, workplace)
+    assert ended(slurm, job, workplace) == "COMPLETED", read(workplace)
+    assert f"going on from step {saved}" in read(workplace)
+
+
+@pytest.mark.parametrize("node", ["n2", "n1"], ids=["a further node", "the batch script's own"])
+def test_a_node_that_dies_ends_the_job_which_goes_on_from_its_checkpoint(node, slurm, workplace, tiny_store):
+    job = endless(slurm, workplace, tiny_store, MPIRUN, "--nodes=2", run="bereft")
+    slurm.kill_node(node)
+    if node == "n2":
+        until(lambda: "no longer answers: queueing this job again" in read(workplace), "the end", workplace)
+    saved = last_saved(workplace / "runs" / "bereft")
+    # What slurmctld finds out by itself after SlurmdTimeout.
+    slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=died")
+    until(lambda: slurm.job(job)["JobState"] == "PENDING", "the queue", workplace)
+    slurm.start_node(node)
+    slurm("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    start_again(slurm, job, workplace)
+    assert ended(slurm, job, workplace) == "COMPLETED", read(workplace)
+    assert f"going on from step {saved}" in read(workplace)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "sentence"),
+    [
+        ("--ntasks=3", "error: 3 tasks on 2 node(s)"),
+        ("--ntasks-per-node=1", "error: 2 tasks on 2 node(s)"),
+    ],
+    ids=["odd", "too few"],
+)
+def test_tasks_that_cannot_be_paired_are_a_sentence_in_the_log(tasks, sentence, slurm, workplace):
+    job = slurm("sbatch", "--parsable", "--nodes=2", tasks, "cluster/train.sbatch", cwd=workplace).strip()
     assert ended(slurm, job, workplace) == "FAILED"
-    assert "error: 3 tasks on 2 node(s)" in read(workplace)
+    assert sentence in read(workplace)
     assert slurm.job(job)["Restarts"] == "0"
