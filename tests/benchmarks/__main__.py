@@ -21,7 +21,7 @@ import preprocess.errors
 import trainer.errors
 from tests.benchmarks import report
 from tests.benchmarks.harness import Row, contenders, medians, result
-from tests.benchmarks.settings import Settings, Stage
+from tests.benchmarks.settings import WHEN_ASKED, Settings, Stage
 
 
 def bench(settings: Settings) -> report.Results:
@@ -29,7 +29,7 @@ def bench(settings: Settings) -> report.Results:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     results: report.Results = []
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        for stage in settings.stages or get_args(Stage):
+        for stage in settings.stages or [stage for stage in get_args(Stage) if stage not in WHEN_ASKED]:
             results += measure(stage, settings, Path(scratch))
             report.write(settings.json, results)
     return results
@@ -55,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     report.show(results)
     print(f"written to {settings.json}")
+    picture = settings.json.with_suffix(".png")
+    report.draw(picture, results)
+    print(f"drawn in {picture}")
 
 
 if __name__ == "__main__":

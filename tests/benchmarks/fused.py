@@ -42,14 +42,14 @@ class FusedGather:
         return self.out
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, parallel=True)
 def _gather(
     raw: Any, mean: Any, pictures: Any, top: Any, left: Any, flip: Any, shift: Any, scale: Any, out: Any
 ) -> None:
     width = out.shape[2]
-    colour = np.empty(width, np.float32)
-    mirrored = np.empty(width, np.float32)
-    for b in range(out.shape[0]):
+    for b in numba.prange(out.shape[0]):
+        colour = np.empty(width, np.float32)
+        mirrored = np.empty(width, np.float32)
         for i in range(width):
             colour[i] = shift[b, i % 3]
         first = 3 * left[b]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from io import FileIO
 from pathlib import Path
 
 from preprocess.errors import UserError
 from preprocess.plan import load, pictures
-from preprocess.shard import read
+from preprocess.task import read
 from tests.benchmarks.settings import Settings
 from tests.launch import ROOT
 
@@ -24,7 +25,8 @@ def sample(settings: Settings, scratch: Path) -> Path:
     plan = load(source)
     for number, row in enumerate(pictures(source, "train")[: settings.pictures]):  # in shuffled order
         name = os.fsdecode(row["name"])
-        data = read(plan, name, row)
+        with FileIO(Path(plan.source, name if row["file"] < 0 else plan.archives[row["file"]])) as opened:
+            data = read(opened, int(row["offset"]), int(row["length"]))
         for part in ("train", "val")[: 2 if number == 0 else 1]:
             target = folder / part / plan.classes[row["label"]] / f"{number:06d}{Path(name).suffix}"
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,9 @@ Results = list[dict[str, Any]]
 WIDTH = 90  # columns that the table needs; rich would cut figures off in fewer
 
 
+NAMES = {"of_limit": "share of the limit", "of_peer": "times the peer"}
+
+
 def write(path: Path, results: Results) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1) + "\n")
@@ -46,6 +49,28 @@ def show(results: Results) -> None:
         console.print(f"[bold]{family}[/bold]")
         for line in sorted(lines, key=lambda line: numbers.index(line.split(":")[0])):
             console.print(f"  {line}", highlight=False, soft_wrap=True)
+
+
+def draw(path: Path, results: Results) -> None:
+    """Each stage's share of its limit, and how many times as fast as its peer it is; logarithmic."""
+    from matplotlib.figure import Figure  # heavy, and wanted here alone
+
+    shown = [entry for entry in results if entry["of_limit"] or entry["of_peer"]]
+    figure = Figure(figsize=(9, 1.2 + 0.3 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    for row, entry in enumerate(shown):
+        for name, marker, color in (("of_limit", "o", "#2f4b6e"), ("of_peer", "D", "#e69138")):
+            if entry[name]:
+                axes.plot(entry[name], -row, marker, color=color)
+    for name, marker, color in (("of_limit", "o", "#2f4b6e"), ("of_peer", "D", "#e69138")):
+        axes.plot([], [], marker, color=color, label=NAMES[name])
+    axes.set_xscale("log")
+    axes.axvline(1, color="grey", linewidth=0.8)
+    axes.set_yticks([-row for row in range(len(shown))])
+    axes.set_yticklabels([entry["stage"] for entry in shown])
+    axes.grid(axis="x", linewidth=0.3)
+    axes.legend(loc="best")
+    figure.savefig(path, dpi=150)
 
 
 def _number(value: float | None) -> str:

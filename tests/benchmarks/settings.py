@@ -8,7 +8,8 @@ from typing import Literal
 
 import tyro
 
-Stage = Literal["preprocess", "loader", "lrn", "update", "step", "reduce"]
+Stage = Literal["preprocess", "loader", "lrn", "update", "step", "reduce", "scaling", "gpu"]
+WHEN_ASKED = ("scaling", "gpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class Settings:
     """
 
     stages: tyro.conf.Positional[tuple[Stage, ...]] = ()
-    """Stages to measure, in this order. None: all of them."""
+    """Stages to measure, in this order. None: all but gpu, which needs one, and scaling, which takes long."""
     repeats: int = 5
     """Turns that each of ours, peer and limit gets."""
     seconds: float = 0.3
@@ -38,6 +39,8 @@ class Settings:
     """Steps in a turn of step and of reduce, after one that is not counted."""
     pictures: int = 512
     """JPEGs that preprocess and loader work on."""
+    repeated: int = 8192
+    """Pictures of preprocess's long runs, beside those of the short ones: these JPEGs again and again."""
     imagenet: Path | None = None
     """Where the JPEGs are drawn from: ImageNet's tars, class folders, a tar of these. None: drawn pictures,
     made in a temporary folder."""
@@ -45,11 +48,15 @@ class Settings:
     """The store that loader reads; a raw copy of its training pictures is made in the temporary folder. None:
     a small one, made of the JPEGs."""
     pillow: Path | None = None
-    """A Python that has plain Pillow (not Pillow-SIMD), such as ../other/bin/python: preprocess's peer."""
+    """A Python that has plain Pillow (not Pillow-SIMD), such as ../other/bin/python: preprocess's peer. None:
+    an environment is made for it in the temporary folder."""
+    gpu_batches: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+    """Pictures at a time in gpu."""
     json: Path = Path("runs/bench.json")
-    """File that receives the figures; written anew by each run, after each stage."""
+    """File that receives the figures, and beside it their picture; written anew by each run, after each
+    stage."""
 
     def __post_init__(self) -> None:
-        for name in ("repeats", "batch", "loader_batch", "steps", "pictures"):
+        for name in ("repeats", "batch", "loader_batch", "steps", "pictures", "repeated"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}")

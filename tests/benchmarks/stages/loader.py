@@ -1,10 +1,12 @@
-"""Training batches in random order, float32: read, crop, mirror, mean image, colour shift."""
+"""Training batches in random order: as float32 input for the CPU, as bytes for a GPU."""
 
 from __future__ import annotations
 
+import os
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from preprocess.store import open_store
@@ -23,23 +25,42 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
     path, batch = settings.store or small_store(settings, scratch), settings.loader_batch
     store = open_store(path)
     # no step is asked for in the background: batches are made here, one after the other
-    batches = TrainingBatches(store, AUTO.augment, SEED, batch, torch.arange(batch), 0, 0)
+    threads = len(os.sched_getaffinity(0))
+    batches = TrainingBatches(store, AUTO.augment, SEED, batch, torch.arange(batch), 0, 0, threads)
     fused = FusedGather(store, AUTO.augment, SEED, batch, scratch / "pictures.raw")
-    ours, limit = count(), count()
+    rows = fused.raw.reshape(len(fused.raw), -1)
+    gathered = np.empty((batch, rows.shape[1]), np.uint8)
+    steps = [count() for _ in range(4)]
+
+    def gather() -> None:
+        np.take(rows, batches.plan(next(steps[3]))[0], axis=0, out=gathered, mode="clip")
+
     return [
         Row(
             stage=f"loader {batch} float32",
             unit="img/s",
             ours=Contender(
-                "trainer.data, one batch after the other",
-                rate(batch, lambda: batches.make(next(ours)), settings.seconds),
+                "trainer.data on all cores, checksums verified, one batch after the other",
+                rate(batch, lambda: batches.make(next(steps[0])), settings.seconds),
             ),
             peer=_peer(settings, path),
             limit=Contender(
-                "a NumPy memory map of raw pictures, one compiled loop, one thread, one reused buffer",
-                rate(batch, lambda: fused(next(limit)), settings.seconds),
+                "a NumPy memory map of raw pictures, one compiled loop on all cores, one reused buffer",
+                rate(batch, lambda: fused(next(steps[1])), settings.seconds),
             ),
-        )
+        ),
+        Row(
+            stage=f"loader {batch} uint8",
+            unit="img/s",
+            ours=Contender(
+                "trainer.data on all cores, whole pictures as a GPU gets them, checksums verified",
+                rate(batch, lambda: batches.read(next(steps[2])), settings.seconds),
+            ),
+            limit=Contender(
+                "numpy.take from the memory map into one reused buffer",
+                rate(batch, gather, settings.seconds),
+            ),
+        ),
     ]
 
 

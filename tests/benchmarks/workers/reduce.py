@@ -1,6 +1,6 @@
 """Gigabytes of gradients a second that the ranks of one tower sum up.
 
-mpirun -n 4 python -m tests.benchmarks.workers.reduce ours|flat STEPS
+mpirun -n 4 python -m tests.benchmarks.workers.reduce ours|bfloat16|flat STEPS
 """
 
 import sys
@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 from tests.benchmarks.processes import report, steps_per_second
 from trainer.config import Network
-from trainer.model import STAGES, Tower
+from trainer.model import Tower
 from trainer.topology import all_or_none, arrange
 from trainer.transport import connect
 
@@ -19,7 +19,7 @@ def stage_sizes() -> list[int]:
     """Parameters of tower a, by stage."""
     with torch.device("meta"):
         tower = Tower(Network(), 1000, "a")
-    layers = [[getattr(tower, layer) for layer in stage] for stage in STAGES]
+    layers = [[getattr(tower, layer) for layer in stage] for stage in tower.stages]
     return [sum(p.numel() for layer in stage for p in layer.parameters()) for stage in layers]
 
 
@@ -27,7 +27,8 @@ def main(what: str, steps: int) -> None:
     topology = arrange("cpu")
     transport = connect(topology)
     sizes = stage_sizes()
-    buffers = [torch.zeros(size) for size in ([sum(sizes)] if what == "flat" else sizes)]
+    dtype = torch.bfloat16 if what == "bfloat16" else torch.float32
+    buffers = [torch.zeros(size, dtype=dtype) for size in ([sum(sizes)] if what == "flat" else sizes)]
 
     def step(number: int) -> None:
         if what == "flat":
