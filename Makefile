@@ -3,9 +3,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 export PYTHON
 ACTIVATE := source .venv/bin/activate
-SCRIPTS := $(wildcard cluster/*.sh cluster/*.sbatch) tests/demo.sh .ci/run
+SCRIPTS := $(wildcard cluster/*.sh cluster/*.sbatch tests/*.sh tests/*/*.sh) .ci/run
 
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test lint format bench soak clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -19,6 +19,10 @@ demo: setup ## the whole job on a small synthetic ImageNet: preprocess, train, e
 test: setup ## every test
 	@PATH="$$PATH:/usr/sbin"; { command -v slurmctld && command -v munged; } >/dev/null \
 		|| cluster/packages.sh slurm-wlm munge || echo "without them the tests of the batch scripts are skipped"
+	@PATH="$$PATH:/usr/sbin:/sbin"; { command -v ip && command -v tc; } >/dev/null \
+		|| cluster/packages.sh iproute2 || echo "without it the tests on several hosts are skipped"
+	@command -v chromium chromium-browser google-chrome >/dev/null \
+		|| cluster/packages.sh chromium || echo "without it the live page's test is skipped"
 	@$(ACTIVATE) && python -m pytest
 
 lint: setup ## formatting, types, workflow and shell scripts
@@ -26,11 +30,17 @@ lint: setup ## formatting, types, workflow and shell scripts
 	@$(ACTIVATE) && ruff format --check . && ruff check . && mypy \
 		&& snakefmt --check Snakefile && shellcheck $(SCRIPTS)
 
-format: setup ## rewrite the sources in the project's format
-	@$(ACTIVATE) && ruff format . && ruff check --fix . && snakefmt Snakefile
+format: setup ## rewrite the sources in the project's format, and the pages that are made from them
+	@$(ACTIVATE) && ruff format . && ruff check --fix . && snakefmt Snakefile && python -m tests.reference
 
-bench: setup ## images per second of each stage, beside a peer and the limit
+bench: setup ## images per second of each stage, beside a peer and the limit; make bench-STAGE: one stage
 	@$(ACTIVATE) && python -m tests.benchmarks
+
+bench-%: setup
+	@$(ACTIVATE) && python -m tests.benchmarks $* --json runs/bench-$*.json
+
+soak: setup ## kill ranks at 60 random moments, compare the ends bit for bit: about 8 minutes
+	@$(ACTIVATE) && python -m tests.trainer.soak
 
 clean: ## remove the environment and what was made from the miniature
 	rm -rf .venv .snakemake

@@ -1,0 +1,194 @@
+"""README.md and docs/: what they show exists, their tables are the code's, and their commands run.
+
+Every line of a block marked `sh` is a command. What stands in for what, so that a laptop can run them:
+
+- the store is the tiny miniature, in data/imagenet256.zarr; runs/paper-001 and -002 are small runs on it
+- training: a network of a few filters, one step, batch 16, no figures; `mpirun -n 8` is `-n 2`
+- Snakemake: its own dry run, on the tiny store's source; the store is made by the real command elsewhere
+- make: `make -n`, which names what it would run; CI itself runs lint and test
+- SLURM: the flags for the trainer are parsed; tests/slurm runs the scripts on a real SLURM
+- the ablations: the flags are parsed; tests/trainer/test_experiments.py runs them
+- the live page: started, and ended once it says where it is; tests/trainer/test_watch.py looks at it
+"""
+
+import io
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import reference
+from tests.launch import ROOT, ranks, run
+from trainer.cli import parse, parse_config
+from trainer.experiments import ablations
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = {page.name: page.read_text() for page in PAGES}
+LINES = [
+    line.split(" #")[0].strip()
+    for text in TEXT.values()
+    for block in re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    for line in block.splitlines()
+    if line.strip()
+]
+COMMANDS = list(dict.fromkeys(LINES))
+SMALL = ("--filters", "6", "8", "12", "12", "8", "--hidden", "32", "--batch-size", "16", "--no-figures")
+INSTEAD = {
+    "trainer.run": (*SMALL, "--max-steps", "1"),
+    "trainer.figures": ("--only", "conv1-filters"),
+    "trainer.export": ("--no-onnx",),
+    "trainer.timeline": ("--filters", "6", "8", "12", "12", "8", "--hidden", "32", "--batch-size", "4"),
+    "trainer.experiments": ("--max-epochs", "1", "--relu-rates", "0.001", "--tanh-rates", "0.001"),
+}
+"""Flags that are added; of two the later one counts."""
+
+
+def test_the_switches_are_those_of_the_code():
+    assert reference.SWITCHES.read_text() == reference.switches(), "run: python -m tests.reference"
+
+
+def test_the_recipes_are_those_of_the_code():
+    page = reference.RECIPES.read_text()
+    assert page == reference.with_table(page), "run: python -m tests.reference"
+
+
+def test_links_lead_somewhere_and_pictures_are_small():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for picture in (ROOT / "docs").glob("*.*g"):
+        assert picture.stat().st_size < 150_000, picture
+        assert any(picture.name in text for text in TEXT.values()), f"{picture} is shown nowhere"
+
+
+def test_every_command_is_of_a_kind_that_is_run_here():
+    kinds = (" -m trainer.", "snakemake ", "make ", "cluster/", "source ")
+    assert COMMANDS
+    assert [c for c in COMMANDS if not any(kind in f" {c}" for kind in kinds)] == []
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
+def test_make_knows_its_targets(command):
+    done = run("make", "-n", *shlex.split(command)[1:], cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_environment_that_is_activated_is_the_one_that_is_made():
+    (command,) = [c for c in COMMANDS if c.startswith("source ")]
+    folder = command.split()[1].removesuffix("/bin/activate")
+    assert f"VENV={folder}\n" in (ROOT / "cluster" / "setup.sh").read_text()
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("snakemake ")])
+def test_snakemake_takes_the_settings(command, tiny_store, tmp_path):
+    given = [word for word in shlex.split(command)[1:] if word not in ("preprocess", "--config")]
+    given = [word for word in given if not word.startswith(("imagenet=", "store="))]
+    source = f"imagenet={tiny_store.parent / 'imagenet'}"
+    done = run(
+        *("snakemake", "--dry-run", "preprocess", "--config"),
+        *(*given, source, f"store={tmp_path / 'store.zarr'}"),
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("cluster/")])
+def test_scripts_are_there_and_the_trainer_knows_what_follows(command):
+    script, *words = shlex.split(command)
+    assert (ROOT / script).exists()
+    if "--" in words:
+        parse_config(words[words.index("--") + 1 :])
+
+
+def modules() -> list[tuple[int, str, list[str]]]:
+    """(ranks, module, flags) of every command of the trainer but those with a test of their own."""
+    found = []
+    for command in COMMANDS:
+        words = shlex.split(command)
+        count = int(words[2]) if words[0] == "mpirun" else 1
+        if "-m" not in words or {"trainer.watch", "trainer.doctor", "ablations"} & set(words):
+            continue
+        at = words.index("-m") + 1
+        found.append((count, words[at], words[at + 1 :]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def workplace(tiny_store, small_run, tmp_path_factory):
+    """A folder in which the commands find what they name."""
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "data").mkdir()
+    (folder / "data" / "imagenet256.zarr").symlink_to(tiny_store)
+    for name in ("paper-001", "paper-002"):
+        shutil.copytree(small_run, folder / "runs" / name)
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    (folder / "photographs").mkdir()
+    Image.fromarray(pixels).save(folder / "photographs" / "cat.jpg")
+    records = np.random.default_rng(0).integers(0, 10, (50, 3073), dtype=np.uint8).tobytes()
+    with tarfile.open(folder / "data" / "cifar-10-binary.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
+        member.size = len(records)
+        archive.addfile(member, io.BytesIO(records))
+    return folder
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one process", "a pair of ranks"])
+def test_the_trainers_commands_run(many, workplace, monkeypatch):
+    batch = []
+    for number, (count, module, flags) in enumerate(modules()):
+        if (count > 1) != many:
+            continue
+        asks = "--help" in flags or "--tyro-print-completion" in flags
+        mine = [] if asks else [*INSTEAD.get(module, ())]
+        if module == "trainer.run" and not asks:  # each a run of its own, on one step
+            mine += ["--run", f"runs/docs-{number}"]
+        batch.append([module, *flags, *mine])
+    assert len(batch) >= 5
+    target = workplace / f"commands-{many}.json"
+    target.write_text(json.dumps(batch))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # tests.commands is not installed
+    start = ("-m", "tests.commands", str(target))
+    done = (
+        ranks(2, *start, cwd=workplace, timeout=280)
+        if many
+        else run(sys.executable, *start, cwd=workplace, timeout=280)
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert sum(line.startswith("$ trainer.") for line in done.stdout.splitlines()) >= len(batch)
+
+
+def test_the_live_page_starts(workplace):
+    (command,) = {c for c in COMMANDS if "trainer.watch" in c}
+    words = shlex.split(command)[1:]
+    process = subprocess.Popen(
+        [sys.executable, *words, "--port", "0"], cwd=workplace, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "trainer.doctor" in c])
+def test_the_doctor_finds_nothing_broken(command, workplace):
+    done = run(sys.executable, *shlex.split(command)[1:], cwd=workplace)
+    assert done.returncode == 0, done.stdout
+    assert "ok    store" in done.stdout
+
+
+def test_the_ablations_take_their_flags():
+    (command,) = [c for c in COMMANDS if "ablations" in c]
+    words = shlex.split(command)
+    flags = words[words.index("ablations") + 1 :]
+    found = parse(ablations.Arguments, "ablations", ablations.Arguments(), flags, ranks=False)
+    assert found.parts == ("lrn", "overlap", "dropout", "colour", "towers")
