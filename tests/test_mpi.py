@@ -23,3 +23,22 @@ def test_all_ranks_pass(size, transport, what, tiny_store, monkeypatch):
     done = ranks(size, *pytest_, what, cwd=ROOT, timeout=540)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     assert " passed" in done.stdout
+
+
+LEAVES = """
+import sys, time
+from trainer.topology import arrange
+from trainer.transport import connect
+
+topology = arrange("cpu")
+held = connect(topology, "torch")
+time.sleep(2 if topology.rank == int(sys.argv[1]) else 0)
+"""
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_ranks_that_leave_torch_at_different_times_leave_no_file_behind(last, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    done = ranks(2, "-c", LEAVES, str(last), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []

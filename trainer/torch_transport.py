@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -87,11 +86,10 @@ def _meet(topology: Topology) -> None:
     if alone:
         if Path("/sys/class/net/lo").exists():
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        mine = tempfile.mkdtemp(prefix="alexnet-") if topology.leads else None
-        if mine:
-            atexit.register(shutil.rmtree, mine, ignore_errors=True)
-        folder = world.bcast(mine)
-        store: dist.Store = dist.FileStore(f"{folder}/meet", world.size)
+        # torch opens the file once more when a process lets go of it, and removes it with the last one; a
+        # rank that removed it sooner would race with the others.
+        mine = _empty_file() if topology.leads else None
+        store: dist.Store = dist.FileStore(world.bcast(mine), world.size)
     else:
         host, ours = topology.hosts[0], None
         if topology.leads:
@@ -101,3 +99,9 @@ def _meet(topology: Topology) -> None:
     backend = "nccl" if topology.device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=topology.rank, world_size=world.size)
     atexit.register(dist.destroy_process_group)
+
+
+def _empty_file() -> str:
+    descriptor, name = tempfile.mkstemp(prefix="alexnet-")
+    os.close(descriptor)
+    return name
