@@ -12,8 +12,9 @@ from typing import Any, get_args, get_type_hints
 
 from tests.launch import ROOT
 from trainer import config as configuration
-from trainer.config import AUTO, CUDA_CONVNET, PAPER, Config
+from trainer.config import Config
 from trainer.doctor.__main__ import parser
+from trainer.recipes import AUTO, CUDA_CONVNET, PAPER
 
 SWITCHES, RECIPES = ROOT / "docs" / "switches.md", ROOT / "docs" / "recipes.md"
 MARK = "<!-- made by: python -m tests.reference -->"

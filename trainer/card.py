@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 from trainer import runs
-from trainer.config import RECIPES, Config
+from trainer.config import Config
 from trainer.metrics import read_log
+from trainer.recipes import RECIPES
 from trainer.trained import Trained
 
 RECIPE_WORDS = {

@@ -12,8 +12,9 @@ from typing import TypeVar
 
 import tyro
 
-from trainer import config as configuration
 from trainer import runs
+from trainer.config import Config
+from trainer.recipes import AUTO, RECIPES
 
 T = TypeVar("T")
 
@@ -40,15 +41,15 @@ def parse(
         )
 
 
-def parse_config(argv: Sequence[str] | None = None) -> configuration.Config:
+def parse_config(argv: Sequence[str] | None = None) -> Config:
     """The training command's flags, on top of what they name: a run that exists brings its own settings,
     otherwise the recipe does."""
     args = list(sys.argv[1:] if argv is None else argv)
-    default = configuration.RECIPES.get(_value(args, "--recipe") or "auto", configuration.AUTO)
+    default = RECIPES.get(_value(args, "--recipe") or "auto", AUTO)
     run = _value(args, "--run")
     if run is not None and (Path(run) / runs.CONFIG).exists():
         default = runs.with_session(runs.read_config(Path(run)), max_steps=None, resume="auto")
-    return parse(configuration.Config, "python -m trainer.run", default, args)
+    return parse(Config, "python -m trainer.run", default, args)
 
 
 def _rank() -> int:

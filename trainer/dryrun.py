@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from trainer import checkpoint, runs, summary
-from trainer.config import Config, settle
+from trainer.config import Config
 from trainer.data import TrainingBatches, open_data
 from trainer.optim import Schedule
+from trainer.recipes import settle
 from trainer.step import Trainer
 from trainer.topology import Topology
 

@@ -25,11 +25,12 @@ from torch import Tensor
 
 from trainer import runs
 from trainer.cli import parse
-from trainer.config import PAPER, Augment, Config, Network, from_dict, settle
+from trainer.config import Augment, Config, Network, from_dict
 from trainer.data import open_data
 from trainer.errors import UserError
 from trainer.model import LAYERS, TOWERS, Tower
 from trainer.optim import Schedule, flatten
+from trainer.recipes import PAPER, settle
 from trainer.saving import Writer
 from trainer.single import Weights, split
 from trainer.topology import all_or_none, arrange

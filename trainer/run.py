@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from preprocess.store import Store
 from trainer import checkpoint, dryrun, runs, summary
 from trainer.cli import parse_config
-from trainer.config import Config, settle, to_dict
+from trainer.config import Config, to_dict
 from trainer.data import open_data
 from trainer.errors import UserError
 from trainer.loop import Loop
+from trainer.recipes import settle
 from trainer.requests import Requests
 from trainer.step import Trainer
 from trainer.topology import Topology, all_or_none, arrange, refuse_differences

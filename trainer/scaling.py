@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trainer.errors import UserError
+from trainer.hardware import GPUS, HOST_LATENCY, KERNELS, NETWORKS, Gpu
 
 # Of one tower, by stage: multiply-accumulates of an image forward and backward (conv1 needs no gradient of
 # its input), parameters, and numbers that it hands on.
@@ -29,55 +30,7 @@ BACKWARD_MACS = (52.7e6 + 2 * 111.95e6, *(2 * macs for macs in FORWARD_MACS[1:])
 PARAMETERS = (171_200, 995_840, 18_876_416, 10_439_656)
 NUMBERS = (21_632, 4_608, 2_048)  # 128x13x13, 128x6x6, 2048; and 1,000 logits in float32
 LOGITS = 1000
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """Figures of the makers' data sheets; `share` is what the network reaches of the peak."""
-
-    flops: float
-    """Dense matrix operations a second in 16 bits."""
-    memory: float
-    """Bytes a second to and from its memory."""
-    link: float
-    """Bytes a second to another GPU of the same host, one direction."""
-    share: float = 0.22
-    """A100, fp16: 16,487 img/s published for an AlexNet of 4.1 GFLOP an image, of 312 TFLOP/s."""
-    launch: float = 5e-6
-    """Seconds that a kernel takes to start; a step starts about KERNELS."""
-
-
-KERNELS = 150
-
-# NVIDIA's data sheets: V100 SXM2, A100 SXM 80 GB, H100 SXM, H200 SXM; no sparsity, NVLink by direction.
-GPUS = {
-    "v100": Gpu(125e12, 0.90e12, 150e9),
-    "a100": Gpu(312e12, 2.04e12, 300e9),
-    "h100": Gpu(989e12, 3.35e12, 450e9),
-    "h200": Gpu(989e12, 4.80e12, 450e9),
-}
-
-
-@dataclass(frozen=True)
-class Network:
-    """Between hosts, for each GPU."""
-
-    bandwidth: float
-    """Bytes a second, one direction."""
-    latency: float
-    """Seconds from one process to another."""
-
-
-# Signalling rates by the InfiniBand Trade Association and IEEE 802.3, one port a GPU; latencies are what MPI
-# benchmarks commonly show, a microsecond or two over InfiniBand and some ten over TCP.
-NETWORKS = {
-    "10gbe": Network(1.25e9, 30e-6),
-    "100gbe": Network(12.5e9, 10e-6),
-    "hdr": Network(25e9, 2e-6),
-    "ndr": Network(50e9, 2e-6),
-}
 WIDTH = 120  # columns that the table needs
-HOST_LATENCY = 3e-6  # of one exchange between GPUs of a host
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from trainer.cli import parse
-from trainer.config import AUTO, Config, Network, Optim
+from trainer.config import Config, Network, Optim
 from trainer.mpi_transport import OverMpi
+from trainer.recipes import AUTO
 from trainer.step import Trainer
 from trainer.topology import Topology, all_or_none, arrange
 from trainer.transport import Pending

@@ -12,7 +12,8 @@ import pytest
 import torch
 from mpi4py import MPI
 
-from trainer.config import CUDA_CONVNET, PAPER, Config, Network, Session
+from trainer.config import Config, Network, Session
+from trainer.recipes import CUDA_CONVNET, PAPER
 from trainer.step import Trainer
 from trainer.topology import arrange
 

@@ -19,8 +19,9 @@ import pytest
 from mpi4py import MPI
 
 from tests.proofs import in_float64
-from trainer.config import CUDA_CONVNET, PAPER, Session
+from trainer.config import Session
 from trainer.data import TrainingBatches, open_data
+from trainer.recipes import CUDA_CONVNET, PAPER
 from trainer.step import Trainer
 from trainer.topology import arrange
 

@@ -7,7 +7,8 @@ from scipy import stats
 
 from trainer import on_device
 from trainer.augment import Views, center_crop, color_axes, cut, draw, fixed, ten_crops
-from trainer.config import CUDA_CONVNET, PAPER, Augment
+from trainer.config import Augment
+from trainer.recipes import CUDA_CONVNET, PAPER
 
 SIDE = 256
 AXES = np.diag([122.0, 37.0, 20.0])

@@ -12,8 +12,9 @@ import safetensors.numpy
 import torch
 
 from trainer import checkpoint
-from trainer.config import PAPER, Network, Session
+from trainer.config import Network, Session
 from trainer.errors import UserError
+from trainer.recipes import PAPER
 from trainer.saving import Writer
 from trainer.step import Trainer
 from trainer.topology import arrange

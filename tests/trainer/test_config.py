@@ -5,8 +5,9 @@ import json
 import pytest
 
 from trainer.cli import parse_config
-from trainer.config import AUTO, CUDA_CONVNET, PAPER, RECIPES, from_dict, to_dict
+from trainer.config import from_dict, to_dict
 from trainer.errors import UserError
+from trainer.recipes import AUTO, CUDA_CONVNET, PAPER, RECIPES
 
 
 def test_the_papers_recipe():

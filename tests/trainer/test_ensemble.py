@@ -9,9 +9,10 @@ import torch
 
 from tests.launch import ranks
 from trainer import evaluate, runs
-from trainer.config import PAPER, Network, Session
+from trainer.config import Network, Session
 from trainer.data import open_data
 from trainer.ensemble import Ensemble
+from trainer.recipes import PAPER
 from trainer.results import TEN, confusion_matrix
 from trainer.saving import Writer
 from trainer.step import Trainer

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.config import PAPER, Network, Session
+from trainer.config import Network, Session
 from trainer.data import open_data
 from trainer.evaluate import CENTER, TEN, evaluate
 from trainer.model import Network as TwoTowers
+from trainer.recipes import PAPER
 from trainer.step import Trainer
 from trainer.topology import arrange
 

@@ -13,12 +13,13 @@ from PIL import Image
 
 from tests.launch import ROOT, run
 from trainer import augment, export, import_weights, plain
-from trainer.config import PAPER, Augment, Network
+from trainer.config import Augment, Network
 from trainer.data import open_data
 from trainer.errors import UserError
 from trainer.metrics import read_log
 from trainer.model import Network as Towers
 from trainer.model import build_tower
+from trainer.recipes import PAPER
 from trainer.single import merge, split
 from trainer.trained import Trained, open_trained
 

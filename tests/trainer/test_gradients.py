@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from tests.proofs import in_float64
-from trainer.config import CUDA_CONVNET, PAPER, Network, Session
+from trainer.config import Network, Session
 from trainer.model import LAYERS, TOWERS, dropout_keep
 from trainer.model import Network as Reference
+from trainer.recipes import CUDA_CONVNET, PAPER
 from trainer.step import Trainer
 from trainer.topology import arrange
 

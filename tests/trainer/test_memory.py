@@ -11,7 +11,8 @@ STEPS = """
 import json, resource
 from dataclasses import replace
 import torch
-from trainer.config import AUTO, Network
+from trainer.config import Network
+from trainer.recipes import AUTO
 from trainer.memory import keep_freed
 from trainer.step import Trainer
 from trainer.topology import arrange
@@ -53,7 +54,7 @@ EPOCHS = """
 import json, resource, sys
 from pathlib import Path
 import torch
-from trainer.config import AUTO
+from trainer.recipes import AUTO
 from trainer.data import TrainingBatches, open_data
 
 store = open_data(Path(sys.argv[1]))

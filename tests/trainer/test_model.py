@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trainer.config import CUDA_CONVNET, Network
+from trainer.config import Network
 from trainer.model import LAYERS, TOWERS, Tower, build_tower, dropout_keep
 from trainer.model import Network as TwoTowers
 from trainer.optim import flatten
+from trainer.recipes import CUDA_CONVNET
 
 # Section 3.5 of the paper, counted by hand: both towers together.
 PARAMETERS = {

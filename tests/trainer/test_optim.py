@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.config import AUTO, CUDA_CONVNET, PAPER, Network, Optim, settle
+from trainer.config import Network, Optim
 from trainer.model import build_tower
 from trainer.optim import Schedule, descend, flatten
+from trainer.recipes import AUTO, CUDA_CONVNET, PAPER, settle
 
 SMALL = Network(filters=(2, 2, 2, 2, 2), hidden=4)
 

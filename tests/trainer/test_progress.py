@@ -4,7 +4,8 @@ import json
 import re
 
 from trainer import progress, summary
-from trainer.config import PAPER, to_dict
+from trainer.config import to_dict
+from trainer.recipes import PAPER
 
 
 def test_a_log_gets_whole_lines_and_no_carriage_returns(capfd, monkeypatch):

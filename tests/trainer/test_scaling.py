@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from trainer.config import Network
+from trainer.hardware import GPUS
 from trainer.model import Tower
 from trainer.scaling import (
     BACKWARD_MACS,
     FORWARD_MACS,
-    GPUS,
     PARAMETERS,
     Settings,
     all_reduce,

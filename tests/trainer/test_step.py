@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from tests.proofs import in_float64
-from trainer.config import PAPER, Session
+from trainer.config import Session
 from trainer.data import TrainingBatches, open_data
 from trainer.model import LAYERS, TOWERS, dropout_keep
+from trainer.recipes import PAPER
 from trainer.step import Trainer
 from trainer.topology import arrange
 

@@ -10,10 +10,11 @@ from PIL import Image
 from torch import nn
 
 from trainer.augment import Views, cut, draw, fixed
-from trainer.config import PAPER, Augment, Network
+from trainer.config import Augment, Network
 from trainer.errors import UserError
 from trainer.model import LAYERS, TOWERS, Tower, build_tower
 from trainer.model import Network as Reference
+from trainer.recipes import PAPER
 
 SMALL = Network(filters=(6, 8, 12, 12, 8), hidden=20, dropout=0.0)
 PICTURES = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 60

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.browser import open_page
 from tests.launch import run as start
 from trainer import runs, watch
-from trainer.config import AUTO, settle
+from trainer.recipes import AUTO, settle
 
 LINES = [
     {"step": 0, "ranks": 4, "device": "cpu", "last_step": 40, "time": 1.0},

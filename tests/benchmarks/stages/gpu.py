@@ -17,9 +17,10 @@ from tests.benchmarks.networks import one_tower
 from tests.benchmarks.pictures import small_store
 from tests.benchmarks.settings import Settings
 from tests.benchmarks.stages.step import GFLOP_AN_IMAGE
-from trainer.config import AUTO, Config, Optim
+from trainer.config import Config, Optim
 from trainer.data import TrainingBatches
 from trainer.lrn import local_response_norm, sliced
+from trainer.recipes import AUTO
 from trainer.step import Trainer
 from trainer.topology import arrange
 

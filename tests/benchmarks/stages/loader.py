@@ -15,8 +15,8 @@ from tests.benchmarks.fused import FusedGather
 from tests.benchmarks.harness import Contender, Row, rate
 from tests.benchmarks.pictures import small_store
 from tests.benchmarks.settings import Settings
-from trainer.config import AUTO
 from trainer.data import TrainingBatches
+from trainer.recipes import AUTO
 
 SEED = 0
 

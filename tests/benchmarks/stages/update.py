@@ -10,9 +10,9 @@ from torch import Tensor
 
 from tests.benchmarks.harness import Contender, Row, rate
 from tests.benchmarks.settings import Settings
-from trainer.config import AUTO
 from trainer.model import build_tower
 from trainer.optim import descend, flatten
+from trainer.recipes import AUTO
 
 LR = 1e-3
 

@@ -10,7 +10,7 @@ from typing import Literal, cast
 import torch
 
 from tests.benchmarks.processes import report, steps_per_second
-from trainer.config import AUTO
+from trainer.recipes import AUTO
 from trainer.step import Trainer
 from trainer.topology import all_or_none, arrange
 
