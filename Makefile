@@ -17,8 +17,10 @@ demo: setup ## the whole job on a small synthetic ImageNet: preprocess, train, e
 	@$(ACTIVATE) && tests/demo.sh
 
 test: setup ## every test
-	@PATH="$$PATH:/usr/sbin"; { command -v slurmctld && command -v munged; } >/dev/null \
-		|| cluster/packages.sh slurm-wlm munge || echo "without them the tests of the batch scripts are skipped"
+	@PATH="$$PATH:/usr/sbin"; \
+		{ command -v slurmctld && command -v munged && compgen -G "/usr/lib/*/libpmix.so"; } >/dev/null \
+		|| cluster/packages.sh slurm-wlm munge libpmix-dev \
+		|| echo "without them tests of the batch scripts are skipped"
 	@PATH="$$PATH:/usr/sbin:/sbin"; { command -v ip && command -v tc; } >/dev/null \
 		|| cluster/packages.sh iproute2 || echo "without it the tests on several hosts are skipped"
 	@command -v chromium chromium-browser google-chrome >/dev/null \

