@@ -33,7 +33,7 @@ def remembered(archive: Path, folder: Path | None, members: Callable[[Path], Ite
             names=_joined(entry.name for entry in entries),
             strange=_joined(entry.strange for entry in entries),
         )
-        write_atomically(kept, [buffer.getvalue()])
+        write_atomically(kept, buffer.getvalue())
     return entries
 
 

@@ -5,49 +5,32 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 
 TEMPORARY = ".partial"
-BEGIN = 2**24  # bytes after which the disk is asked to begin, so that the sync at the end waits for little
 PIECE = 2**18  # bytes read at a time
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What a file held when it was written."""
-
-    bytes: int
-    sha256: str
-    crc32c: str
-
-
-def write_atomically(path: Path, pieces: Iterable[bytes]) -> Written:
-    """Write the pieces to a temporary name beside `path`, sync, and rename it into place.
+@contextmanager
+def replacing(path: Path) -> Iterator[int]:
+    """The descriptor of an empty file beside `path`; when all went well it is synced and takes the name.
 
     Two writers of one path do no harm: each has its own temporary name and the last rename wins.
-    Nothing is left behind when the pieces or the disk raise; only a killed process leaves its temporary.
+    Nothing is left behind when the caller or the disk raise; only a killed process leaves its temporary.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
-    digest, crc, size, begun = hashlib.sha256(), 0, 0, 0
     try:
-        with os.fdopen(handle, "wb") as file:
-            for piece in pieces:
-                file.write(piece)
-                digest.update(piece)
-                crc = google_crc32c.extend(crc, piece)
-                size += len(piece)
-                if size >= begun + BEGIN:  # what is not on the disk yet is not dropped but sent there
-                    os.posix_fadvise(file.fileno(), begun, size - begun, os.POSIX_FADV_DONTNEED)
-                    begun = size
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            yield handle
+            os.fsync(handle)
+        finally:
+            os.close(handle)
         Path(name).chmod(0o644)  # mkstemp makes it readable by its owner alone
         Path(name).replace(path)
     except BaseException:
@@ -55,12 +38,17 @@ def write_atomically(path: Path, pieces: Iterable[bytes]) -> Written:
             Path(name).unlink()
         raise
     _sync_folder(path.parent)
-    return Written(size, digest.hexdigest(), f"{crc:08x}")
 
 
-def write_json(path: Path, value: Any) -> Written:
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write the file, whole or not at all."""
+    with replacing(path) as handle, os.fdopen(handle, "wb", closefd=False) as file:
+        file.write(content)
+
+
+def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON, whole or not at all."""
-    return write_atomically(path, [(json.dumps(value, indent=1) + "\n").encode()])
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def sha256_of(path: Path) -> str:

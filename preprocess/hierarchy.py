@@ -62,4 +62,4 @@ def _publish(memory: MemoryStore, store: Path, keep: str = "") -> None:
         if key.startswith(keep):
             content = sync(memory.get(key, default_buffer_prototype()))
             assert content is not None
-            write_atomically(store / key, [content.to_bytes()])
+            write_atomically(store / key, content.to_bytes())

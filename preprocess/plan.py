@@ -95,7 +95,7 @@ def save(store: Path, plan: Plan, tables: dict[str, NDArray[np.void]]) -> None:
     for split in SPLITS:
         buffer = io.BytesIO()
         np.save(buffer, tables[split])
-        write_atomically(work_folder(store) / f"{split}.npy", [buffer.getvalue()])
+        write_atomically(work_folder(store) / f"{split}.npy", buffer.getvalue())
     write_json(work_folder(store) / "plan.json", asdict(plan))
 
 

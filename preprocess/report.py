@@ -168,7 +168,7 @@ def page(path: Path) -> str:
 def report(arguments: argparse.Namespace) -> str:
     """Write the page; raises StoreError when the store is not finished."""
     target = report_path(arguments.store)
-    write_atomically(target, [page(arguments.store).encode()])
+    write_atomically(target, page(arguments.store).encode())
     write_json(manifest(arguments.store, "report"), {"page": target.name})
     return f"{target} shows what is in the store"
 

@@ -18,6 +18,7 @@ from preprocess.images import MAX_BYTES, UnreadableError, convert
 from preprocess.layout import encode_shard, shard_path
 from preprocess.plan import Plan, load, pictures, record_path, shard_identity, sums_path
 from preprocess.records import Record, finished
+from preprocess.writing import write_large
 
 if TYPE_CHECKING:
     from preprocess.sums import Sums
@@ -46,9 +47,9 @@ def make(store: Path, split: str, shard: int) -> Record:
     repairs: list[tuple[str, str]] = []
     images = _images(plan, rows, repairs)
     counted = _counted(images, sums) if split == "train" else images
-    written = write_atomically(shard_path(store, split, shard), encode_shard(counted, plan.shard_length))
+    written = write_large(shard_path(store, split, shard), encode_shard(counted, plan.shard_length))
     if split == "train":
-        write_atomically(sums_path(store, shard), [sums.pack()])
+        write_atomically(sums_path(store, shard), sums.pack())
     identity = shard_identity(plan, rows)
     record = Record(identity, len(rows), written.bytes, written.sha256, written.crc32c, repairs)
     write_json(record_path(store, split, shard), asdict(record))

@@ -1,33 +1,33 @@
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from preprocess.files import Written, alone, crc32c_of, remove_leftovers, sha256_of, write_atomically
+from preprocess.files import alone, crc32c_of, remove_leftovers, replacing, sha256_of, write_atomically
 
 
-def test_what_was_written_is_told_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_a_file_is_written_and_nothing_else_is_left(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b"
-    # CRC-32C's own check value, from its definition (RFC 3720's polynomial)
-    whole = Written(9, sha256(b"123456789").hexdigest(), "e3069283")
-    assert write_atomically(path, [b"12345", b"6789"]) == whole
+    write_atomically(path, b"123456789")
     assert path.read_bytes() == b"123456789"
-    assert (crc32c_of(path), sha256_of(path)) == (whole.crc32c, whole.sha256)
+    # CRC-32C's own check value, from its definition (RFC 3720's polynomial)
+    assert (crc32c_of(path), sha256_of(path)) == ("e3069283", sha256(b"123456789").hexdigest())
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_failure_in_the_middle_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
-    def pieces() -> Iterator[bytes]:
-        yield b"new"
-        raise OSError("the disk is full")
+    def replace() -> None:
+        with replacing(path) as handle:
+            os.write(handle, b"new")
+            raise OSError("the disk is full")
 
     path = tmp_path / "a"
     path.write_bytes(b"old")
     with pytest.raises(OSError, match="full"):
-        write_atomically(path, pieces())
+        replace()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

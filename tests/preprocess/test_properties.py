@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from preprocess import resize
-from preprocess.files import crc32c_of, write_atomically
+from preprocess.files import crc32c_of
 from preprocess.layout import damaged_pictures, encode_shard
 from preprocess.skip import fill_holes
+from preprocess.writing import write_large
 
 # in the same order on every machine, and no judgement on speed
 same = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -52,7 +53,7 @@ def test_any_flipped_bit_is_found_and_its_picture_named(
 ) -> None:
     images = np.random.default_rng(count).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
     path = tmp_path / "shard"
-    written = write_atomically(path, encode_shard(images, count + spare))
+    written = write_large(path, encode_shard(images, count + spare))
     assert written.crc32c == crc32c_of(path)
     assert damaged_pictures(path, count, side) == []
     whole = bytearray(path.read_bytes())

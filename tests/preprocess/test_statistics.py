@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from preprocess.statistics import covariance, eigenbasis, mean_image
 from preprocess.sums import Sums
@@ -12,9 +13,9 @@ def random_images(count: int, size: int) -> np.ndarray:
 
 
 def test_sums_are_exact_in_any_order_and_any_parts() -> None:
-    images = random_images(20, 200)  # 40,000 pixels: more than one block
+    images = random_images(20, 50)
     images[3] = 255
-    whole, parts = Sums(200), [Sums(200), Sums(200)]
+    whole, parts = Sums(50), [Sums(50), Sums(50)]
     for number, image in enumerate(images):
         whole.add(image)
         parts[number % 2].add(image)
@@ -23,6 +24,22 @@ def test_sums_are_exact_in_any_order_and_any_parts() -> None:
     np.testing.assert_array_equal(whole.product, pixels.T @ pixels)
     np.testing.assert_array_equal(parts[0].product + parts[1].product, whole.product)
     np.testing.assert_array_equal(parts[0].position + parts[1].position, whole.position)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 16, 256])
+def test_a_picture_of_any_size_counts_whole(size: int) -> None:
+    (image,) = random_images(1, size)
+    sums = Sums(size)
+    sums.add(image)
+    pixels = image.reshape(-1, 3).astype(np.int64)
+    np.testing.assert_array_equal(sums.product, pixels.T @ pixels)
+
+
+def test_many_white_pixels_do_not_overflow() -> None:
+    size = 1024  # 65,536 rows: two blocks, whose sums are as large as they can be
+    sums = Sums(size)
+    sums.add(np.full((size, size, 3), 255, dtype=np.uint8))
+    assert (sums.product == 255 * 255 * size * size).all()
 
 
 def test_the_eigenbasis_is_that_of_numpy_on_all_pixels() -> None:

@@ -1,0 +1,81 @@
+import errno
+import fcntl
+import os
+import resource
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from preprocess.files import crc32c_of
+from preprocess.writing import BUFFER, DIRECT, Written, write_large
+
+
+def test_what_was_written_is_told_and_nothing_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b"
+    # CRC-32C's own check value, from its definition (RFC 3720's polynomial)
+    assert write_large(path, [b"12345", b"6789"]) == Written(9, sha256(b"123456789").hexdigest(), "e3069283")
+    assert path.read_bytes() == b"123456789"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [],
+        [BUFFER],
+        [BUFFER - 1, 1, 1],
+        [1, 3 * BUFFER],
+        [196_612] * 23,  # pictures with their checksums
+        [BUFFER + 4096] * 3,
+    ],
+)
+def test_pieces_of_any_size_lie_one_after_the_other(sizes: list[int], tmp_path: Path) -> None:
+    pieces = [os.urandom(size) for size in sizes]
+    content = b"".join(pieces)
+    written = write_large(tmp_path / "a", pieces)
+    assert (tmp_path / "a").read_bytes() == content
+    assert (written.bytes, written.sha256) == (len(content), sha256(content).hexdigest())
+    assert written.crc32c == crc32c_of(tmp_path / "a")
+
+
+def test_a_failure_in_the_middle_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield bytes(3 * BUFFER)
+        raise ValueError("no picture")
+
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with pytest.raises(ValueError, match="no picture"):
+        write_large(path, pieces())
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_the_thread_cannot_write_the_caller_hears_of(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * BUFFER, limits[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+            write_large(tmp_path / "a", [bytes(BUFFER)] * 4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not DIRECT, reason="this system has no way past the page cache")
+def test_a_file_system_without_a_way_past_the_cache_is_written_through_it(tmp_path, monkeypatch) -> None:
+    refused, write = [], os.write
+
+    def like_such_a_file_system(handle: int, content: memoryview) -> int:
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & DIRECT:
+            refused.append(len(content))
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return write(handle, content)
+
+    monkeypatch.setattr(os, "write", like_such_a_file_system)
+    pieces = [os.urandom(BUFFER) for _ in range(3)]
+    write_large(tmp_path / "a", [*pieces, b"end"])
+    assert (tmp_path / "a").read_bytes() == b"".join(pieces) + b"end"
+    assert len(refused) <= 1  # none where this file system has said so when asked
