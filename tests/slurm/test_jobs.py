@@ -90,7 +90,9 @@ def test_a_partition_that_refuses_the_account_is_a_sentence_and_leaves_nothing_i
     assert "train" not in slurm("squeue", "--noheader", "--format=%j")
 
 
-def endless(slurm: Slurm, workplace: Path, store: Path, launcher: str, *options: str, run: str) -> str:
+def endless(
+    slurm: Slurm, workplace: Path, store: Path, launcher: str, *options: str, run: str, **environment: str
+) -> str:
     """Submit a training that ends by itself only when it has been started again; returns the job's number
     once it has taken a step."""
     wrapper = workplace / "launcher"
@@ -103,6 +105,7 @@ def endless(slurm: Slurm, workplace: Path, store: Path, launcher: str, *options:
         STORE=str(store),
         RUN=f"runs/{run}",
         LAUNCHER=str(wrapper),
+        **environment,
     ).strip()
     latest = workplace / "runs" / run / "checkpoints" / "latest"
     until(latest.exists, "a first checkpoint", workplace)
@@ -160,6 +163,21 @@ def test_a_signalled_job_saves_is_queued_again_and_ends_with_the_bytes_of_an_und
     logged = [line["step"] for line in read_log(folder / "metrics.jsonl") if "loss" in line]
     assert logged == list(range(1, saved + 3))
     assert towers(folder) == towers(workplace / "runs" / "undisturbed")
+
+
+def test_a_job_that_was_queued_often_enough_fails_and_its_run_goes_on_by_hand(slurm, workplace, tiny_store):
+    job = endless(slurm, workplace, tiny_store, MPIRUN, "--nodes=1", run="capped", MAX_REQUEUES="0")
+    slurm("scancel", "--batch", "--signal=USR1", job)
+    assert ended(slurm, job, workplace) == "FAILED"
+    assert slurm.job(job)["Restarts"] == "0"
+    by_hand = "RUN=runs/capped sbatch cluster/train.sbatch"
+    assert f"is saved but not complete, after 0 requeues; {by_hand} goes on with it." in read(workplace)
+    saved = last_saved(workplace / "runs" / "capped")
+    setting, *command = by_hand.split()
+    command += ["--store", str(tiny_store), "--max-steps", str(saved + 1)]
+    job = slurm("env", setting, *command, cwd=workplace).split()[-1]
+    assert ended(slurm, job, workplace) == "COMPLETED", read(workplace)
+    assert f"going on from step {saved}" in read(workplace)
 
 
 def test_a_job_makes_place_for_an_urgent_one_and_goes_on_afterwards(slurm, workplace, tiny_store):
