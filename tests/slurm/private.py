@@ -1,4 +1,7 @@
-"""A private SLURM: its own munged, slurmctld and two nodes on loopback, all of it in one folder."""
+"""A private SLURM: its own munged, slurmctld and two nodes on loopback, all of it in one folder.
+
+As a command, `python -m tests.slurm.private FOLDER`, it waits until stdin ends, and kills what is left.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
+
+from tests.launch import ROOT
 
 NODES = ("n1", "n2")
 SIZE = "CPUs=4 RealMemory=16000"  # of a node, whatever the machine has: two small jobs side by side
@@ -168,15 +174,21 @@ class Slurm:
                     found.append(process)
         return found
 
+    def kill(self, **environment: str) -> None:
+        """Kill all processes of which `processes` knows, and theirs, until there are none."""
+        while found := set(self.processes(**environment)):
+            for process in list(found):
+                # A rank has its environment from mpirun, and so from the job's first node.
+                with contextlib.suppress(psutil.Error):
+                    found |= {*process.children(recursive=True)}
+            for process in found:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            time.sleep(0.1)
+
     def kill_node(self, name: str) -> None:
-        """Kill a node's daemon and whatever runs there, all at once."""
-        found = set()
-        for process in self.processes(**{NODE: name}):
-            # A rank has its environment from mpirun, and so from the job's first node.
-            found |= {process, *process.children(recursive=True)}
-        for process in found:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        """Kill a node's daemon and whatever runs there."""
+        self.kill(**{NODE: name})
         self.daemons[name].wait()
 
     def idle(self) -> bool:
@@ -199,6 +211,12 @@ def _await(ready: Callable[[], bool], what: str, slurm: Slurm) -> None:
         time.sleep(0.1)
 
 
+def _watch(folder: Path) -> subprocess.Popen[bytes]:
+    """Whatever ends this process, kill -9 too, ends a pipe, and with it all that this folder's SLURM runs."""
+    command = (sys.executable, "-m", "tests.slurm.private", str(folder))
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True)
+
+
 @contextlib.contextmanager
 def started(folder: Path) -> Iterator[Slurm]:
     """Start it, and stop it in the end. Raises NotStartedError where that cannot be done."""
@@ -216,6 +234,7 @@ def started(folder: Path) -> Iterator[Slurm]:
         done = subprocess.run(command, env=slurm.environment, capture_output=True, text=True, timeout=60)
         return done.returncode == 0 and "DOWN" not in done.stdout
 
+    watcher = _watch(folder)
     try:
         slurm.start(
             "munged",
@@ -249,3 +268,9 @@ def started(folder: Path) -> Iterator[Slurm]:
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
+        watcher.communicate()
+
+
+if __name__ == "__main__":
+    sys.stdin.read()
+    Slurm(Path(sys.argv[1])).kill()
