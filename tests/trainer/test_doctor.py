@@ -3,7 +3,10 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -143,6 +146,28 @@ def test_too_many_ranks_for_the_memory_is_a_warning():
     found = machine.memory(ranks=100_000)
     assert found.level == "warn"
     assert "--batch-size" in found.remedy
+
+
+def test_what_killed_ranks_leave_in_shared_memory_is_noticed():
+    if "HYDRA" not in run("mpirun", "--version", cwd=ROOT).stdout:
+        pytest.skip("only MPICH is known to leave its file there")
+    script = "from mpi4py import MPI; import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    command = ("mpirun", "-n", "2", sys.executable, "-c", script)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as job:
+        ranks = [int(job.stdout.readline()) for _ in range(2)]
+        maps = Path(f"/proc/{ranks[0]}/maps").read_text().splitlines()
+        (name,) = {line.split()[-1] for line in maps if "/mpich_shm_" in line}
+        alive = machine.left_behind()
+        os.kill(ranks[0], signal.SIGKILL)  # and mpirun kills the other
+    file = Path(name)
+    try:
+        assert file not in alive
+        assert machine.left_behind()[file] == file.stat().st_size
+        (found,) = machine.shared_memory()
+        assert (found.level, found.remedy) == ("warn", "rm /dev/shm/mpich_shm_*, while no ranks start")
+    finally:
+        file.unlink()
+    assert file not in machine.left_behind()
 
 
 def test_a_process_that_hangs_is_ended_and_told(monkeypatch):

@@ -51,6 +51,7 @@ def examine(store: Path, runs: Path, ranks: int) -> list[Finding]:
         lambda: launcher.mpi(ranks),
         machine.processor,
         lambda: machine.memory(ranks),
+        machine.shared_memory,
         lambda: machine.disk(runs),
         lambda: machine.store(store),
         machine.loopback,

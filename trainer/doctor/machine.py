@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -16,6 +17,7 @@ KEPT = 5  # the newest three, the best, and the one that is being written
 # Half of the parameters with gradient and momentum, 366 MB, activations of 64 pictures, torch itself.
 RANK = 2 * 2**30
 SHARED = 64 * 2**20  # bytes of /dev/shm a rank; containers often give 64 MiB to all
+SHARED_MEMORY = Path("/dev/shm")
 
 SAMPLE = """
 import json, numpy as np, sys
@@ -79,11 +81,34 @@ def memory(ranks: int) -> Finding:
     says = f"{_gb(free)} free, about {_gb(RANK * ranks)} for {ranks} ranks"
     if free < RANK * ranks:
         return Finding("warn", "memory", says, "fewer ranks, or a smaller --batch-size")
-    shared = Path("/dev/shm")
-    if shared.is_dir() and shutil.disk_usage(shared).free < SHARED * ranks:
-        room = _gb(shutil.disk_usage(shared).free)
+    if SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free < SHARED * ranks:
+        room = _gb(shutil.disk_usage(SHARED_MEMORY).free)
         return Finding("warn", "memory", f"{says}; {room} in /dev/shm", "docker run --shm-size=1g")
     return Finding("ok", "memory", says)
+
+
+def left_behind() -> dict[Path, int]:
+    """This user's files of MPICH's ranks in shared memory that no process has mapped, and their bytes."""
+    files = list(SHARED_MEMORY.glob("mpich_shm_*"))
+    mapped = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):  # another user's, or it has just ended
+            mapped |= {line.split()[-1] for line in maps.read_text().splitlines() if "mpich_shm_" in line}
+    found = {}
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):  # its ranks have just ended, and in order
+            if str(file) not in mapped and file.stat().st_uid == os.getuid():
+                found[file] = file.stat().st_size
+    return found
+
+
+def shared_memory() -> list[Finding]:
+    """What killed ranks have left: about 1 MB each, which no later start removes."""
+    found = left_behind()
+    if not found:
+        return []
+    says = f"{sum(found.values()) / 1e6:.0f} MB of {SHARED_MEMORY} are left from ranks that were killed"
+    return [Finding("warn", "shared memory", says, f"rm {SHARED_MEMORY}/mpich_shm_*, while no ranks start")]
 
 
 def loopback() -> Finding:
