@@ -1,5 +1,6 @@
 """What a worker does: one whole shard, from the pictures where they lie to the record that it is made."""
 
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ def make(store: Path, split: str, shard: int) -> Record:
     plan = load(store)
     if made := finished(store, plan, split, shard):
         return made
+    gc.freeze()  # what was imported stays: the collector need not look through it again and again
     rows = pictures(store, split)[plan.span(split, shard)]
     sums = Sums(plan.image_size)
     repairs: list[tuple[str, str]] = []
