@@ -6,6 +6,7 @@ Nothing is written.
 
 from __future__ import annotations
 
+import resource
 import statistics
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ from trainer.step import Trainer
 from trainer.topology import Topology
 
 TRIALS = 3
-BYTES = 4 + 4 + 4  # of a parameter: weight, gradient and momentum, float32
+KIBIBYTE = 1024  # the unit of ru_maxrss on Linux
 FORWARD = 1 / 3  # the share of a step that an evaluation takes: backward costs about twice the forward pass
 
 
@@ -41,12 +42,13 @@ def show(config: Config, topology: Topology) -> None:
         return
     run = config.session.run or runs.choose(config)
     done = standing(run, config, store.fingerprint)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
     batch, parameters = trainer.batch_size, sum(f.weights.numel() for tower in trainer.flat for f in tower)
     waiting = (TrainingBatches.AHEAD + 1) * trainer.local_batch * 3 * 224 * 224 * 4
     whole = 2 * parameters if topology.world.size > topology.pairs else parameters
     validations = (last - done) / schedule.steps_per_epoch * len(store.val) * FORWARD
     left = seconds * ((last - done) + validations / batch)
-    share, fixed = trainer.local_batch, parameters * BYTES
+    share, fixed = trainer.local_batch, held(trainer)
     for line in (
         f"{topology.describe()}, {trainer.precision}",
         *reasons,
@@ -55,9 +57,10 @@ def show(config: Config, topology: Topology) -> None:
         f"steps: {last - done:,} of {batch} pictures, to step {last:,}: "
         f"{last / schedule.steps_per_epoch:.1f} epochs of {len(store.train):,} pictures",
         f"memory a rank: at least {size(fixed + activations + waiting)}",
-        f"  {size(fixed):>8}  {parameters:,} parameters x {BYTES} bytes: weight, gradient, momentum",
+        f"  {size(fixed):>8}  {parameters:,} parameters x {fixed / parameters:g} bytes: {arrays(trainer)}",
         f"  {size(activations):>8}  kept for the backward pass by {share} pictures, measured",
         f"  {size(waiting):>8}  {TrainingBatches.AHEAD + 1} batches of {share} x 3 x 224 x 224 float32",
+        f"  {size(most):>8}  was the most that this rank held in these steps, with all libraries",
         f"disk: {size((config.session.keep + 1) * 8 * whole)} for {config.session.keep + 1} checkpoints of "
         f"{whole:,} parameters x 8 bytes",
         f"time: about {summary.duration(left)} with a validation after each epoch, at "
@@ -95,6 +98,27 @@ def measure(trainer: Trainer) -> tuple[int, float]:
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - begin)
     return sum(kept.values()), statistics.median(times)
+
+
+def held(trainer: Trainer) -> int:
+    """Bytes of the arrays that have a number for each parameter of this rank."""
+    found = {
+        array.data_ptr(): array.nbytes
+        for tower in trainer.flat
+        for stage in tower
+        for array in (stage.weights, stage.rounded, stage.grads, stage.sums, stage.momenta)
+    }
+    return sum(found.values())
+
+
+def arrays(trainer: Trainer) -> str:
+    """What these arrays are."""
+    stage = trainer.flat[0][0]
+    names = ["weight"]
+    names += ["its rounded copy"] if stage.rounded is not stage.weights else []
+    names += ["gradient"]
+    names += ["its sum over the pairs"] if stage.sums is not stage.grads else []
+    return ", ".join([*names, "momentum"])
 
 
 def standing(run: Path, config: Config, fingerprint: str) -> int:

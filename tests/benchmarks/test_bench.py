@@ -113,10 +113,10 @@ def test_the_command_writes_what_it_measured(tmp_path, capsys):
     command.main(["lrn", *options])
     entries = json.loads(target.read_text())
     assert [entry["stage"] for entry in entries] == [
-        "lrn 2x48x55x55 float32",
-        "lrn 2x128x27x27 float32",
-        "lrn 2x48x55x55 bfloat16",
-        "lrn 2x128x27x27 bfloat16",
+        "lrn 2x96x55x55 float32",
+        "lrn 2x256x27x27 float32",
+        "lrn 2x96x55x55 bfloat16",
+        "lrn 2x256x27x27 bfloat16",
     ]
     for entry in entries:
         assert entry.keys() >= KEYS

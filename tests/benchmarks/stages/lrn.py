@@ -1,4 +1,4 @@
-"""Local response normalisation of one tower after conv1 and conv2, forward and backward."""
+"""Local response normalisation after conv1 and conv2, forward and backward."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.benchmarks.harness import Contender, Row, rate
 from tests.benchmarks.settings import Settings
 from trainer.lrn import local_response_norm
 
-SHAPES = ((48, 55, 55), (128, 27, 27))  # one tower's conv1 and conv2
+SHAPES = ((96, 55, 55), (256, 27, 27))  # as many maps as both towers have, for peers that know no towers
 
 
 def rows(settings: Settings, scratch: Path) -> list[Row]:

@@ -41,6 +41,12 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
             )
             for who, name in (("pair", "plain"), ("pair", "towers"), ("alone", "plain"))
         ]
+        without = Contender("the same step with --no-lrn", ranks(2, "ours", precision, *size, "no-lrn"))
+        table.append(
+            Row(
+                stage=f"step {precision} pair, what LRN costs", unit="img/s", ours=ours["pair"], limit=without
+            )
+        )
     return table
 
 

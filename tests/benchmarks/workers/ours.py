@@ -1,6 +1,6 @@
 """Images a second of Trainer.train_step: alone with both towers, or under mpirun.
 
-mpirun -n 2 python -m tests.benchmarks.workers.ours bfloat16 BATCH STEPS
+mpirun -n 2 python -m tests.benchmarks.workers.ours bfloat16 BATCH STEPS [no-lrn]
 """
 
 import sys
@@ -18,10 +18,11 @@ CLASSES = 1000
 Precision = Literal["float32", "bfloat16"]
 
 
-def main(precision: Precision, batch: int, steps: int) -> None:
+def main(precision: Precision, batch: int, steps: int, lrn: bool) -> None:
     topology = arrange("cpu")
     config = replace(
         AUTO,
+        network=replace(AUTO.network, lrn=lrn),
         optim=replace(AUTO.optim, batch_size=batch),
         session=replace(AUTO.session, precision=precision, device="cpu"),
     )
@@ -37,4 +38,4 @@ def main(precision: Precision, batch: int, steps: int) -> None:
 
 if __name__ == "__main__":
     with all_or_none():
-        main(cast(Precision, sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+        main(cast(Precision, sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), lrn="no-lrn" not in sys.argv)
