@@ -151,14 +151,22 @@ def test_too_many_ranks_for_the_memory_is_a_warning():
 def test_what_killed_ranks_leave_in_shared_memory_is_noticed():
     if "HYDRA" not in run("mpirun", "--version", cwd=ROOT).stdout:
         pytest.skip("only MPICH is known to leave its file there")
-    script = "from mpi4py import MPI; import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    script = (
+        "import os, time; from mpi4py import MPI; everyone = MPI.COMM_WORLD.allgather(os.getpid())\n"
+        "if MPI.COMM_WORLD.rank == 0: print(everyone[0], flush=True)\n"
+        "time.sleep(600)"
+    )
     command = ("mpirun", "-n", "2", sys.executable, "-c", script)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as job:
-        ranks = [int(job.stdout.readline()) for _ in range(2)]
-        maps = Path(f"/proc/{ranks[0]}/maps").read_text().splitlines()
-        (name,) = {line.split()[-1] for line in maps if "/mpich_shm_" in line}
-        alive = machine.left_behind()
-        os.kill(ranks[0], signal.SIGKILL)  # and mpirun kills the other
+        try:
+            rank = int(job.stdout.readline())
+            maps = Path(f"/proc/{rank}/maps").read_text().splitlines()
+            (name,) = {line.split()[-1] for line in maps if "/mpich_shm_" in line}
+            alive = machine.left_behind()
+            os.kill(rank, signal.SIGKILL)  # and mpirun kills the other
+            job.wait(60)
+        finally:
+            job.kill()
     file = Path(name)
     try:
         assert file not in alive
