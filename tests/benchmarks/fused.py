@@ -22,7 +22,9 @@ COPIED_AT_ONCE = 256  # pictures, 48 MiB
 class FusedGather:
     """Batches of the same pictures, crops, mirror images and colours as the trainer's first epoch."""
 
-    def __init__(self, store: Store, settings: Augment, seed: int, batch: int, raw: Path) -> None:
+    def __init__(
+        self, store: Store, settings: Augment, seed: int, batch: int, raw: Path, threads: int = 1
+    ) -> None:
         images, side = len(store.train), store.image_size
         axes = augment.color_axes(store.eigenvalues, store.eigenvectors)
         self.order = epoch_order(seed, 0, images)
@@ -30,6 +32,7 @@ class FusedGather:
         self.mean = store.mean.reshape(side, side * 3)
         self.scale = np.float32(1 / (settings.divisor * settings.train_divisor))
         self.raw = np.asarray(_copy(store, raw))
+        self.threads = threads
         self.out = np.empty((batch, augment.CROP, augment.CROP * 3), np.float32)
 
     def __call__(self, step: int) -> NDArray[np.float32]:
@@ -38,7 +41,10 @@ class FusedGather:
         places = (step * batch + np.arange(batch)) % len(self.order)
         v = self.views[places]
         where = (self.order[places], v.top_B, v.left_B, v.flip_B)
+        before = numba.get_num_threads()
+        numba.set_num_threads(self.threads)
         _gather(self.raw, self.mean, *where, v.shift_B3, self.scale, self.out)
+        numba.set_num_threads(before)
         return self.out
 
 
@@ -66,8 +72,10 @@ def _gather(
 
 
 def _copy(store: Store, path: Path) -> Any:
-    """All training pictures as a raw file, uint8 [N, S, S * 3], mapped."""
+    """All training pictures as a raw file, uint8 [N, S, S * 3], mapped; made once."""
     images, side = len(store.train), store.image_size
+    if path.exists():
+        return np.memmap(path, np.uint8, "r", shape=(images, side, side * 3))
     size = images * side * side * 3
     if size > (free := shutil.disk_usage(path.parent).free):
         raise UserError(

@@ -27,26 +27,38 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
     # no step is asked for in the background: batches are made here, one after the other
     threads = len(os.sched_getaffinity(0))
     batches = TrainingBatches(store, AUTO.augment, SEED, batch, torch.arange(batch), 0, 0, threads)
-    fused = FusedGather(store, AUTO.augment, SEED, batch, scratch / "pictures.raw")
-    rows = fused.raw.reshape(len(fused.raw), -1)
+    loop, all_cores = (
+        FusedGather(store, AUTO.augment, SEED, batch, scratch / "pictures.raw", n) for n in (1, threads)
+    )
+    rows = loop.raw.reshape(len(loop.raw), -1)
     gathered = np.empty((batch, rows.shape[1]), np.uint8)
-    steps = [count() for _ in range(4)]
+    steps = [count() for _ in range(5)]
 
     def gather() -> None:
         np.take(rows, batches.plan(next(steps[3]))[0], axis=0, out=gathered, mode="clip")
 
+    ours = Contender(
+        "trainer.data on all cores, checksums verified, one batch after the other",
+        rate(batch, lambda: batches.make(next(steps[0])), settings.seconds),
+    )
     return [
         Row(
             stage=f"loader {batch} float32",
             unit="img/s",
-            ours=Contender(
-                "trainer.data on all cores, checksums verified, one batch after the other",
-                rate(batch, lambda: batches.make(next(steps[0])), settings.seconds),
-            ),
+            ours=ours,
             peer=_peer(settings, path),
             limit=Contender(
-                "a NumPy memory map of raw pictures, one compiled loop on all cores, one reused buffer",
-                rate(batch, lambda: fused(next(steps[1])), settings.seconds),
+                "a NumPy memory map of raw pictures, one compiled loop, one reused buffer",
+                rate(batch, lambda: loop(next(steps[1])), settings.seconds),
+            ),
+        ),
+        Row(
+            stage=f"loader {batch} float32, all cores",
+            unit="img/s",
+            ours=ours,
+            limit=Contender(
+                "the same loop on all cores",
+                rate(batch, lambda: all_cores(next(steps[4])), settings.seconds),
             ),
         ),
         Row(
