@@ -174,17 +174,16 @@ class Slurm:
                     found.append(process)
         return found
 
-    def kill(self, **environment: str) -> None:
-        """Kill all processes of which `processes` knows, and theirs, until there are none."""
-        while found := set(self.processes(**environment)):
-            for process in list(found):
-                # A rank has its environment from mpirun, and so from the job's first node.
-                with contextlib.suppress(psutil.Error):
-                    found |= {*process.children(recursive=True)}
-            for process in found:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
-            time.sleep(0.1)
+    def kill(self, **environment: str) -> bool:
+        """Kill all processes of which `processes` knows, and theirs, at once; whether there were any."""
+        found = set()
+        for process in self.processes(**environment):
+            # A rank has its environment from mpirun, and so from the job's first node.
+            found |= {process, *process.children(recursive=True)}
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        return bool(found)
 
     def kill_node(self, name: str) -> None:
         """Kill a node's daemon and whatever runs there."""
@@ -273,4 +272,6 @@ def started(folder: Path) -> Iterator[Slurm]:
 
 if __name__ == "__main__":
     sys.stdin.read()
-    Slurm(Path(sys.argv[1])).kill()
+    slurm = Slurm(Path(sys.argv[1]))
+    while slurm.kill():
+        time.sleep(0.1)
