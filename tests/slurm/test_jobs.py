@@ -118,16 +118,21 @@ def start_again(slurm: Slurm, job: str, logs: Path) -> None:
     until(lambda: slurm.job(job)["JobState"] == "PENDING", "the queue", logs)
     # Without cgroups an srun can outlive its node, and would then cancel the step of the same number.
     until(lambda: not slurm.processes(SLURM_JOB_ID=job), "the end of all processes", logs)
+    # Some seconds: SLURM takes a start in the second of the requeue for the one it has just ended.
+    begin(slurm, job, "now+4seconds", logs)
+
+
+def begin(slurm: Slurm, job: str, when: str, logs: Path) -> None:
+    """Set the time at which a pending job may start."""
 
     def accepted() -> bool:
-        # Some seconds: SLURM takes a start in the second of the requeue for the one it has just ended.
         try:
-            slurm("scontrol", "update", f"JobId={job}", "StartTime=now+4seconds")
+            slurm("scontrol", "update", f"JobId={job}", f"StartTime={when}")
         except AssertionError:  # "already finished", as long as it is still completing on its nodes
             return False
         return True
 
-    until(accepted, "its new start", logs)
+    until(accepted, f"its new start, {when}", logs)
 
 
 def last_saved(folder: Path) -> int:
@@ -221,6 +226,9 @@ def test_a_node_that_dies_ends_the_job_which_goes_on_from_its_checkpoint(node, s
     # What slurmctld finds out by itself after SlurmdTimeout.
     slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=died")
     until(lambda: slurm.job(job)["JobState"] == "PENDING", "the queue", workplace)
+    # When the other node was done before this one was known to be down, SLURM would start the job as soon as
+    # the node is back, and the news of its first end would end it a second time.
+    begin(slurm, job, "now+1hour", workplace)
     slurm.start_node(node)
     slurm("scontrol", "update", f"NodeName={node}", "State=RESUME")
     start_again(slurm, job, workplace)
