@@ -1,5 +1,6 @@
 """What a worker does: one whole shard, from the pictures where they lie to the record that it is made."""
 
+import functools
 import gc
 import os
 import time
@@ -43,7 +44,7 @@ def make(store: Path, split: str, shard: int) -> Record:
     plan = load(store)
     if made := finished(store, plan, split, shard):
         return made
-    gc.freeze()  # what was imported stays: the collector need not look through it again and again
+    _keep_what_was_imported()
     rows = pictures(store, split)[plan.span(split, shard)]
     sums = Sums(plan.image_size)
     repairs: list[tuple[str, str]] = []
@@ -56,6 +57,13 @@ def make(store: Path, split: str, shard: int) -> Record:
     record = Record(identity, len(rows), written.bytes, written.sha256, written.crc32c, repairs)
     write_json(record_path(store, split, shard), asdict(record))
     return record
+
+
+@functools.cache
+def _keep_what_was_imported() -> None:
+    """Once a process: the collector need not look through all modules again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _images(
