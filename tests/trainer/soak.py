@@ -23,25 +23,11 @@ import time
 from pathlib import Path
 
 from tests.stores import make_tiny_store
-from tests.test_failure import descendants
+from tests.test_failure import SMALL, descendants
 
 STEPS_A_KILL = 20
 CHECKPOINT_EVERY = 4
-FLAGS = (
-    "--batch-size",
-    "4",
-    "--filters",
-    "6",
-    "8",
-    "12",
-    "12",
-    "8",
-    "--hidden",
-    "32",
-    "--epochs",
-    "100000",
-    "--no-figures",
-)
+FLAGS = (*SMALL, "--epochs", "100000")
 
 
 def command(ranks: int, store: Path, run: Path, steps: int) -> list[str]:

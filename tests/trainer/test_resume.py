@@ -7,8 +7,7 @@ import numpy as np
 import safetensors.numpy
 
 from tests.launch import run
-
-SMALL = ("--batch-size", "4", "--filters", "6", "8", "12", "12", "8", "--hidden", "32", "--no-figures")
+from tests.test_failure import SMALL
 
 
 def train(size: int, store: Path, folder: Path, steps: int) -> str:
