@@ -113,7 +113,7 @@ rule verify:
     params:
         store=subpath(output[0], ancestor=2),
     shell:
-        "python -m preprocess.verify --store {params.store:q} --log {log:q} --workers {threads}"
+        "python -m preprocess.verify --store {params.store:q} --log {log:q} --workers {threads} --unread"
 
 
 rule report:

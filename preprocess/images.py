@@ -64,7 +64,9 @@ def convert(
         UnreadableError: the bytes are no whole JPEG or PNG, or one too large to be honest.
     """
     image, shown, repairs = decode(data, name, DRAFT * size if draft else 0)
-    return np.asarray(resize_and_crop(image, size, shown)), repairs
+    cropped = resize_and_crop(image, size, shown)
+    # NumPy's own way to an array of an image takes twice as long
+    return np.frombuffer(cropped.tobytes(), np.uint8).reshape(size, size, 3), repairs
 
 
 def decode(

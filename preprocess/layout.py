@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
+import crc32c
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,5 +69,4 @@ def _with_crc(array: NDArray[Any]) -> tuple[bytes, bytes]:
 
 
 def _crc(content: bytes) -> bytes:
-    value: int = google_crc32c.value(content)
-    return value.to_bytes(CRC_BYTES, "little")
+    return crc32c.crc32c(content).to_bytes(CRC_BYTES, "little")

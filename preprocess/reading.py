@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
+import crc32c
 import numpy as np
 from numpy.typing import NDArray
 
@@ -61,7 +61,7 @@ class ShardReader:
             raise DamageError(f"shard {file.path} cannot be read ({error.strerror})") from None
         if found != wanted:
             raise DamageError(f"shard {file.path} ends within picture {index}")
-        if google_crc32c.value(picture_SS3) != int.from_bytes(crc, "little"):
+        if crc32c.crc32c(picture_SS3.data) != int.from_bytes(crc, "little"):
             raise DamageError(f"picture {index} in shard {file.path} does not match its checksum")
 
     def _file(self, shard: int) -> "_File":
@@ -82,7 +82,7 @@ class ShardReader:
         entries = np.empty((self._rows, 2), "<u8")
         crc = bytearray(CRC_BYTES)
         os.preadv(file.descriptor, [entries.data, crc], max(0, file.size - entries.nbytes - CRC_BYTES))
-        if google_crc32c.value(entries) != int.from_bytes(crc, "little"):
+        if crc32c.crc32c(entries.data) != int.from_bytes(crc, "little"):
             raise DamageError(f"the index of shard {file.path} does not match its checksum")
         begins = entries[:, 0].astype(np.uint64)
         begins[entries[:, 1] != self._bytes + CRC_BYTES] = file.size  # absent: reading there finds nothing

@@ -9,6 +9,7 @@ Usage: python -m preprocess.shard --store PATH [--workers N]
 
 import argparse
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import PIL
@@ -17,13 +18,16 @@ from preprocess import compute, stage
 from preprocess.cluster import MODES, connected
 from preprocess.errors import UserError
 from preprocess.files import remove_leftovers, write_json
-from preprocess.plan import SPLITS, Plan, load, manifest, work_folder
+from preprocess.plan import SPLITS, Plan, load, manifest, record_path, work_folder
+from preprocess.readback import ReadBack
 from preprocess.records import finished
 from preprocess.task import UnreadablePicturesError, make
 
 
 def make_all(store: Path, plan: Plan, settings: argparse.Namespace) -> tuple[int, dict[str, dict[str, str]]]:
     """Make all shards that can be made; return how many were there before, and what cannot be read.
+
+    What is made is read back at once, by a thread of this process, while the workers make the next ones.
 
     Raises:
         UserError: a shard could not be written; all others were tried.
@@ -32,10 +36,15 @@ def make_all(store: Path, plan: Plan, settings: argparse.Namespace) -> tuple[int
     todo = {task: plan.length(*task[1:]) for task in every if not finished(store, plan, *task[1:])}
     unreadable: dict[str, dict[str, str]] = {split: {} for split in SPLITS}
     failed: list[str] = []
+    read_back = ReadBack(store)
+    reads: dict[tuple[str, int], Future[bool]] = {}
     if todo:
         already = sum(plan.counts.values()) - sum(todo.values())
         workers = min(settings.workers, len(todo))
-        with connected(settings.dask, workers, settings.dask_address, work_folder(store)) as client:
+        with (
+            connected(settings.dask, workers, settings.dask_address, work_folder(store)) as client,
+            ThreadPoolExecutor(1) as reader,
+        ):
             for (_, split, shard), result in compute.run(client, make, todo, already):
                 if isinstance(result, UnreadablePicturesError):
                     unreadable[split].update(result.args)
@@ -45,11 +54,27 @@ def make_all(store: Path, plan: Plan, settings: argparse.Namespace) -> tuple[int
                     raise result
                 else:
                     stage.log.info("%s shard %d: %s", split, shard, result)
+                    reads[split, shard] = reader.submit(read_back.read, split, shard, result)
+        failed += [f"{split} shard {shard} ({why})" for (split, shard), why in _spoilt(store, reads).items()]
+        read_back.save()
     if failed:
         raise UserError(
             f"shards could not be written, run again when the cause is mended: {', '.join(failed)}"
         )
     return len(every) - len(todo), unreadable
+
+
+def _spoilt(store: Path, reads: dict[tuple[str, int], Future[bool]]) -> dict[tuple[str, int], str]:
+    """Which shards the disk did not return as they were written, and what it did; they must be made again."""
+    found = {}
+    for shard, read in reads.items():
+        if error := read.exception():
+            found[shard] = f"it cannot be read back: {error}"
+        elif not read.result():
+            found[shard] = "the disk returns other bytes than were written to it"
+        if shard in found:
+            record_path(store, *shard).unlink(missing_ok=True)
+    return found
 
 
 def shards(arguments: argparse.Namespace) -> str:

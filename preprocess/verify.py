@@ -3,7 +3,7 @@
 Damage is named by shard and by picture. What is damaged no longer counts as made: `snakemake preprocess`
 makes it again, it and what is small, but no other shard.
 
-Usage: python -m preprocess.verify --store PATH [--workers N] [--sha256]
+Usage: python -m preprocess.verify --store PATH [--workers N] [--sha256] [--unread]
 """
 
 import argparse
@@ -23,6 +23,7 @@ from preprocess import layout, stage
 from preprocess.errors import UserError
 from preprocess.files import crc32c_of, remove_leftovers, sha256_of, write_json
 from preprocess.plan import SPLITS, Plan, load, manifest, pictures, record_path
+from preprocess.readback import ReadBack
 from preprocess.records import Record, finished
 from preprocess.store import StoreError, open_store
 
@@ -101,8 +102,11 @@ def verify(arguments: argparse.Namespace) -> str:
     records = {shard: finished(store, plan, *shard) for shard in shards}
     total = sum(plan.counts.values())
     wrong: dict[tuple[str, int], str] = {}
+    read_back = ReadBack(store)
 
     def check(shard: tuple[str, int]) -> str:
+        if arguments.unread and records[shard] and read_back.unchanged(*shard):
+            return ""
         return damage(store, plan, shard, records[shard], arguments.sha256)
 
     with (
@@ -142,5 +146,10 @@ if __name__ == "__main__":
         "--sha256",
         action="store_true",
         help="compare SHA-256 too, which finds what was changed on purpose; CRC-32C finds all else",
+    )
+    command.add_argument(
+        "--unread",
+        action="store_true",
+        help="leave out shards that were read back after they were made, and are unchanged since",
     )
     stage.run(command.parse_args(), verify)

@@ -1,11 +1,11 @@
-"""A large file from pieces: hashed and written by a thread of its own, past the page cache where that works.
+"""A large file from pieces: hashed where they are made, written by a thread, past the page cache if it can.
 
-What a shard holds is not read again soon. Going round the cache spares the processor a copy and the finding
-of free pages, and leaves the memory to what is read.
+What a shard holds is not read again soon. Going round the page cache spares the processor a copy and the
+finding of free pages, and leaves the memory to what is read. Hashing beside the writing was slower: what
+another core hashes has left the cache of the one that makes the next picture.
 """
 
 import errno
-import fcntl
 import hashlib
 import mmap
 import os
@@ -14,12 +14,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import google_crc32c
+import crc32c
 
-from preprocess.files import replacing
-
-BUFFER = 2**20  # bytes that are written at a time: whole blocks of any disk, at an address that is one too
-DIRECT = getattr(os, "O_DIRECT", 0)  # Linux's
+from preprocess.files import BUFFER, past_the_cache, replacing
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,76 +29,62 @@ class Written:
 
 
 def write_large(path: Path, pieces: Iterable[bytes]) -> Written:
-    """Write the pieces, whole or not at all; the next ones are made while a thread hashes and writes.
+    """Write the pieces, whole or not at all; the next ones are made while a thread waits for the disk.
 
     Raises:
         OSError: the disk is full, or gone.
     """
+    size = crc = 0
+    digest = hashlib.sha256()
     with replacing(path) as handle, ThreadPoolExecutor(1) as thread:
-        sink = _Sink(handle)
-        before: Future[None] | None = None
-        some: list[bytes] = []
+        sink = _Sink(handle, thread)
         for piece in pieces:
-            some.append(piece)
-            if sum(map(len, some)) >= BUFFER:
-                if before:
-                    before.result()  # no more than two buffers wait to be written
-                before, some = thread.submit(sink.take, some), []
-        if before:
-            before.result()
-        sink.take(some)
-        return sink.finish()
+            size += len(piece)
+            digest.update(piece)
+            crc = crc32c.crc32c(piece, crc)
+            sink.take(piece)
+        sink.finish()
+    return Written(size, digest.hexdigest(), f"{crc:08x}")
 
 
 class _Sink:
-    """Takes bytes and writes them a buffer at a time."""
+    """Takes bytes and has a thread write them a buffer at a time, while the other buffer is filled."""
 
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
-        self._buffer = mmap.mmap(-1, BUFFER)
-        self._filled = self._bytes = self._crc = 0
-        self._digest = hashlib.sha256()
-        _past_the_cache(handle, True)
-
-    def take(self, pieces: list[bytes]) -> None:
-        for piece in pieces:
-            self._bytes += len(piece)
-            self._digest.update(piece)
-            self._crc = google_crc32c.extend(self._crc, piece)
-            rest = memoryview(piece)
-            while rest:
-                now = rest[: BUFFER - self._filled]
-                self._buffer[self._filled : self._filled + len(now)] = now
-                self._filled, rest = self._filled + len(now), rest[len(now) :]
-                if self._filled == BUFFER:
-                    self._write()
-
-    def finish(self) -> Written:
-        _past_the_cache(self._handle, False)  # takes whole blocks only
-        self._write()
-        return Written(self._bytes, self._digest.hexdigest(), f"{self._crc:08x}")
-
-    def _write(self) -> None:
-        with memoryview(self._buffer) as whole:
-            done = 0
-            while done < self._filled:
-                try:
-                    done += os.write(self._handle, whole[done : self._filled])
-                except OSError as error:
-                    # some file systems say only here that they do not do this
-                    if error.errno != errno.EINVAL or not _past_the_cache(self._handle, False):
-                        raise
+    def __init__(self, handle: int, thread: ThreadPoolExecutor) -> None:
+        self._handle, self._thread = handle, thread
+        self._buffer, self._other = (mmap.mmap(-1, BUFFER) for _ in range(2))
         self._filled = 0
+        self._writing: Future[None] | None = None
+        past_the_cache(handle, True)
+
+    def take(self, piece: bytes) -> None:
+        rest = memoryview(piece)
+        while rest:
+            now = rest[: BUFFER - self._filled]
+            self._buffer[self._filled : self._filled + len(now)] = now
+            self._filled, rest = self._filled + len(now), rest[len(now) :]
+            if self._filled == BUFFER:
+                self._wait()
+                self._writing = self._thread.submit(_write, self._handle, self._buffer, BUFFER)
+                self._buffer, self._other, self._filled = self._other, self._buffer, 0
+
+    def finish(self) -> None:
+        self._wait()
+        past_the_cache(self._handle, False)  # takes whole blocks only
+        _write(self._handle, self._buffer, self._filled)
+
+    def _wait(self) -> None:
+        if self._writing:
+            self._writing.result()
 
 
-def _past_the_cache(handle: int, on: bool) -> bool:
-    """Switch it on or off; whether that changed anything. A file system that cannot leaves it off."""
-    flags = fcntl.fcntl(handle, fcntl.F_GETFL)
-    wanted = flags | DIRECT if on else flags & ~DIRECT
-    if wanted == flags:
-        return False
-    try:
-        fcntl.fcntl(handle, fcntl.F_SETFL, wanted)
-    except OSError:
-        return False
-    return True
+def _write(handle: int, buffer: mmap.mmap, filled: int) -> None:
+    with memoryview(buffer) as whole:
+        done = 0
+        while done < filled:
+            try:
+                done += os.write(handle, whole[done:filled])
+            except OSError as error:
+                # some file systems say only here that they do not do this
+                if error.errno != errno.EINVAL or not past_the_cache(handle, False):
+                    raise

@@ -36,10 +36,12 @@ def test_a_picture_of_any_size_counts_whole(size: int) -> None:
 
 
 def test_many_white_pixels_do_not_overflow() -> None:
-    size = 1024  # 65,536 rows: two blocks, whose sums are as large as they can be
+    size, count = 256, 300
     sums = Sums(size)
-    sums.add(np.full((size, size, 3), 255, dtype=np.uint8))
-    assert (sums.product == 255 * 255 * size * size).all()
+    for _ in range(count):
+        sums.add(np.full((size, size, 3), 255, dtype=np.uint8))
+    assert (sums.product == 255 * 255 * size * size * count).all()
+    assert (sums.position == 255 * count).all()
 
 
 def test_the_eigenbasis_is_that_of_numpy_on_all_pixels() -> None:
