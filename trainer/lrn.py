@@ -14,6 +14,9 @@ Three forms of the same function:
 * `sliced` is the formula in torch's own operations. It serves every other device.
 * `spatial` is the 2012 program's second normalisation after conv2: the window is 5x5 pixels of one map.
 
+Where a ReLU comes before it, as in the paper, both are one function: a loop that reads a number anyway can as
+well replace it by zero, and a pass each way over the largest arrays of the network is saved.
+
 P pixels of the whole batch, C channels, B batch, H height, W width.
 """
 
@@ -63,8 +66,18 @@ def _window_sum(padded: Any, n: int, out: Any) -> None:
                 out[c] += padded[c + j]
 
 
+@numba.njit(inline="always")
+def _rectify(a: Any) -> None:
+    """The ReLU; what is not a number stays that."""
+    for c in range(a.size):
+        if a[c] < 0:
+            a[c] = 0
+
+
 @numba.njit(parallel=True, fastmath=_FAST, cache=True, nogil=True)
-def _forward(x_PC: Any, y_PC: Any, scratch: Any, n: int, k: float, alpha: float, beta: float) -> None:
+def _forward(
+    x_PC: Any, y_PC: Any, scratch: Any, relu: bool, n: int, k: float, alpha: float, beta: float
+) -> None:
     P, C = x_PC.shape
     half = n // 2
     for task in numba.prange((P + PIXELS_A_TASK - 1) // PIXELS_A_TASK):
@@ -75,6 +88,8 @@ def _forward(x_PC: Any, y_PC: Any, scratch: Any, n: int, k: float, alpha: float,
         bits = a.view(np.uint32)
         for p in range(task * PIXELS_A_TASK, min(P, (task + 1) * PIXELS_A_TASK)):
             load_row(x_PC[p], bits, a)
+            if relu:
+                _rectify(a)
             for c in range(C):
                 squares[c + half] = a[c] * a[c]
             _window_sum(squares, n, d)
@@ -88,7 +103,7 @@ def _forward(x_PC: Any, y_PC: Any, scratch: Any, n: int, k: float, alpha: float,
 
 @numba.njit(parallel=True, fastmath=_FAST, cache=True, nogil=True)
 def _backward(
-    x_PC: Any, dy_PC: Any, dx_PC: Any, scratch: Any, n: int, k: float, alpha: float, beta: float
+    x_PC: Any, dy_PC: Any, dx_PC: Any, scratch: Any, relu: bool, n: int, k: float, alpha: float, beta: float
 ) -> None:
     """dx_i = dy_i d_i^-beta - 2 alpha beta x_i * sum over the window of dy_j x_j d_j^(-beta - 1)."""
     P, C = x_PC.shape
@@ -104,6 +119,8 @@ def _backward(
         for p in range(task * PIXELS_A_TASK, min(P, (task + 1) * PIXELS_A_TASK)):
             load_row(x_PC[p], a_bits, a)
             load_row(dy_PC[p], g_bits, g)
+            if relu:
+                _rectify(a)
             for c in range(C):
                 padded[c + half] = a[c] * a[c]
             _window_sum(padded, n, d)
@@ -115,6 +132,10 @@ def _backward(
             _window_sum(padded, n, d)
             for c in range(C):
                 g[c] = g[c] * r[c] - 2 * alpha * beta * a[c] * d[c]
+            if relu:
+                for c in range(C):
+                    if a[c] <= 0:
+                        g[c] = 0
             store_row(g_bits, g, dx_PC[p])
 
 
@@ -135,14 +156,14 @@ def _triton() -> Any:
 
 class _CompiledLRN(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, n: int, k: float, alpha: float, beta: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, relu: bool, n: int, k: float, alpha: float, beta: float) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         ctx.save_for_backward(x)
         if x.is_cuda:
-            ctx.constants = (n, k, alpha, beta)
+            ctx.constants = (relu, n, k, alpha, beta)
             return _triton().lrn_forward(x, *ctx.constants)
         scratch = np.empty(0, np.float64 if x.dtype == torch.float64 else np.float32)
-        ctx.constants = (scratch, n, *(scratch.dtype.type(v) for v in (k, alpha, beta)))
+        ctx.constants = (scratch, relu, n, *(scratch.dtype.type(v) for v in (k, alpha, beta)))
         y = torch.empty_like(x)
         _forward(_rows(x), _rows(y), *ctx.constants)
         return y
@@ -152,15 +173,15 @@ class _CompiledLRN(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         dy = grads[0].contiguous(memory_format=torch.channels_last)
         if x.is_cuda:
-            return _triton().lrn_backward(x, dy, *ctx.constants), None, None, None, None
+            return _triton().lrn_backward(x, dy, *ctx.constants), None, None, None, None, None
         dx = torch.empty_like(x)
         _backward(_rows(x), _rows(dy), _rows(dx), *ctx.constants)
-        return dx, None, None, None, None
+        return dx, None, None, None, None, None
 
 
-def sliced(x_BCHW: Tensor, n: int, k: float, alpha: float, beta: float) -> Tensor:
+def sliced(x_BCHW: Tensor, n: int, k: float, alpha: float, beta: float, relu: bool = False) -> Tensor:
     """The formula in torch's operations, arithmetic in float32 or wider; any device, any float dtype."""
-    a = x_BCHW.to(torch.promote_types(x_BCHW.dtype, torch.float32))
+    a = (F.relu(x_BCHW) if relu else x_BCHW).to(torch.promote_types(x_BCHW.dtype, torch.float32))
     half = n // 2
     padded = F.pad(a * a, (0, 0, 0, 0, half, half))
     C = a.shape[1]
@@ -176,13 +197,13 @@ def spatial(x_BCHW: Tensor, n: int, k: float, alpha: float, beta: float) -> Tens
 
 
 def local_response_norm(
-    x_BCHW: Tensor, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75
+    x_BCHW: Tensor, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75, relu: bool = False
 ) -> Tensor:
-    """Normalise each activation by its n neighbours in channel order (paper, section 3.3).
+    """Normalise each activation, or its ReLU, by its n neighbours in channel order (paper, section 3.3).
 
     x_BCHW: float32, float64 or bfloat16, best in channels_last. n is odd. Returns the same shape and dtype;
     bfloat16 is computed in float32.
     """
     if x_BCHW.device.type == "cpu" or (has_triton(x_BCHW.device) and x_BCHW.dtype != torch.float64):
-        return _CompiledLRN.apply(x_BCHW, n, k, alpha, beta)
-    return sliced(x_BCHW, n, k, alpha, beta)
+        return _CompiledLRN.apply(x_BCHW, relu, n, k, alpha, beta)
+    return sliced(x_BCHW, n, k, alpha, beta, relu)

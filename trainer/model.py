@@ -117,7 +117,10 @@ class Tower(nn.Module):
         x = getattr(self, layer)(x)
         if layer == "fc8":
             return x.to(torch.promote_types(x.dtype, torch.float32))  # shares of the logits are added up
-        for operation in self.after[layer].split("-"):
+        order = self.after[layer]
+        if self.settings.activation == "relu" and self.settings.lrn and not self.watch:
+            order = order.replace("relu-lrn", "relu_lrn")  # one loop, the same bits
+        for operation in order.split("-"):
             x = getattr(self, f"_{operation}")(layer, x, keep)
         return x
 
@@ -127,12 +130,15 @@ class Tower(nn.Module):
             self.watch(layer, x.detach())
         return x
 
-    def _lrn(self, layer: str, x: Tensor, keep: Keep | None) -> Tensor:
+    def _lrn(self, layer: str, x: Tensor, keep: Keep | None, relu: bool = False) -> Tensor:
         s = self.settings
         if not s.lrn:
             return x
-        x = local_response_norm(x, s.lrn_size, s.lrn_k, s.lrn_alpha, s.lrn_beta)
+        x = local_response_norm(x, s.lrn_size, s.lrn_k, s.lrn_alpha, s.lrn_beta, relu)
         return spatial(x, *SPATIAL_NORM) if layer == "conv2" and s.conv2_spatial_norm else x
+
+    def _relu_lrn(self, layer: str, x: Tensor, keep: Keep | None) -> Tensor:
+        return self._lrn(layer, x, keep, relu=True)
 
     def _pool(self, layer: str, x: Tensor, keep: Keep | None) -> Tensor:
         return F.max_pool2d(x, kernel_size=3 if self.settings.overlap else 2, stride=2)

@@ -34,56 +34,91 @@ def _load(x, place, channel, shift, size, C: tl.constexpr):
 
 
 @triton.jit
-def _denominator(x, place, channel, shift, size, C: tl.constexpr, half: tl.constexpr, k, alpha):
+def _activation(x, place, channel, shift, size, C: tl.constexpr, relu: tl.constexpr):
+    """As `_load`, or the ReLU of it; what is not a number stays that."""
+    a = _load(x, place, channel, shift, size, C)
+    if relu:
+        a = tl.where(a < 0, 0.0, a)
+    return a
+
+
+@triton.jit
+def _denominator(
+    x, place, channel, shift, size, C: tl.constexpr, relu: tl.constexpr, half: tl.constexpr, k, alpha
+):
     """k + alpha * the sum of squares of the channels around `channel + shift`."""
     total = tl.zeros_like(_load(x, place, channel, 0, size, C))
     for j in tl.static_range(-half, half + 1):
-        a = _load(x, place, channel, shift + j, size, C)
+        a = _activation(x, place, channel, shift + j, size, C, relu)
         total += a * a
     return k + alpha * total
 
 
 @triton.jit
 def _lrn_forward(
-    x, y, size, C: tl.constexpr, half: tl.constexpr, k, alpha, beta: tl.constexpr, block: tl.constexpr
+    x,
+    y,
+    size,
+    C: tl.constexpr,
+    relu: tl.constexpr,
+    half: tl.constexpr,
+    k,
+    alpha,
+    beta: tl.constexpr,
+    block: tl.constexpr,
 ):
     place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     channel = (place % C).to(tl.int32)
-    d = _denominator(x, place, channel, 0, size, C, half, k, alpha)
-    a = _load(x, place, channel, 0, size, C)
+    d = _denominator(x, place, channel, 0, size, C, relu, half, k, alpha)
+    a = _activation(x, place, channel, 0, size, C, relu)
     tl.store(y + place, a * _inverse_power(d, beta), mask=place < size)
 
 
 @triton.jit
 def _lrn_backward(
-    x, dy, dx, size, C: tl.constexpr, half: tl.constexpr, k, alpha, beta: tl.constexpr, block: tl.constexpr
+    x,
+    dy,
+    dx,
+    size,
+    C: tl.constexpr,
+    relu: tl.constexpr,
+    half: tl.constexpr,
+    k,
+    alpha,
+    beta: tl.constexpr,
+    block: tl.constexpr,
 ):
     place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     channel = (place % C).to(tl.int32)
     total = tl.zeros_like(_load(x, place, channel, 0, size, C))
     for j in tl.static_range(-half, half + 1):
-        d = _denominator(x, place, channel, j, size, C, half, k, alpha)
-        shared = _load(dy, place, channel, j, size, C) * _load(x, place, channel, j, size, C)
+        d = _denominator(x, place, channel, j, size, C, relu, half, k, alpha)
+        shared = _load(dy, place, channel, j, size, C) * _activation(x, place, channel, j, size, C, relu)
         total += shared * _inverse_power(d, beta) / d
-    own = _inverse_power(_denominator(x, place, channel, 0, size, C, half, k, alpha), beta)
-    a, g = _load(x, place, channel, 0, size, C), _load(dy, place, channel, 0, size, C)
-    tl.store(dx + place, g * own - 2 * alpha * beta * a * total, mask=place < size)
+    own = _inverse_power(_denominator(x, place, channel, 0, size, C, relu, half, k, alpha), beta)
+    a, g = _activation(x, place, channel, 0, size, C, relu), _load(dy, place, channel, 0, size, C)
+    gradient = g * own - 2 * alpha * beta * a * total
+    if relu:
+        gradient = tl.where(a <= 0, 0.0, gradient)
+    tl.store(dx + place, gradient, mask=place < size)
 
 
-def lrn_forward(x_BCHW: Tensor, n: int, k: float, alpha: float, beta: float) -> Tensor:
-    """x in channels_last -> the same shape, dtype and format."""
+def lrn_forward(x_BCHW: Tensor, relu: bool, n: int, k: float, alpha: float, beta: float) -> Tensor:
+    """x in channels_last, with `relu` the ReLU of it, -> the same shape, dtype and format."""
     y = torch.empty_like(x_BCHW)
     size, C = x_BCHW.numel(), x_BCHW.shape[1]
-    _lrn_forward[(triton.cdiv(size, BLOCK),)](x_BCHW, y, size, C, n // 2, k, alpha, beta, BLOCK)
+    _lrn_forward[(triton.cdiv(size, BLOCK),)](x_BCHW, y, size, C, relu, n // 2, k, alpha, beta, BLOCK)
     return y
 
 
-def lrn_backward(x_BCHW: Tensor, dy_BCHW: Tensor, n: int, k: float, alpha: float, beta: float) -> Tensor:
+def lrn_backward(
+    x_BCHW: Tensor, dy_BCHW: Tensor, relu: bool, n: int, k: float, alpha: float, beta: float
+) -> Tensor:
     """The input's gradient; everything in channels_last."""
     dx = torch.empty_like(x_BCHW)
     size, C = x_BCHW.numel(), x_BCHW.shape[1]
     grid = (triton.cdiv(size, BLOCK),)
-    _lrn_backward[grid](x_BCHW, dy_BCHW, dx, size, C, n // 2, k, alpha, beta, BLOCK)
+    _lrn_backward[grid](x_BCHW, dy_BCHW, dx, size, C, relu, n // 2, k, alpha, beta, BLOCK)
     return dx
 
 

@@ -89,10 +89,27 @@ def test_bfloat16_is_float32_arithmetic_rounded_once():
     assert torch.equal(ours, exact.bfloat16())
 
 
-def test_a_number_that_is_not_finite_stays_visible():
+@pytest.mark.parametrize("form", [local_response_norm, sliced])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels", [1, 5, 48])
+def test_with_relu_it_has_the_bits_of_torchs_relu_and_itself(channels, dtype, form):
+    draw = torch.Generator().manual_seed(channels)
+    x, dy = (torch.randn(3, channels, 9, 7, generator=draw).to(dtype) * scale for scale in (50, 1))
+    x[0, 0, 0, :3] = torch.tensor([0.0, -0.0, float("nan")])
+    leaves = [x.clone().requires_grad_() for _ in range(2)]
+    together = form(leaves[0], N, K, ALPHA, BETA, relu=True)
+    apart = form(torch.relu(leaves[1]), N, K, ALPHA, BETA)
+    together.backward(dy)
+    apart.backward(dy)
+    torch.testing.assert_close(together, apart, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(leaves[0].grad, leaves[1].grad, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_a_number_that_is_not_finite_stays_visible(relu):
     x = torch.ones(1, 8, 1, 1)
     x[0, 3] = float("nan")
-    assert local_response_norm(x)[0, 1:6].isnan().all()
+    assert local_response_norm(x, relu=relu)[0, 1:6].isnan().all()
 
 
 def test_spatial_window_sums_one_map_and_zeros_beyond_its_border():

@@ -108,11 +108,19 @@ def product(settings: Settings, device: torch.device) -> Contender:
 
 def same_function(device: torch.device) -> None:
     """Before anything is timed: the kernel for GPUs is the formula, forward and backward."""
+    for relu in (False, True):
+        same_lrn(device, relu)
+
+
+def same_lrn(device: torch.device, relu: bool) -> None:
+    """Raises AssertionError where the kernel and the formula differ."""
     x = (5 * torch.randn(4, 48, 9, 9, device=device)).contiguous(memory_format=torch.channels_last)
     dy = torch.randn_like(x)
     constants = (5, 2.0, 1e-2, 0.75)
     found, expected = x.clone().requires_grad_(), x.double().requires_grad_()
-    y, expected_y = local_response_norm(found, *constants), sliced(expected, *constants)
+    y, expected_y = (
+        form(leaf, *constants, relu) for form, leaf in ((local_response_norm, found), (sliced, expected))
+    )
     torch.testing.assert_close(y, expected_y.float(), rtol=1e-5, atol=1e-5)
     y.backward(dy)
     expected_y.backward(dy.double())
