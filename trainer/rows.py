@@ -40,18 +40,18 @@ def store_row(bits: Any, values: Any, row: Any) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def sum_rows(rows_RN: Any, out_N: Any) -> None:
-    """Sum R rows in float32 and round once."""
+def add_rows(rows_RN: Any, out_N: Any) -> None:
+    """Add R rows to `out_N`, in float32, and round once."""
     for begin in range(0, out_N.size, PIECE):
         end = min(begin + PIECE, out_N.size)
-        total = np.zeros(end - begin, np.float32)
-        values = np.empty(end - begin, np.float32)
-        bits = values.view(np.uint32)
+        total, values = np.empty(end - begin, np.float32), np.empty(end - begin, np.float32)
+        total_bits, bits = total.view(np.uint32), values.view(np.uint32)
+        load_row(out_N[begin:end], total_bits, total)
         for r in range(rows_RN.shape[0]):
             load_row(rows_RN[r, begin:end], bits, values)
             for i in range(end - begin):
                 total[i] += values[i]
-        store_row(total.view(np.uint32), total, out_N[begin:end])
+        store_row(total_bits, total, out_N[begin:end])
 
 
 def as_array(x: Tensor) -> NDArray[Any]:
