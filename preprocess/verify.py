@@ -1,5 +1,7 @@
 """Stage 4: read every shard back, compare it with its record, and only then call the store finished.
 
+With --unread those are left out that stage 2 read back itself and nobody has touched since.
+
 Damage is named by shard and by picture. What is damaged no longer counts as made: `snakemake preprocess`
 makes it again, it and what is small, but no other shard.
 

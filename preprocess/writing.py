@@ -1,8 +1,8 @@
 """A large file from pieces: hashed where they are made, written by a thread, past the page cache if it can.
 
 What a shard holds is not read again soon. Going round the page cache spares the processor a copy and the
-finding of free pages, and leaves the memory to what is read. Hashing beside the writing was slower: what
-another core hashes has left the cache of the one that makes the next picture.
+finding of free pages, and leaves the memory to what is read. Hashing beside the writing would cost
+all cores together more: what another core hashes has left the cache of the one that made it.
 """
 
 import errno

@@ -35,8 +35,8 @@ def test_a_picture_of_any_size_counts_whole(size: int) -> None:
     np.testing.assert_array_equal(sums.product, pixels.T @ pixels)
 
 
-def test_many_white_pixels_do_not_overflow() -> None:
-    size, count = 256, 300
+@pytest.mark.parametrize(("size", "count"), [(1024, 1), (256, 300)])
+def test_many_white_pixels_do_not_overflow(size: int, count: int) -> None:
     sums = Sums(size)
     for _ in range(count):
         sums.add(np.full((size, size, 3), 255, dtype=np.uint8))
