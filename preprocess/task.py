@@ -2,12 +2,9 @@
 
 import functools
 import gc
-import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
-from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess import compute
+from preprocess.fetch import fetch
 from preprocess.files import write_atomically, write_json
-from preprocess.images import MAX_BYTES, UnreadableError, convert
+from preprocess.images import UnreadableError, convert
 from preprocess.layout import encode_shard, shard_path
 from preprocess.plan import Plan, load, pictures, record_path, shard_identity, sums_path
 from preprocess.records import Record, finished
@@ -72,38 +70,19 @@ def _images(
     """Read and convert picture after picture; raise for all unreadable ones together, at the end."""
     unreadable: list[tuple[str, str]] = []
     reported = time.monotonic()
-    with ExitStack() as stack:
-        archives = [stack.enter_context(_opened(plan, name)) for name in plan.archives]
-        for done, (raw_name, file, offset, length, _) in enumerate(rows.tolist(), start=1):
-            name = os.fsdecode(raw_name)
-            try:
-                with nullcontext(archives[file]) if file >= 0 else _opened(plan, name) as opened:
-                    data = read(opened, offset, length)
-                image, named = convert(data, name, plan.image_size, plan.draft)
-                repairs += [(name, repair) for repair in named]
-                if not unreadable:
-                    yield image
-            except UnreadableError as error:
-                unreadable.append((name, str(error)))
-            if done == len(rows) or time.monotonic() > reported + REPORT_EVERY:
-                compute.report(done)
-                reported = time.monotonic()
+    for done, picture in enumerate(fetch(plan, rows), start=1):
+        try:
+            image, named = convert(picture.read(), picture.name, plan.image_size, plan.draft)
+            repairs += [(picture.name, repair) for repair in named]
+            if not unreadable:
+                yield image
+        except UnreadableError as error:
+            unreadable.append((picture.name, str(error)))
+        if done == len(rows) or time.monotonic() > reported + REPORT_EVERY:
+            compute.report(done)
+            reported = time.monotonic()
     if unreadable:
         raise UnreadablePicturesError(*unreadable)
-
-
-def _opened(plan: Plan, name: str) -> FileIO:
-    return FileIO(Path(plan.source, name))
-
-
-def read(opened: FileIO, offset: int, length: int) -> bytes:
-    """The bytes of a picture, from where it lies; raises UnreadableError."""
-    if length > MAX_BYTES:
-        raise UnreadableError(f"has {length} bytes, more than {MAX_BYTES}")
-    data = os.pread(opened.fileno(), length, offset)
-    if len(data) != length:
-        raise UnreadableError("shorter than when it was indexed")
-    return data
 
 
 def _counted(images: Iterator[NDArray[np.uint8]], sums: "Sums") -> Iterator[NDArray[np.uint8]]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from io import FileIO
 from pathlib import Path
 
 from preprocess.errors import UserError
+from preprocess.fetch import fetch
 from preprocess.plan import load, pictures
-from preprocess.task import read
 from tests.benchmarks.settings import Settings
 from tests.launch import ROOT
 
@@ -23,12 +21,11 @@ def sample(settings: Settings, scratch: Path) -> Path:
     source, imagenet = scratch / "source", settings.imagenet or _miniature(settings.pictures, scratch)
     command("-m", "preprocess.index", "--imagenet", str(imagenet.absolute()), "--store", str(source))
     plan = load(source)
-    for number, row in enumerate(pictures(source, "train")[: settings.pictures]):  # in shuffled order
-        name = os.fsdecode(row["name"])
-        with FileIO(Path(plan.source, name if row["file"] < 0 else plan.archives[row["file"]])) as opened:
-            data = read(opened, int(row["offset"]), int(row["length"]))
+    rows = pictures(source, "train")[: settings.pictures]  # in shuffled order
+    for number, (label, picture) in enumerate(zip(rows["label"], fetch(plan, rows), strict=True)):
+        data = picture.read()
         for part in ("train", "val")[: 2 if number == 0 else 1]:
-            target = folder / part / plan.classes[row["label"]] / f"{number:06d}{Path(name).suffix}"
+            target = folder / part / plan.classes[label] / f"{number:06d}{Path(picture.name).suffix}"
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
     return folder
