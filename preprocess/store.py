@@ -64,7 +64,8 @@ class Split:
 
     def read_into(self, index: int, picture: NDArray[np.uint8]) -> None:
         """Read one picture into `picture`, uint8 [S, S, 3], contiguous; raises like `read`."""
-        self._refuse_outside(np.array([index]))
+        if not 0 <= index < len(self):
+            raise self._outside(index)
         if isinstance(self._images, ShardReader):
             try:
                 self._images.read_into(index, picture)
@@ -75,7 +76,10 @@ class Split:
 
     def _refuse_outside(self, indices: NDArray[np.int64]) -> None:
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
-            raise IndexError(f"{self.path} has pictures 0 to {len(self) - 1}, not {indices}")
+            raise self._outside(indices)
+
+    def _outside(self, indices: object) -> IndexError:
+        return IndexError(f"{self.path} has pictures 0 to {len(self) - 1}, not {indices}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

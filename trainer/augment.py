@@ -22,6 +22,7 @@ from trainer.config import Augment
 from trainer.randomness import Purpose, generator
 
 CROP = 224
+ROW = 3 * CROP  # numbers in a row of the crop
 
 
 @dataclass(frozen=True)
@@ -95,19 +96,73 @@ def ten_crops(side: int = 256) -> list[tuple[int, int, bool]]:
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})
-def _normalise(
-    picture: Any, mean: Any, place: Any, mean_place: Any, shift: Any, scale: Any, colour: Any, out: Any
+def _cut(
+    pictures: Any,
+    mean: Any,
+    mirrored_mean: Any,
+    places: Any,
+    top: Any,
+    left: Any,
+    flip: Any,
+    shift: Any,
+    scale: Any,
+    centered: bool,
+    out: Any,
 ) -> None:
-    """out = (picture - mean + shift) * scale; rows of pixels as plain rows of numbers, which vectorise."""
-    width = out.shape[1]
-    for i in range(width):
-        colour[i] = shift[i % 3]
-    first, first_mean = 3 * place[1], 3 * mean_place[1]
-    for y in range(out.shape[0]):
-        pixels = picture[place[0] + y, first : first + width]
-        means = mean[mean_place[0] + y, first_mean : first_mean + width]
+    """Picture k, [S, 3 S], is cut by view b = places[k] into out[b], [224, 3 * 224]."""
+    colour = np.empty(ROW, np.float32)
+    mirrored = np.empty((CROP, ROW), np.uint8)
+    for k in range(len(places)):
+        b = places[k]
+        for i in range(ROW):
+            colour[i] = shift[b, i % 3]
+        first, means = 3 * left[b], mean
+        mean_top, mean_first = top[b], first
+        if centered:
+            mean_top = (mean.shape[0] - CROP) // 2
+            mean_first = 3 * mean_top
+        elif flip[b]:
+            means, mean_first = mirrored_mean, mean.shape[1] - ROW - first
+        if flip[b]:
+            _mirror(pictures[k], top[b], first, mirrored)
+            _normalise(mirrored, 0, 0, means, mean_top, mean_first, colour, scale, out[b])
+        else:
+            _normalise(pictures[k], top[b], first, means, mean_top, mean_first, colour, scale, out[b])
+
+
+@numba.njit(cache=True, nogil=True)
+def _mirror(picture: Any, top: int, first: int, out: Any) -> None:
+    """The crop's rows, their pixels in reverse. Lengths are constants, and the reversed bytes go into a row
+    of their own, or the compiler would take one byte at a time."""
+    row = np.empty(ROW, np.uint8)
+    for y in range(CROP):
+        pixels = picture[top + y, first : first + ROW]
+        for x in range(CROP):
+            for c in range(3):
+                row[3 * x + c] = pixels[3 * (CROP - 1 - x) + c]
         target = out[y]
-        for i in range(width):
+        for i in range(ROW):
+            target[i] = row[i]
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+def _normalise(
+    picture: Any,
+    top: int,
+    first: int,
+    mean: Any,
+    mean_top: int,
+    mean_first: int,
+    colour: Any,
+    scale: Any,
+    out: Any,
+) -> None:
+    """out = (picture - mean + colour) * scale; rows of pixels as plain rows of numbers, which vectorise."""
+    for y in range(CROP):
+        pixels = picture[top + y, first : first + ROW]
+        means = mean[mean_top + y, mean_first : mean_first + ROW]
+        target = out[y]
+        for i in range(ROW):
             target[i] = (pixels[i] - means[i] + colour[i]) * scale
 
 
@@ -160,38 +215,40 @@ class Cutter:
 
     def __init__(self, mean_SS3: NDArray[np.float32], settings: Augment, training: bool) -> None:
         side = len(mean_SS3)
-        self._side, self._middle = side, (side - CROP) // 2
+        self._side = side
         self._centered = settings.mean_window == "center"
         mirrored = np.ascontiguousarray(mean_SS3[:, ::-1])
         self._mean, self._mirrored = (m.reshape(side, side * 3) for m in (mean_SS3, mirrored))
         self._scale = input_scale(settings, training)
 
-    def cut(self, picture_SS3: NDArray[np.uint8], views: Views, b: int, out_HW3: NDArray[np.float32]) -> None:
-        """One picture, uint8 [S, S, 3], by view `b`, into float32 [224, 224, 3]; both contiguous."""
-        top, left, side = int(views.top_B[b]), int(views.left_B[b]), self._side
-        mean = self._mean
-        if views.angle_B[b]:
-            pieces = views[b : b + 1]
+    def cut(
+        self,
+        pictures_KSS3: NDArray[np.uint8],
+        views: Views,
+        places_K: NDArray[np.int64],
+        out_BHW3: NDArray[np.float32],
+    ) -> None:
+        """Picture k, uint8, by view b = places_K[k] into out_BHW3[b], float32 [224, 224, 3]; contiguous."""
+        turned_K = views.angle_B[places_K] != 0
+        if turned_K.any():
+            pieces, mean_SS3 = views[places_K[turned_K]], self._mean.reshape(self._side, self._side, 3)
             where = (pieces.top_B, pieces.left_B, pieces.flip_B, pieces.shift_B3, pieces.angle_B)
-            mean_SS3 = mean.reshape(side, side, 3)
-            _cut_turned(picture_SS3[None], mean_SS3, *where, self._scale, self._centered, out_HW3[None])
-            return
-        if views.flip_B[b]:
-            # torch mirrors many bytes at once; a loop that mirrors triples takes longer than all the rest
-            picture_SS3 = torch.from_numpy(picture_SS3).flip(1).numpy()
-            mean, left = self._mirrored, side - CROP - left
-        mean_place = (top, left)
-        if self._centered:
-            mean, mean_place = self._mean, (self._middle, self._middle)
-        _normalise(
-            picture_SS3.reshape(side, side * 3),
-            mean,
-            (top, left),
-            mean_place,
-            views.shift_B3[b],
+            turned = np.empty((len(pieces.top_B), CROP, CROP, 3), np.float32)
+            _cut_turned(pictures_KSS3[turned_K], mean_SS3, *where, self._scale, self._centered, turned)
+            out_BHW3[places_K[turned_K]] = turned
+            pictures_KSS3, places_K = pictures_KSS3[~turned_K], places_K[~turned_K]
+        _cut(
+            pictures_KSS3.reshape(len(pictures_KSS3), self._side, self._side * 3),
+            self._mean,
+            self._mirrored,
+            places_K,
+            views.top_B,
+            views.left_B,
+            views.flip_B,
+            views.shift_B3,
             self._scale,
-            np.empty(CROP * 3, np.float32),
-            out_HW3.reshape(CROP, CROP * 3),
+            self._centered,
+            out_BHW3.reshape(len(out_BHW3), CROP, ROW),
         )
 
 
@@ -209,7 +266,5 @@ def cut(
 ) -> Tensor:
     """Pictures uint8 [B, S, S, 3] -> network input float32 [B, 3, 224, 224] in channels_last."""
     out = np.empty((len(images_BSS3), CROP, CROP, 3), np.float32)
-    cutter = Cutter(mean_SS3, settings, training)
-    for b, picture in enumerate(images_BSS3):
-        cutter.cut(picture, views, b, out[b])
+    Cutter(mean_SS3, settings, training).cut(images_BSS3, views, np.arange(len(out)), out)
     return torch.from_numpy(out).permute(0, 3, 1, 2)
