@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from trainer.config import Network as Settings
 from trainer.linear import Linear
 from trainer.lrn import local_response_norm, spatial
+from trainer.lrn_pool import lrn_pool
 from trainer.randomness import Purpose, generator, uniform
 
 TowerName = Literal["a", "b"]
@@ -32,7 +33,7 @@ READ_BOTH_DENSE = READ_BOTH | {"conv2", "conv4", "conv5"}
 
 # conv1 reads zeros beyond the right and the bottom edge: ceil((224 - 11) / 4) + 1 = 55 windows of 11 pixels,
 # 4 apart, reach pixel 227. Padding both sides by 2 gives 55 too, but other pixels to each window.
-CONV1_PAD = (0, 3, 0, 3)
+CONV1_PAD = 3
 
 # The program's second normalisation after conv2: a 5x5 window, scale 0.001 / 25, power 0.75. The sources
 # that were read name no other constant; k = 2 as in its first normalisation.
@@ -111,18 +112,24 @@ class Tower(nn.Module):
 
     def _layer(self, layer: str, x: Tensor, keep: Keep | None) -> Tensor:
         if layer == "conv1":
-            x = F.pad(x, CONV1_PAD)
+            x = _padded(x, self.conv1.weight.dtype)
         elif layer == "fc6":
             x = x.flatten(1)  # also of channels_last: channel, row, column, so that tower a comes first
         x = getattr(self, layer)(x)
         if layer == "fc8":
             return x.to(torch.promote_types(x.dtype, torch.float32))  # shares of the logits are added up
-        order = self.after[layer]
-        if self.settings.activation == "relu" and self.settings.lrn and not self.watch:
-            order = order.replace("relu-lrn", "relu_lrn")  # one loop, the same bits
-        for operation in order.split("-"):
+        for operation in self._joined(layer, x.device).split("-"):
             x = getattr(self, f"_{operation}")(layer, x, keep)
         return x
+
+    def _joined(self, layer: str, device: torch.device) -> str:
+        """What follows a layer, where it can as one loop; the bits are the same."""
+        s, order = self.settings, self.after[layer]
+        if s.activation == "relu" and s.lrn and not self.watch:
+            if device.type == "cpu" and not (layer == "conv2" and s.conv2_spatial_norm):
+                order = order.replace("relu-lrn-pool", "relu_lrn_pool").replace("lrn-pool", "lrn_pool")
+            order = order.replace("relu-lrn", "relu_lrn")
+        return order
 
     def _relu(self, layer: str, x: Tensor, keep: Keep | None) -> Tensor:
         x = ACTIVATIONS[self.settings.activation](x)
@@ -141,7 +148,19 @@ class Tower(nn.Module):
         return self._lrn(layer, x, keep, relu=True)
 
     def _pool(self, layer: str, x: Tensor, keep: Keep | None) -> Tensor:
-        return F.max_pool2d(x, kernel_size=3 if self.settings.overlap else 2, stride=2)
+        return F.max_pool2d(x, kernel_size=self._window, stride=2)
+
+    def _lrn_pool(self, layer: str, x: Tensor, keep: Keep | None, relu: bool = False) -> Tensor:
+        s = self.settings
+        return lrn_pool(x, self._window, s.lrn_size, s.lrn_k, s.lrn_alpha, s.lrn_beta, relu)
+
+    def _relu_lrn_pool(self, layer: str, x: Tensor, keep: Keep | None) -> Tensor:
+        return self._lrn_pool(layer, x, keep, relu=True)
+
+    @property
+    def _window(self) -> int:
+        """Side of the pooling windows; they overlap in the paper (section 3.4)."""
+        return 3 if self.settings.overlap else 2
 
     def _dropout(self, layer: str, x_BF: Tensor, keep: Keep | None) -> Tensor:
         if self.settings.dropout == 0:
@@ -149,6 +168,17 @@ class Tower(nn.Module):
         if keep is None:
             return x_BF * (1 - self.settings.dropout)
         return x_BF * keep(layer)
+
+
+def _padded(x_BCHW: Tensor, dtype: torch.dtype) -> Tensor:
+    """The images in conv1's dtype with zeros beyond two edges, in one pass over them."""
+    B, C, H, W = x_BCHW.shape
+    shape = (B, C, H + CONV1_PAD, W + CONV1_PAD)
+    padded = torch.empty(shape, dtype=dtype, device=x_BCHW.device, memory_format=torch.channels_last)
+    padded[:, :, H:].zero_()
+    padded[:, :, :H, W:].zero_()
+    padded[:, :, :H, :W].copy_(x_BCHW)
+    return padded
 
 
 class Network(nn.Module):

@@ -39,6 +39,16 @@ def store_row(bits: Any, values: Any, row: Any) -> None:
             row[c] = values[c]
 
 
+@numba.njit(inline="always")
+def round_row(bits: Any, values: Any, like: Any) -> None:
+    """Leave in `values` what a row like `like` could hold of them."""
+    if like.itemsize == 2:
+        for c in range(values.size):
+            u = bits[c]
+            rounded = u + np.uint32(0x7FFF) + ((u >> np.uint32(16)) & np.uint32(1))
+            bits[c] = rounded & np.uint32(0xFFFF0000)
+
+
 @numba.njit(cache=True, nogil=True)
 def add_rows(rows_RN: Any, out_N: Any) -> None:
     """Add R rows to `out_N`, in float32, and round once."""

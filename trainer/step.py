@@ -21,9 +21,10 @@ from torch import Tensor
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.health import Observation
+from trainer.lrn_pool import compile_loops
 from trainer.model import Keep, Tower, build_tower, dropout_keep
 from trainer.optim import FlatStage, descend, flatten
-from trainer.topology import Topology
+from trainer.topology import Topology, first_on_each_host
 from trainer.transport import Pending, Transport, connect
 
 
@@ -50,6 +51,8 @@ class Trainer:
             for name in topology.towers
         ]
         self.dtype = getattr(torch, self.precision)
+        if config.network.lrn and topology.device.type == "cpu" and topology.world.size > 1:
+            first_on_each_host(topology.world, lambda: compile_loops(self.dtype))
         travel = getattr(torch, config.session.gradient_dtype) if topology.pairs > 1 else None
         self.flat: list[list[FlatStage]] = [flatten(tower, self.dtype, travel) for tower in self.towers]
         self.mark: Callable[..., None] = lambda phase, waiting=False: None
@@ -127,7 +130,9 @@ class Trainer:
         inputs: list[Tensor] = []
         outputs: list[list[Tensor]] = []
         for stage in self.stages:
-            x = x.detach().to(self.dtype).requires_grad_(stage > 0)  # the images need no gradient
+            x = x.detach()
+            if stage > 0:  # the images need no gradient, and conv1 itself converts them
+                x = x.to(self.dtype).requires_grad_()
             inputs.append(x)
             self.mark(f"the forward pass of stage {stage + 1}")
             outputs.append(self._stage(stage, x, keeps))
@@ -158,7 +163,7 @@ class Trainer:
     def logits(self, images_BCHW: Tensor) -> Tensor:
         """Evaluation: images float32 [B, 3, 224, 224] -> logits float32 [B, K], the same on both towers."""
         self.mark("an evaluation", waiting=True)
-        x, everyone = images_BCHW.to(self.dtype), [None] * len(self.towers)
+        x, everyone = images_BCHW, [None] * len(self.towers)
         for stage in range(self.last):
             x = self.transport.gather(self._stage(stage, x, everyone))
         return self.transport.sum(self._stage(self.last, x, everyone))

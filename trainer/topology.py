@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -110,6 +110,17 @@ def arrange(device: str = "auto", world: MPI.Comm = MPI.COMM_WORLD, towers: int 
         own_gpu=world.allreduce(torch.cuda.device_count() >= host.size, MPI.LAND),
         hosts=tuple(world.allgather(MPI.Get_processor_name())),
     )
+
+
+def first_on_each_host(world: MPI.Comm, work: Callable[[], None]) -> None:
+    """One rank of every host does `work`, which leaves something on its disk; the others sleep until then."""
+    host = world.Split_type(MPI.COMM_TYPE_SHARED)
+    if host.rank == 0:
+        work()
+    done = host.Ibarrier()
+    while not done.Test():
+        time.sleep(0.01)
+    host.Free()
 
 
 def _refuse_cut_pairs(world: MPI.Comm, pair_comm: MPI.Comm) -> None:
