@@ -31,8 +31,10 @@ class Settings:
     """Turns that each of ours, peer and limit gets."""
     seconds: float = 0.3
     """A turn repeats its work until so many seconds are over; whole processes (step, reduce) do not."""
-    batch: int = 64
-    """Pictures at a time in lrn and step."""
+    batch: int = 128
+    """Pictures at a time in step and scaling; the paper's."""
+    lrn_batch: int = 64
+    """Pictures at a time in lrn."""
     loader_batch: int = 128
     """Pictures at a time in loader."""
     steps: int = 3
@@ -57,6 +59,6 @@ class Settings:
     stage."""
 
     def __post_init__(self) -> None:
-        for name in ("repeats", "batch", "loader_batch", "steps", "pictures", "repeated"):
+        for name in ("repeats", "batch", "lrn_batch", "loader_batch", "steps", "pictures", "repeated"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}")

@@ -109,7 +109,7 @@ def test_the_peers_are_the_networks_that_they_are_called():
 
 def test_the_command_writes_what_it_measured(tmp_path, capsys):
     target = tmp_path / "new" / "bench.json"
-    options = ("--repeats", "1", "--batch", "2", "--seconds", "0", "--json", str(target))
+    options = ("--repeats", "1", "--lrn-batch", "2", "--seconds", "0", "--json", str(target))
     command.main(["lrn", *options])
     entries = json.loads(target.read_text())
     assert [entry["stage"] for entry in entries] == [

@@ -18,7 +18,7 @@ SHAPES = ((96, 55, 55), (256, 27, 27))  # as many maps as both towers have, for 
 
 def rows(settings: Settings, scratch: Path) -> list[Row]:
     return [
-        _row(settings, (settings.batch, *shape), dtype)
+        _row(settings, (settings.lrn_batch, *shape), dtype)
         for dtype in (torch.float32, torch.bfloat16)
         for shape in SHAPES
     ]
