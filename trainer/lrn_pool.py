@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.lrn import ZERO, gradient_tile, local_response_norm, normalise_tile, spread_rows, tile_shape
+from trainer.lrn import local_response_norm
+from trainer.lrn_tiles import ZERO, gradient_tile, normalise_tile, spread_rows, tile_arrays, tile_shape
 from trainer.rows import as_array, load_row, round_row, store_row
 
 STRIDE = 2
@@ -73,10 +74,7 @@ def _forward_one(
 ) -> None:
     _, W, C = x_HWC.shape
     pixels, width = tile_shape(C, n)
-    a = np.zeros(pixels * width, scratch.dtype)
-    spread = np.empty(a.size, scratch.dtype)
-    d = np.empty(a.size - n + 1, scratch.dtype)
-    r = np.empty(d.size, scratch.dtype)
+    a, _, spread, d, r = tile_arrays(C, n, scratch)
     a_bits, r_bits = a.view(np.uint32), r.view(np.uint32)
     rows = np.empty((size, W, C), scratch.dtype)  # row h of the picture is row h % size of these
     best = np.empty(C, scratch.dtype)
@@ -138,11 +136,7 @@ def _backward_one(
     H, W, C = x_HWC.shape
     h_out, w_out = dy_hwC.shape[0], dy_hwC.shape[1]
     pixels, width = tile_shape(C, n)
-    a = np.zeros(pixels * width, scratch.dtype)
-    g = np.zeros(a.size, scratch.dtype)
-    spread = np.empty(a.size, scratch.dtype)
-    d = np.empty(a.size - n + 1, scratch.dtype)
-    r = np.empty(d.size, scratch.dtype)
+    a, g, spread, d, r = tile_arrays(C, n, scratch)
     a_bits, r_bits = a.view(np.uint32), r.view(np.uint32)
     total = np.empty(C, scratch.dtype)
     one = np.empty(C, scratch.dtype)
