@@ -22,6 +22,20 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
+class _LogFile(logging.FileHandler):
+    """A log that a full disk cannot make the loudest thing on the screen: it says so once, and goes on."""
+
+    _said = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._said:
+            self._said = True
+            print(f"warning: no more lines in the log {self.baseFilename}: {error}", file=sys.stderr)
+
+
 def run(
     arguments: argparse.Namespace, stage: Callable[[argparse.Namespace], str], writes: bool = True
 ) -> None:
@@ -32,7 +46,11 @@ def run(
     A `UserError` is one sentence on stderr. Anything else is a fault of the program: its traceback goes
     to stderr and to the log.
     """
-    handler = logging.FileHandler(arguments.log) if arguments.log else logging.NullHandler()
+    try:
+        handler = _LogFile(arguments.log) if arguments.log else logging.NullHandler()
+    except OSError as error:
+        print(f"error: the log cannot be opened: {error}", file=sys.stderr)
+        sys.exit(1)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
