@@ -27,7 +27,7 @@ class _LogFile(logging.FileHandler):
 
     _said = False
 
-    def handleError(self, record: logging.LogRecord) -> None:
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
         error = sys.exception()
         if not isinstance(error, OSError):
             super().handleError(record)
