@@ -18,7 +18,7 @@ Three forms of the same function:
 Where a ReLU comes before it, as in the paper, both are one function: a loop that reads a number anyway can as
 well replace it by zero, and a pass each way over the largest arrays of the network is saved.
 
-P pixels of the whole batch, C channels, B batch, H height, W width.
+N numbers of some pixels, C channels, B batch, H height, W width.
 """
 
 from __future__ import annotations
@@ -35,66 +35,53 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.lrn_tiles import gradient_tile, normalise_tile, spread_rows, tile_arrays, tile_shape
-from trainer.rows import as_array, store_row
+from trainer.lrn_tiles import Constants, gradient_tile, normalise_tile, tile_arrays, tile_size
+from trainer.rows import as_array
 
 PIXELS_A_TASK = 256  # of which one thread takes all
 
 
 @numba.njit(error_model="numpy", cache=True, nogil=True)
-def _forward_some(
-    x_PC: Any, y_PC: Any, scratch: Any, relu: bool, n: int, k: Any, alpha: Any, beta: Any
-) -> None:
-    P, C = x_PC.shape
-    pixels, width = tile_shape(C, n)
-    a, _, spread, d, r = tile_arrays(C, n, scratch)
-    a_bits, r_bits = a.view(np.uint32), r.view(np.uint32)
-    for first in range(0, P, pixels):
-        last = min(P, first + pixels)
-        spread_rows(x_PC[first:last], a_bits, a, width, n // 2)
-        normalise_tile(a, spread, d, r, relu, n, k, alpha, beta)
-        for p in range(first, last):
-            at = (p - first) * width
-            store_row(r_bits[at : at + C], r[at : at + C], y_PC[p])
+def _forward_some(x_N: Any, y_N: Any, c: Constants) -> None:
+    arrays, size = tile_arrays(c), tile_size(c.C)
+    for first in range(0, x_N.size, size):
+        tile = slice(first, first + size)
+        normalise_tile(x_N[tile], y_N[tile], arrays, c)
 
 
 @numba.njit(error_model="numpy", cache=True, nogil=True)
-def _backward_some(
-    x_PC: Any, dy_PC: Any, dx_PC: Any, scratch: Any, relu: bool, n: int, k: Any, alpha: Any, beta: Any
-) -> None:
-    P, C = x_PC.shape
-    pixels, width = tile_shape(C, n)
-    a, g, spread, d, r = tile_arrays(C, n, scratch)
-    a_bits, g_bits, r_bits = a.view(np.uint32), g.view(np.uint32), r.view(np.uint32)
-    for first in range(0, P, pixels):
-        last = min(P, first + pixels)
-        spread_rows(x_PC[first:last], a_bits, a, width, n // 2)
-        spread_rows(dy_PC[first:last], g_bits, g, width, n // 2)
-        gradient_tile(a, g, spread, d, r, width, relu, n, k, alpha, beta)
-        for p in range(first, last):
-            at = (p - first) * width
-            store_row(r_bits[at : at + C], r[at : at + C], dx_PC[p])
+def _backward_some(x_N: Any, dy_N: Any, dx_N: Any, c: Constants) -> None:
+    arrays, size = tile_arrays(c), tile_size(c.C)
+    for first in range(0, x_N.size, size):
+        tile = slice(first, first + size)
+        gradient_tile(x_N[tile], dy_N[tile], dx_N[tile], arrays, c)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _forward(x_PC: Any, y_PC: Any, scratch: Any, relu: bool, n: int, k: Any, alpha: Any, beta: Any) -> None:
-    for task in numba.prange((len(x_PC) + PIXELS_A_TASK - 1) // PIXELS_A_TASK):
-        part = slice(task * PIXELS_A_TASK, (task + 1) * PIXELS_A_TASK)
-        _forward_some(x_PC[part], y_PC[part], scratch, relu, n, k, alpha, beta)
+def _forward(x_N: Any, y_N: Any, c: Constants) -> None:
+    size = PIXELS_A_TASK * c.C
+    for task in numba.prange((x_N.size + size - 1) // size):
+        part = slice(task * size, (task + 1) * size)
+        _forward_some(x_N[part], y_N[part], c)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _backward(
-    x_PC: Any, dy_PC: Any, dx_PC: Any, scratch: Any, relu: bool, n: int, k: Any, alpha: Any, beta: Any
-) -> None:
-    for task in numba.prange((len(x_PC) + PIXELS_A_TASK - 1) // PIXELS_A_TASK):
-        part = slice(task * PIXELS_A_TASK, (task + 1) * PIXELS_A_TASK)
-        _backward_some(x_PC[part], dy_PC[part], dx_PC[part], scratch, relu, n, k, alpha, beta)
+def _backward(x_N: Any, dy_N: Any, dx_N: Any, c: Constants) -> None:
+    size = PIXELS_A_TASK * c.C
+    for task in numba.prange((x_N.size + size - 1) // size):
+        part = slice(task * size, (task + 1) * size)
+        _backward_some(x_N[part], dy_N[part], dx_N[part], c)
 
 
-def _rows(x_BCHW: Tensor) -> NDArray[Any]:
-    """The tensor's memory as [P, C], one row a pixel; bfloat16 as the uint16 that hold its bits."""
-    return as_array(x_BCHW.permute(0, 2, 3, 1)).reshape(-1, x_BCHW.shape[1])
+def constants(x_BCHW: Tensor, relu: bool, n: int, k: float, alpha: float, beta: float) -> Constants:
+    """For the compiled loops; they compute in float64 where the tensor is, else in float32."""
+    typed = np.float64 if x_BCHW.dtype == torch.float64 else np.float32
+    return Constants(x_BCHW.shape[1], relu, n, typed(k), typed(alpha), typed(beta))
+
+
+def _numbers(x_BCHW: Tensor) -> NDArray[Any]:
+    """The tensor's memory, the channels of one pixel behind each other."""
+    return as_array(x_BCHW.permute(0, 2, 3, 1)).reshape(-1)
 
 
 @functools.cache
@@ -115,10 +102,9 @@ class _CompiledLRN(torch.autograd.Function):
         if x.is_cuda:
             ctx.constants = (relu, n, k, alpha, beta)
             return _triton().lrn_forward(x, *ctx.constants)
-        scratch = np.empty(0, np.float64 if x.dtype == torch.float64 else np.float32)
-        ctx.constants = (scratch, relu, n, *(scratch.dtype.type(v) for v in (k, alpha, beta)))
+        ctx.constants = constants(x, relu, n, k, alpha, beta)
         y = torch.empty_like(x)
-        _forward(_rows(x), _rows(y), *ctx.constants)
+        _forward(_numbers(x), _numbers(y), ctx.constants)
         return y
 
     @staticmethod
@@ -128,7 +114,7 @@ class _CompiledLRN(torch.autograd.Function):
         if x.is_cuda:
             return _triton().lrn_backward(x, dy, *ctx.constants), None, None, None, None, None
         dx = torch.empty_like(x)
-        _backward(_rows(x), _rows(dy), _rows(dx), *ctx.constants)
+        _backward(_numbers(x), _numbers(dy), _numbers(dx), ctx.constants)
         return dx, None, None, None, None, None
 
 

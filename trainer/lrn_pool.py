@@ -5,7 +5,7 @@ row of pixels is normalised when a window first reaches it, and pooled while it 
 backward pass are the input and, a byte each, which number of its window every output is. The bits are those
 of the operations one after the other, both ways.
 
-B batch, H and W of the input, h and w of the output, C channels.
+B batch, H and W of the input, h and w of the output, C channels; N = W C and M = w C numbers of a line.
 """
 
 from __future__ import annotations
@@ -18,189 +18,129 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.lrn import local_response_norm
-from trainer.lrn_tiles import ZERO, gradient_tile, normalise_tile, spread_rows, tile_arrays, tile_shape
-from trainer.rows import as_array, load_row, round_row, store_row
+from trainer.lrn import constants, local_response_norm
+from trainer.lrn_tiles import ZERO, Constants, gradient_tile, normalise_tile, tile_arrays, tile_size
+from trainer.rows import as_array, narrowed, widened
 
 STRIDE = 2
+NOWHERE = 255  # no place in a window
 
 
 @numba.njit(inline="always")
-def _larger(best: Any, which: Any, other: Any, place: int) -> Any:
+def _larger(best: Any, which: Any, other: Any, place: Any) -> Any:
     """The larger number and its place; the first of equals; of what is not a number the last."""
     wins = other > best or other != other
-    return other if wins else best, np.int32(place) if wins else which
+    return other if wins else best, place if wins else which
 
 
 @numba.njit(inline="always")
-def _largest_of_4(v0: Any, v1: Any, v2: Any, v3: Any, best: Any, which: Any) -> None:
-    for c in range(best.size):
-        b, i = v0[c], np.int32(0)
-        b, i = _larger(b, i, v1[c], 1)
-        b, i = _larger(b, i, v2[c], 2)
-        b, i = _larger(b, i, v3[c], 3)
-        best[c], which[c] = b, i
-
-
-@numba.njit(inline="always")
-def _largest_of_9(
-    v0: Any, v1: Any, v2: Any, v3: Any, v4: Any, v5: Any, v6: Any, v7: Any, v8: Any, best: Any, which: Any
-) -> None:
-    for c in range(best.size):  # written out: so they stay in registers
-        b, i = v0[c], np.int32(0)
-        b, i = _larger(b, i, v1[c], 1)
-        b, i = _larger(b, i, v2[c], 2)
-        b, i = _larger(b, i, v3[c], 3)
-        b, i = _larger(b, i, v4[c], 4)
-        b, i = _larger(b, i, v5[c], 5)
-        b, i = _larger(b, i, v6[c], 6)
-        b, i = _larger(b, i, v7[c], 7)
-        b, i = _larger(b, i, v8[c], 8)
-        best[c], which[c] = b, i
+def _across(row_N: Any, C: int, size: int, best_M: Any, column_M: Any) -> None:
+    """Of a row of pixels the largest number in each window's part of it, and its column there."""
+    for m in range(0, best_M.size, C):
+        at = STRIDE * m
+        best, column = best_M[m : m + C], column_M[m : m + C]
+        one, two, three = row_N[at:], row_N[at + C :], row_N[at + (size - 1) * C :]
+        for c in range(C):
+            value, which = _larger(widened(one[c]), np.int32(0), widened(two[c]), np.int32(1))
+            if size == 3:
+                value, which = _larger(value, which, widened(three[c]), np.int32(2))
+            best[c], column[c] = value, which
 
 
 @numba.njit(error_model="numpy", cache=True, nogil=True)
-def _forward_one(
-    x_HWC: Any,
-    y_hwC: Any,
-    which_hwC: Any,
-    scratch: Any,
-    size: int,
-    relu: bool,
-    n: int,
-    k: Any,
-    alpha: Any,
-    beta: Any,
-) -> None:
-    _, W, C = x_HWC.shape
-    pixels, width = tile_shape(C, n)
-    a, _, spread, d, r = tile_arrays(C, n, scratch)
-    a_bits, r_bits = a.view(np.uint32), r.view(np.uint32)
-    rows = np.empty((size, W, C), scratch.dtype)  # row h of the picture is row h % size of these
-    best = np.empty(C, scratch.dtype)
-    best_bits = best.view(np.uint32)
-    which = np.empty(C, np.int32)
-    for i in range(y_hwC.shape[0]):
+def _forward_one(x_HN: Any, y_hM: Any, which_hM: Any, size: int, c: Constants) -> None:
+    N, M = x_HN.shape[1], y_hM.shape[1]
+    arrays, tile = tile_arrays(c), tile_size(c.C)
+    row = np.empty(N, y_hM.dtype)
+    best, column = np.full((size, M), c.k), np.empty((size, M), np.int32)  # of row h at h % size
+    for i in range(y_hM.shape[0]):
         top = STRIDE * i
         for h in range(top + size - STRIDE if i else 0, top + size):  # the windows above had the others
-            for first in range(0, W, pixels):
-                last = min(W, first + pixels)
-                spread_rows(x_HWC[h, first:last], a_bits, a, width, n // 2)
-                normalise_tile(a, spread, d, r, relu, n, k, alpha, beta)
-                round_row(r_bits, r, y_hwC[0, 0])
-                for w in range(first, last):
-                    normalised = rows[h % size, w]
-                    at = (w - first) * width
-                    for c in range(C):
-                        normalised[c] = r[at + c]
-        for j in range(y_hwC.shape[1]):
-            w = STRIDE * j
-            if size == 2:
-                two, three = rows[top % 2], rows[(top + 1) % 2]
-                _largest_of_4(two[w], two[w + 1], three[w], three[w + 1], best, which)
-            else:
-                one, two, three = rows[top % 3], rows[(top + 1) % 3], rows[(top + 2) % 3]
-                _largest_of_9(
-                    one[w],
-                    one[w + 1],
-                    one[w + 2],
-                    two[w],
-                    two[w + 1],
-                    two[w + 2],
-                    three[w],
-                    three[w + 1],
-                    three[w + 2],
-                    best,
-                    which,
-                )
-            store_row(best_bits, best, y_hwC[i, j])
-            kept = which_hwC[i, j]
-            for c in range(C):
-                kept[c] = which[c]
+            for first in range(0, N, tile):
+                part = slice(first, first + tile)
+                normalise_tile(x_HN[h][part], row[part], arrays, c)
+            _across(row, c.C, size, best[h % size], column[h % size])
+        first, second, third = top % size, (top + 1) % size, (top + size - 1) % size
+        best1, best2, best3 = best[first], best[second], best[third]
+        column1, column2, column3 = column[first], column[second], column[third]
+        y, which = y_hM[i], which_hM[i]
+        for m in range(M):
+            value, place = _larger(best1[m], column1[m], best2[m], np.int32(size) + column2[m])
+            if size == 3:
+                value, place = _larger(value, place, best3[m], np.int32(6) + column3[m])
+            y[m], which[m] = narrowed(value, y[m]), place
+
+
+@numba.njit(inline="always")
+def _sum(total: Any, dy: Any, which: Any, place: Any) -> Any:
+    """Add what an output hands down to the number at `place` of its window; rounded as torch does it."""
+    return widened(narrowed(total + (widened(dy) if which == place else ZERO), dy))
+
+
+@numba.njit(inline="always")
+def _hand_down(above: Any, below: Any, place: int, both: bool, C: int, size: int, dx_N: Any) -> None:
+    """The gradients of a row of pixels from the windows that it is in: one row of these, in which it begins
+    at `place`, or two, in whose lower one it is the first. Each sum begins with the window first in order.
+
+    above, below: outputs' gradients and places, with one more output, of nowhere, on both sides.
+    """
+    dy_above, which_above = above
+    dy_below, which_below = below
+    left, middle, right = np.uint8(place), np.uint8(place + 1), np.uint8(place + size - 1)
+    for m in range(0, dx_N.size // STRIDE + 1, C):  # the output whose left column these pixels are
+        dx = dx_N[STRIDE * m : STRIDE * m + C]
+        a, b, c, d = dy_above[m:], dy_above[m + C :], dy_below[m:], dy_below[m + C :]
+        in_a, in_b, in_c, in_d = which_above[m:], which_above[m + C :], which_below[m:], which_below[m + C :]
+        for i in range(dx.size):
+            total = _sum(ZERO, b[i], in_b[i], left)
+            if size == 3:
+                total = _sum(_sum(ZERO, a[i], in_a[i], right), b[i], in_b[i], left)
+            if both:
+                total = _sum(_sum(total, c[i], in_c[i], np.uint8(2)), d[i], in_d[i], np.uint8(0))
+            dx[i] = narrowed(total, dx[i])
+        dx = dx_N[STRIDE * m + C : STRIDE * m + 2 * C]
+        for i in range(dx.size):
+            total = _sum(ZERO, b[i], in_b[i], middle)
+            if both:
+                total = _sum(total, d[i], in_d[i], np.uint8(1))
+            dx[i] = narrowed(total, dx[i])
 
 
 @numba.njit(error_model="numpy", cache=True, nogil=True)
-def _backward_one(
-    x_HWC: Any,
-    dy_hwC: Any,
-    which_hwC: Any,
-    dx_HWC: Any,
-    scratch: Any,
-    size: int,
-    relu: bool,
-    n: int,
-    k: Any,
-    alpha: Any,
-    beta: Any,
-) -> None:
-    H, W, C = x_HWC.shape
-    h_out, w_out = dy_hwC.shape[0], dy_hwC.shape[1]
-    pixels, width = tile_shape(C, n)
-    a, g, spread, d, r = tile_arrays(C, n, scratch)
-    a_bits, r_bits = a.view(np.uint32), r.view(np.uint32)
-    total = np.empty(C, scratch.dtype)
-    one = np.empty(C, scratch.dtype)
-    total_bits, one_bits = total.view(np.uint32), one.view(np.uint32)
+def _backward_one(x_HN: Any, dy_hM: Any, which_hM: Any, dx_HN: Any, size: int, c: Constants) -> None:
+    H, N = x_HN.shape
+    h_out, M = dy_hM.shape
+    arrays, tile = tile_arrays(c), tile_size(c.C)
+    row = np.empty(N, dy_hM.dtype)
+    dy = np.zeros((3, M + 2 * c.C), dy_hM.dtype)  # row i of the outputs at i % 2; the last is nowhere
+    which = np.full((3, M + 2 * c.C), NOWHERE, np.uint8)
     for h in range(H):
-        for first in range(0, W, pixels):
-            last = min(W, first + pixels)
-            for w in range(first, last):
-                for c in range(C):
-                    total[c] = 0
-                # the windows that hold this pixel, in the order in which torch adds what they hand down
-                for i in range(max(0, h - size + STRIDE) // STRIDE, min(h // STRIDE, h_out - 1) + 1):
-                    for j in range(max(0, w - size + STRIDE) // STRIDE, min(w // STRIDE, w_out - 1) + 1):
-                        place = (h - STRIDE * i) * size + w - STRIDE * j
-                        which = which_hwC[i, j]
-                        load_row(dy_hwC[i, j], one_bits, one)
-                        for c in range(C):
-                            total[c] += one[c] if which[c] == place else ZERO
-                        round_row(total_bits, total, dx_HWC[h, w])
-                at = (w - first) * width + n // 2
-                for c in range(C):
-                    g[at + c] = total[c]
-            spread_rows(x_HWC[h, first:last], a_bits, a, width, n // 2)
-            gradient_tile(a, g, spread, d, r, width, relu, n, k, alpha, beta)
-            for w in range(first, last):
-                at = (w - first) * width
-                store_row(r_bits[at : at + C], r[at : at + C], dx_HWC[h, w])
+        i = h // STRIDE
+        if h % STRIDE == 0 and i < h_out:
+            dy[i % 2, c.C : c.C + M] = dy_hM[i]
+            which[i % 2, c.C : c.C + M] = which_hM[i]
+        last = i % 2 if i < h_out else 2
+        if size == 3 and h % STRIDE == 0:
+            before = (i - 1) % 2 if i > 0 else 2
+            _hand_down((dy[before], which[before]), (dy[last], which[last]), 6, True, c.C, size, row)
+        else:
+            only = dy[last], which[last]
+            _hand_down(only, only, h % STRIDE * size, False, c.C, size, row)
+        for first in range(0, N, tile):
+            part = slice(first, first + tile)
+            gradient_tile(x_HN[h][part], row[part], dx_HN[h][part], arrays, c)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _forward(
-    x_BHWC: Any,
-    y_BhwC: Any,
-    which_BhwC: Any,
-    scratch: Any,
-    size: int,
-    relu: bool,
-    n: int,
-    k: Any,
-    alpha: Any,
-    beta: Any,
-) -> None:
-    for b in numba.prange(len(x_BHWC)):
-        _forward_one(x_BHWC[b], y_BhwC[b], which_BhwC[b], scratch, size, relu, n, k, alpha, beta)
+def _forward(x_BHN: Any, y_BhM: Any, which_BhM: Any, size: int, c: Constants) -> None:
+    for b in numba.prange(len(x_BHN)):
+        _forward_one(x_BHN[b], y_BhM[b], which_BhM[b], size, c)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _backward(
-    x_BHWC: Any,
-    dy_BhwC: Any,
-    which_BhwC: Any,
-    dx_BHWC: Any,
-    scratch: Any,
-    size: int,
-    relu: bool,
-    n: int,
-    k: Any,
-    alpha: Any,
-    beta: Any,
-) -> None:
-    for b in numba.prange(len(x_BHWC)):
-        _backward_one(
-            x_BHWC[b], dy_BhwC[b], which_BhwC[b], dx_BHWC[b], scratch, size, relu, n, k, alpha, beta
-        )
+def _backward(x_BHN: Any, dy_BhM: Any, which_BhM: Any, dx_BHN: Any, size: int, c: Constants) -> None:
+    for b in numba.prange(len(x_BHN)):
+        _backward_one(x_BHN[b], dy_BhM[b], which_BhM[b], dx_BHN[b], size, c)
 
 
 class _CompiledLRNPool(torch.autograd.Function):
@@ -215,9 +155,8 @@ class _CompiledLRNPool(torch.autograd.Function):
             torch.empty(B, C, h, w, dtype=dtype, memory_format=torch.channels_last)
             for dtype in (x.dtype, torch.uint8)
         )
-        scratch = np.empty(0, np.float64 if x.dtype == torch.float64 else np.float32)
-        ctx.constants = (scratch, size, relu, n, *(scratch.dtype.type(v) for v in (k, alpha, beta)))
-        _forward(*map(_pixels, (x, y, which)), *ctx.constants)
+        ctx.constants = (size, constants(x, relu, n, k, alpha, beta))
+        _forward(*map(_lines, (x, y, which)), *ctx.constants)
         ctx.save_for_backward(x, which)
         return y
 
@@ -226,12 +165,14 @@ class _CompiledLRNPool(torch.autograd.Function):
         x, which = ctx.saved_tensors
         dy = grads[0].contiguous(memory_format=torch.channels_last)
         dx = torch.empty_like(x)
-        _backward(*map(_pixels, (x, dy, which, dx)), *ctx.constants)
+        _backward(*map(_lines, (x, dy, which, dx)), *ctx.constants)
         return dx, None, None, None, None, None, None
 
 
-def _pixels(x_BCHW: Tensor) -> Any:
-    return as_array(x_BCHW.permute(0, 2, 3, 1))
+def _lines(x_BCHW: Tensor) -> Any:
+    """The tensor's memory as [B, H, W * C]: lines of pixels, the channels of one behind each other."""
+    B, C, H, W = x_BCHW.shape
+    return as_array(x_BCHW.permute(0, 2, 3, 1)).reshape(B, H, W * C)
 
 
 def lrn_pool(

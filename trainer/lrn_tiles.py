@@ -1,21 +1,24 @@
 """Local response normalisation of a few pixels at a time, each way: what lrn.py and lrn_pool.py compile in.
 
-A tile is a piece of memory that holds the channels of some pixels behind each other, n - 1 zeros between two
-of them: so a window's sum is the same sum everywhere, and every loop is one long row of numbers.
+A tile is the channels of some pixels behind each other, as they lie in memory: every loop is one long row of
+numbers, and what a window of channels would take from the next pixel is put right afterwards.
 
-P pixels, C channels, n numbers in a window.
+N numbers of a tile, C channels of a pixel, n numbers in a window.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from numba import types
+from numba.extending import overload
 
-from trainer.rows import load_row
+from trainer.rows import fma, narrowed, widened
 
-TILE = 1024  # numbers that are worked on at a time: five arrays of so many stay in the L1 cache
+TILE = 1024  # numbers that are worked on at a time: a few arrays of so many stay in the L1 cache
 
 # What a quarter of d's bits is taken from; found by trying: |1 - d y^4| stays below 0.124 for all d.
 ROOT = np.uint32(0x4F581800)
@@ -24,125 +27,119 @@ ROOT = np.uint32(0x4F581800)
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
 
 
+class Constants(NamedTuple):
+    """Of the formula, and of the pixels; k, alpha and beta as the NumPy scalars that loops compute with."""
+
+    C: int
+    relu: bool
+    n: int
+    k: Any
+    alpha: Any
+    beta: Any
+
+
 @numba.njit(inline="always")
-def _inverse_power(d: Any, beta: Any, out: Any) -> None:
-    """out = d ** -beta, for d > 0. At 0.75, the paper's power, by multiplications alone: the processor takes
-    several times as long for roots, and longer still for a power."""
-    if beta == 0.75 and d.itemsize == 4:
-        d_bits, out_bits = d.view(np.uint32), out.view(np.uint32)
-        for i in range(d.size):  # a float's bits are nearly its logarithm: d ** -0.25 to 3 %
-            out_bits[i] = ROOT - (d_bits[i] >> np.uint32(2))
-        for i in range(d.size):
-            # h = 1 - d y^4 is what y lacks: d ** -0.25 = y (1 - h) ** -0.25, which is
-            # y (1 + h / 4 + 5 h^2 / 32 + ...)
-            y = out[i]
-            y2 = y * y
-            h = ONE - d[i] * (y2 * y2)
-            y += y * h * (np.float32(1 / 4) + h * np.float32(5 / 32))
-            # now |h| < 1e-3, and d ** -0.75 = y^3 (1 + 3 h / 4 + 21 h^2 / 32 + ...)
-            y2 = y * y
-            h = ONE - d[i] * (y2 * y2)
-            y *= y2
-            out[i] = y + y * h * (np.float32(3 / 4) + h * np.float32(21 / 32))
-    elif beta == 0.75:
-        for i in range(d.size):
-            root = np.sqrt(d[i])
-            out[i] = ONE / (root * np.sqrt(root))
+def tile_size(C: int) -> Any:
+    """Numbers of a tile: whole pixels."""
+    return max(1, TILE // C) * C
+
+
+@numba.njit(inline="always")
+def tile_arrays(c: Any) -> Any:
+    """For a tile: a; `terms`, longer than it, for windows reach out on both sides; d; r. All of k's type."""
+    N = tile_size(c.C)
+    return np.full(N, c.k), np.full(N + c.n - 1, c.k), np.full(N, c.k), np.full(N, c.k)
+
+
+def _inverse_power_075(d: Any) -> Any:
+    """In a compiled loop: d ** -0.75 for d > 0, the paper's power."""
+    raise NotImplementedError("for compiled loops alone")
+
+
+@overload(_inverse_power_075, inline="always", strict=False)
+def _by_type(d: Any) -> Callable[..., Any]:
+    return _by_multiplications if d == types.float32 else _by_roots
+
+
+def _by_multiplications(d: Any) -> Any:
+    """A processor takes several times as long for a root, and longer still for a power."""
+    # A float's bits are nearly its logarithm: d ** -0.25 to 3 %.
+    y = np.uint32(ROOT - (np.float32(d).view(np.uint32) >> np.uint32(2))).view(np.float32)
+    # h = 1 - d y^4 is what y lacks: d ** -0.25 = y (1 - h) ** -0.25 = y (1 + h / 4 + 5 h^2 / 32 + ...)
+    y2 = y * y
+    h = fma(-d, y2 * y2, ONE)
+    y = fma(y * h, fma(h, np.float32(5 / 32), np.float32(1 / 4)), y)
+    # Now |h| < 1e-3, and d ** -0.75 = y^3 (1 + 3 h / 4 + 21 h^2 / 32 + ...)
+    y2 = y * y
+    h = fma(-d, y2 * y2, ONE)
+    y *= y2
+    return fma(y * h, fma(h, np.float32(21 / 32), np.float32(3 / 4)), y)
+
+
+def _by_roots(d: Any) -> Any:
+    root = np.sqrt(d)
+    return 1 / (root * np.sqrt(root))
+
+
+@numba.njit(inline="always")
+def _window_sums(terms: Any, C: int, n: int, out_N: Any) -> None:
+    """out_i = sum of the n terms around the i-th number, without those of other pixels.
+
+    The i-th number's own term is the one at i + n // 2.
+    """
+    if n == 5 and C >= 4:
+        for i in range(out_N.size):
+            out_N[i] = terms[i] + terms[i + 1] + terms[i + 2] + terms[i + 3] + terms[i + 4]
+        for first in range(0, out_N.size, C):
+            begin, end, out = terms[first + 2 :], terms[first + C - 2 :], out_N[first : first + C]
+            three = begin[0] + begin[1] + begin[2]
+            out[0], out[1] = three, three + begin[3]
+            out[C - 2], out[C - 1] = end[0] + end[1] + end[2] + end[3], end[1] + end[2] + end[3]
     else:
-        for i in range(d.size):
-            out[i] = d[i] ** -beta
+        for i in range(out_N.size):
+            c = i % C
+            out_N[i] = 0
+            for j in range(max(0, n // 2 - c), min(n, C - c + n // 2)):
+                out_N[i] += terms[i + j]
 
 
 @numba.njit(inline="always")
-def _window_sum(spread: Any, n: int, out: Any) -> None:
-    """out_i = sum of the n entries of `spread` that begin at i."""
-    if n == 5:
-        for i in range(out.size):
-            out[i] = spread[i] + spread[i + 1] + spread[i + 2] + spread[i + 3] + spread[i + 4]
+def _scales(x_N: Any, a: Any, terms: Any, d: Any, r: Any, c: Any) -> None:
+    """a = x or its ReLU, d = k + alpha * sum of a^2 over the window, r = d^-beta."""
+    squares = terms[c.n // 2 :]
+    for i in range(x_N.size):
+        x = widened(x_N[i])
+        a[i] = ZERO if c.relu and x < ZERO else x  # what is not a number stays that
+        squares[i] = a[i] * a[i]
+    _window_sums(terms, c.C, c.n, d[: x_N.size])
+    if c.beta == 0.75:
+        for i in range(x_N.size):
+            d[i] = fma(c.alpha, d[i], c.k)
+            r[i] = _inverse_power_075(d[i])
     else:
-        for i in range(out.size):
-            out[i] = 0
-            for j in range(n):
-                out[i] += spread[i + j]
+        for i in range(x_N.size):
+            d[i] = fma(c.alpha, d[i], c.k)
+            r[i] = d[i] ** -c.beta
 
 
 @numba.njit(inline="always")
-def tile_shape(channels: int, n: int) -> Any:
-    """Pixels of a tile, and numbers that each takes: n - 1 zeros lie between the channels of two pixels."""
-    width = channels + n - 1
-    return max(1, TILE // width), width
+def normalise_tile(x_N: Any, y_N: Any, arrays: Any, c: Any) -> None:
+    """y_i = a_i d_i^-beta, of whole pixels."""
+    a, terms, d, r = arrays
+    _scales(x_N, a, terms, d, r, c)
+    for i in range(x_N.size):
+        y_N[i] = narrowed(a[i] * r[i], y_N[i])
 
 
 @numba.njit(inline="always")
-def tile_arrays(channels: int, n: int, like: Any) -> Any:
-    """For a tile: a and g, zeros; `spread`, as long; d and r, n - 1 shorter."""
-    pixels, width = tile_shape(channels, n)
-    a = np.zeros(pixels * width, like.dtype)
-    g = np.zeros(a.size, like.dtype)
-    spread = np.empty(a.size, like.dtype)
-    d = np.empty(a.size - n + 1, like.dtype)
-    r = np.empty(d.size, like.dtype)
-    return a, g, spread, d, r
-
-
-@numba.njit(inline="always")
-def spread_rows(x_PC: Any, bits: Any, values: Any, width: int, half: int) -> None:
-    """Read a few pixels into a tile."""
-    C = x_PC.shape[1]
-    for p in range(x_PC.shape[0]):
-        first = p * width + half
-        load_row(x_PC[p], bits[first : first + C], values[first : first + C])
-
-
-@numba.njit(inline="always")
-def _scales(a: Any, spread: Any, d: Any, r: Any, relu: bool, n: int, k: Any, alpha: Any, beta: Any) -> None:
-    """d = k + alpha * sum of a^2 over the window, and r = d^-beta, of all pixels of a tile."""
-    for i in range(a.size):
-        a[i] = ZERO if relu and a[i] < ZERO else a[i]  # what is not a number stays that
-        spread[i] = a[i] * a[i]
-    _window_sum(spread, n, d)
-    for i in range(d.size):
-        d[i] = k + alpha * d[i]
-    _inverse_power(d, beta, r)
-
-
-@numba.njit(inline="always")
-def normalise_tile(
-    a: Any, spread: Any, d: Any, r: Any, relu: bool, n: int, k: Any, alpha: Any, beta: Any
-) -> None:
-    """Of each a_i its normalised value into r_(i - n // 2). d and r are n - 1 shorter than a and `spread`."""
-    _scales(a, spread, d, r, relu, n, k, alpha, beta)
-    centre = a[n // 2 :]
-    for i in range(r.size):
-        r[i] *= centre[i]
-
-
-@numba.njit(inline="always")
-def gradient_tile(
-    a: Any,
-    g: Any,
-    spread: Any,
-    d: Any,
-    r: Any,
-    width: int,
-    relu: bool,
-    n: int,
-    k: Any,
-    alpha: Any,
-    beta: Any,
-) -> None:
-    """From g_i, the gradient of what `normalise_tile` says of a_i, the gradient of a_i into r_(i - n // 2):
-    dx_i = dy_i d_i^-beta - 2 alpha beta x_i * sum over the window of dy_j x_j d_j^(-beta - 1)."""
-    half, factor = n // 2, TWO * alpha * beta
-    _scales(a, spread, d, r, relu, n, k, alpha, beta)
-    x, dy, product = a[half:], g[half:], spread[half:]
-    for i in range(r.size):
-        product[i] = dy[i] * x[i] * r[i] / d[i]
-    for first in range(0, spread.size, width):
-        for j in range(half):  # zeros between two pixels stay zeros, whatever becomes of their neighbours
-            spread[first + j] = 0
-            spread[first + width - 1 - j] = 0
-    _window_sum(spread, n, d)
-    for i in range(r.size):
-        dx = dy[i] * r[i] - factor * x[i] * d[i]
-        r[i] = ZERO if relu and x[i] <= ZERO else dx
+def gradient_tile(x_N: Any, dy_N: Any, dx_N: Any, arrays: Any, c: Any) -> None:
+    """dx_i = dy_i d_i^-beta - 2 alpha beta a_i * sum over the window of dy_j a_j d_j^(-beta - 1)."""
+    a, terms, d, r = arrays
+    _scales(x_N, a, terms, d, r, c)
+    inside, factor = terms[c.n // 2 :], TWO * c.alpha * c.beta
+    for i in range(x_N.size):
+        inside[i] = widened(dy_N[i]) * a[i] * r[i] / d[i]
+    _window_sums(terms, c.C, c.n, d[: x_N.size])
+    for i in range(x_N.size):
+        dx = fma(-factor * a[i], d[i], widened(dy_N[i]) * r[i])
+        dx_N[i] = narrowed(ZERO if c.relu and a[i] <= ZERO else dx, dx_N[i])

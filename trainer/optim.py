@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from trainer.config import Optim
 from trainer.lrn import has_triton
 from trainer.model import Tower
-from trainer.rows import PIECE, as_array, load_row, store_row
+from trainer.rows import PIECE, as_array, narrowed, widened
 
 
 class FlatStage:
@@ -112,16 +112,12 @@ def _descend_rounded(
 ) -> None:
     for piece in numba.prange((w.size + PIECE - 1) // PIECE):
         part = slice(piece * PIECE, min(w.size, (piece + 1) * PIECE))
-        pw, pv, pg = w[part], v[part], g[part]
-        values = np.empty(pw.size, np.float32)
-        bits = values.view(np.uint32)
-        load_row(pg, bits, values)
+        pw, pv, pg, pr = w[part], v[part], g[part], rounded[part]
         for i in range(pw.size):
-            pv[i] = momentum * pv[i] - lr_decay * pw[i] - lr * values[i]
+            pv[i] = momentum * pv[i] - lr_decay * pw[i] - lr * widened(pg[i])
             pw[i] += pv[i]
-            values[i] = pw[i]
+            pr[i] = narrowed(pw[i], pr[i])
             pg[i] = 0
-        store_row(bits, values, rounded[part])
 
 
 def descend(stage: FlatStage, optim: Optim, lr: float, frozen: tuple[str, ...] = ()) -> None:

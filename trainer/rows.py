@@ -1,67 +1,76 @@
 """float32 and bfloat16 in compiled loops. These know no bfloat16: its bits are a float32's upper half.
 
-`bits` and `values` are one piece of memory, once as uint32 and once as float32.
+An array of integers holds bfloat16 here; any other is what it says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
 import torch
+from numba import types
+from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 from torch import Tensor
 
-PIECE = 1024  # numbers that stay in the L1 cache while they are converted
+PIECE = 1024  # numbers that stay in the L1 cache while they are worked on
 
 
-@numba.njit(inline="always")
-def load_row(row: Any, bits: Any, values: Any) -> None:
-    """Read one row; a row of 2-byte items holds bfloat16."""
-    if row.itemsize == 2:
-        for c in range(row.size):
-            bits[c] = np.uint32(row[c]) << np.uint32(16)
-    else:
-        for c in range(row.size):
-            values[c] = row[c]
+def widened(number: Any) -> Any:
+    """In a compiled loop: a number of an array to compute with, bfloat16 as float32."""
+    raise NotImplementedError("for compiled loops alone")
 
 
-@numba.njit(inline="always")
-def store_row(bits: Any, values: Any, row: Any) -> None:
-    """Write one row; bfloat16 is rounded to nearest, ties to even."""
-    if row.itemsize == 2:
-        for c in range(row.size):
-            u = bits[c]
-            row[c] = (u + np.uint32(0x7FFF) + ((u >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    else:
-        for c in range(row.size):
-            row[c] = values[c]
+def narrowed(number: Any, like: Any) -> Any:
+    """In a compiled loop: a number as an array of numbers like `like` holds it; bfloat16 is rounded to
+    nearest, ties to even."""
+    raise NotImplementedError("for compiled loops alone")
 
 
-@numba.njit(inline="always")
-def round_row(bits: Any, values: Any, like: Any) -> None:
-    """Leave in `values` what a row like `like` could hold of them."""
-    if like.itemsize == 2:
-        for c in range(values.size):
-            u = bits[c]
-            rounded = u + np.uint32(0x7FFF) + ((u >> np.uint32(16)) & np.uint32(1))
-            bits[c] = rounded & np.uint32(0xFFFF0000)
+@overload(widened, inline="always", strict=False)
+def _widened(number: Any) -> Callable[..., Any]:
+    if isinstance(number, types.Integer):
+        return lambda number: np.uint32(np.uint32(number) << np.uint32(16)).view(np.float32)
+    return lambda number: number
+
+
+@overload(narrowed, inline="always", strict=False)
+def _narrowed(number: Any, like: Any) -> Callable[..., Any]:
+    if isinstance(like, types.Integer):
+        return _upper_half
+    return lambda number, like: number
+
+
+def _upper_half(number: Any, like: Any) -> Any:
+    bits = np.float32(number).view(np.uint32)
+    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+
+def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """In a compiled loop: a * b + c, rounded once, whatever the processor."""
+    return a(a, a, a), lambda context, builder, signature, arguments: builder.fma(*arguments)
+
+
+fma: Any = intrinsic(_fma)
 
 
 @numba.njit(cache=True, nogil=True)
 def add_rows(rows_RN: Any, out_N: Any) -> None:
     """Add R rows to `out_N`, in float32, and round once."""
     for begin in range(0, out_N.size, PIECE):
-        end = min(begin + PIECE, out_N.size)
-        total, values = np.empty(end - begin, np.float32), np.empty(end - begin, np.float32)
-        total_bits, bits = total.view(np.uint32), values.view(np.uint32)
-        load_row(out_N[begin:end], total_bits, total)
+        out = out_N[begin : begin + PIECE]
+        total = np.empty(out.size, np.float32)
+        for i in range(out.size):
+            total[i] = widened(out[i])
         for r in range(rows_RN.shape[0]):
-            load_row(rows_RN[r, begin:end], bits, values)
-            for i in range(end - begin):
-                total[i] += values[i]
-        store_row(total_bits, total, out_N[begin:end])
+            row = rows_RN[r, begin : begin + PIECE]
+            for i in range(out.size):
+                total[i] += widened(row[i])
+        for i in range(out.size):
+            out[i] = narrowed(total[i], out[i])
 
 
 def as_array(x: Tensor) -> NDArray[Any]:
