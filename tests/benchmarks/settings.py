@@ -38,7 +38,7 @@ class Settings:
     loader_batch: int = 128
     """Pictures at a time in loader."""
     steps: int = 3
-    """Steps in a turn of step and of reduce, after one that is not counted."""
+    """Steps in a turn of step and of reduce, after the first ones, which are not counted."""
     pictures: int = 512
     """JPEGs that preprocess and loader work on."""
     repeated: int = 8192
