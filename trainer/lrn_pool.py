@@ -10,7 +10,6 @@ B batch, H and W of the input, h and w of the output, C channels; N = W C and M 
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numba
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.lrn import constants, local_response_norm
+from trainer.lrn import constants
 from trainer.lrn_tiles import ZERO, Constants, gradient_tile, normalise_tile, tile_arrays, tile_size
 from trainer.rows import as_array, narrowed, widened
 
@@ -190,10 +189,3 @@ def lrn_pool(
     size is 2 or 3. Returns [B, C, (H - size) // 2 + 1, (W - size) // 2 + 1] of the same dtype.
     """
     return _CompiledLRNPool.apply(x_BCHW, size, relu, n, k, alpha, beta)
-
-
-def compile_loops(dtype: torch.dtype) -> None:
-    """Have the compiled loops of both modules on the disk, for every process that comes later."""
-    for form in (local_response_norm, functools.partial(lrn_pool, size=3)):
-        said = form(torch.ones(1, 1, 3, 3, dtype=dtype, requires_grad=True))
-        said.backward(torch.ones_like(said))

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainer import blocks
 from trainer.config import Network as Settings
 from trainer.linear import Linear
 from trainer.lrn import local_response_norm, spatial
@@ -111,16 +112,21 @@ class Tower(nn.Module):
         return x
 
     def _layer(self, layer: str, x: Tensor, keep: Keep | None) -> Tensor:
-        if layer == "conv1":
-            x = _padded(x, self.conv1.weight.dtype)
-        elif layer == "fc6":
+        if layer == "fc6":
             x = x.flatten(1)  # also of channels_last: channel, row, column, so that tower a comes first
-        x = getattr(self, layer)(x)
+        x = self._conv1(x) if layer == "conv1" else getattr(self, layer)(x)
         if layer == "fc8":
             return x.to(torch.promote_types(x.dtype, torch.float32))  # shares of the logits are added up
         for operation in self._joined(layer, x.device).split("-"):
             x = getattr(self, f"_{operation}")(layer, x, keep)
         return x
+
+    def _conv1(self, x: Tensor) -> Tensor:
+        weight, bias = self.conv1.weight, self.conv1.bias
+        if weight.dtype == torch.bfloat16 and x.device.type == "cpu" and not x.requires_grad:
+            return F.conv2d(blocks.of_images(x), blocks.of_weights(weight), bias)
+        y: Tensor = self.conv1(_padded(x, weight.dtype))
+        return y
 
     def _joined(self, layer: str, device: torch.device) -> str:
         """What follows a layer, where it can as one loop; the bits are the same."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +22,6 @@ from torch import Tensor
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.health import Observation
-from trainer.lrn_pool import compile_loops
 from trainer.model import Keep, Tower, build_tower, dropout_keep
 from trainer.optim import FlatStage, descend, flatten
 from trainer.topology import Topology, first_on_each_host
@@ -51,9 +51,9 @@ class Trainer:
             for name in topology.towers
         ]
         self.dtype = getattr(torch, self.precision)
-        if config.network.lrn and topology.device.type == "cpu" and topology.world.size > 1:
-            first_on_each_host(topology.world, lambda: compile_loops(self.dtype))
         travel = getattr(torch, config.session.gradient_dtype) if topology.pairs > 1 else None
+        if topology.device.type == "cpu" and topology.world.size > 1:
+            first_on_each_host(topology.world, lambda: compile_loops(config, self.dtype, travel))
         self.flat: list[list[FlatStage]] = [flatten(tower, self.dtype, travel) for tower in self.towers]
         self.mark: Callable[..., None] = lambda phase, waiting=False: None
         """Is told what comes next, and whether that waits for another rank."""
@@ -177,6 +177,18 @@ class Trainer:
             dropout_keep(c.network, tower.name, c.session.seed, step, self.positions(), self.topology.device)
             for tower in self.towers
         ]
+
+
+def compile_loops(config: Config, dtype: torch.dtype, travel: torch.dtype | None) -> None:
+    """Have the loops that a step compiles on the disk, for every process that comes later: a picture goes
+    through a small tower's first stage and back, and its update is made."""
+    network = replace(config.network, filters=(2,) * 5, hidden=2)
+    tower = build_tower(network, 1, "a", config.session.seed)
+    stage = flatten(tower, dtype, travel)[0]
+    said = tower.stage(0, torch.zeros(1, 3, 224, 224))
+    said.backward(torch.zeros_like(said))
+    stage.collect()
+    descend(stage, config.optim, lr=0.0)
 
 
 def mean_gradient(logits_BK: Tensor, labels_B: Tensor, global_batch: int) -> tuple[Tensor, Tensor]:

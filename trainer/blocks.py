@@ -1,0 +1,67 @@
+"""conv1 as a convolution of blocks, for matrix units that want many channels.
+
+conv1 reads 11 x 11 pixels of 3 channels, 4 apart: too few channels for a unit that multiplies 32 at a time.
+Blocks of 4 x 4 pixels, 48 numbers each, make the same layer a convolution of 3 x 3 blocks, 1 apart, whose
+twelfth row and column of weights are zeros. The sums are the same, in another order.
+
+B batch, H and W of the images, h and w of the blocks, O filters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainer.rows import as_array, narrowed, widened
+
+SIDE = 4  # pixels of a block; conv1's windows lie as far apart
+CHANNELS = 3
+WORDS = SIDE * CHANNELS * 2 // 8  # that 4 pixels of bfloat16 fill: what lies together before and after
+
+
+@numba.njit(cache=True, nogil=True)
+def _cut_one(x_HN: Any, words_hwK: Any) -> None:
+    line = np.empty(x_HN.shape[1], np.uint16)
+    words = line.view(np.uint64)
+    for h in range(x_HN.shape[0]):
+        x = x_HN[h]
+        for i in range(x.size):
+            line[i] = narrowed(widened(x[i]), line[i])
+        blocks, at = words_hwK[h // SIDE], h % SIDE * WORDS
+        for w in range(words.size // WORDS):
+            for i in range(WORDS):
+                blocks[w, at + i] = words[w * WORDS + i]
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _cut(x_BHN: Any, words_BhwK: Any) -> None:
+    """Write the blocks that have pixels, in bfloat16; those beyond the edges are left as they are."""
+    for b in numba.prange(len(x_BHN)):
+        _cut_one(x_BHN[b], words_BhwK[b])
+
+
+def of_images(x_BCHW: Tensor) -> Tensor:
+    """Images [B, 3, H, W], both sides multiples of 4 -> bfloat16 [B, 48, H / 4 + 1, W / 4 + 1], the last
+    blocks of each line and the last line zeros."""
+    B, _, H, W = x_BCHW.shape
+    h, w = H // SIDE, W // SIDE
+    lines = as_array(x_BCHW.permute(0, 2, 3, 1).contiguous()).reshape(B, H, W * CHANNELS)
+    blocks_BhwK = torch.empty(B, h + 1, w + 1, SIDE * SIDE * CHANNELS, dtype=torch.bfloat16)
+    blocks_BhwK[:, h].zero_()
+    blocks_BhwK[:, :, w].zero_()
+    _cut(lines, as_array(blocks_BhwK).view(np.uint64))
+    return blocks_BhwK.permute(0, 3, 1, 2)
+
+
+def of_weights(weight_O3HW: Tensor) -> Tensor:
+    """conv1's weights [O, 3, 11, 11] as those of blocks, [O, 48, 3, 3]; differentiable."""
+    filters, channels, H, W = weight_O3HW.shape
+    padded = F.pad(weight_O3HW, (0, -W % SIDE, 0, -H % SIDE))
+    h, w = padded.shape[2] // SIDE, padded.shape[3] // SIDE
+    split = padded.reshape(filters, channels, h, SIDE, w, SIDE)
+    return split.permute(0, 3, 5, 1, 2, 4).reshape(filters, -1, h, w)
