@@ -1,8 +1,8 @@
 """Pillow's own antialiased resize of the shorter side and central crop, without gigabytes for panoramas.
 
 Pillow resizes along rows first and along columns then, and rounds to 8 bit in between. Within a pass every
-row, or column, stands for itself. So a large result can be made a strip at a time, and what the crop throws
-away need not be kept: the pixels are byte for byte those of the plain calls.
+row, or column, stands for itself. So columns that the crop throws away need no second pass, and a large result
+can be made a strip at a time: the pixels are byte for byte those of the plain calls.
 """
 
 from PIL import Image
@@ -30,6 +30,9 @@ def resize_and_crop(image: Image.Image, side: int, shown: tuple[int, int] | None
         box = (0, 0, shown[0] / scale, shown[1] / scale)  # of the last pixels a part may lie outside
         image = image.resize((width, height), BICUBIC, box)
         return image.crop((left, top, left + side, top + side))
+    if width * height <= STRIP and width > height:
+        rows = image.resize((width, image.height), BICUBIC)
+        return rows.crop((left, 0, left + side, image.height)).resize((side, side), BICUBIC)
     if width * height <= STRIP:
         return image.resize((width, height), BICUBIC).crop((left, top, left + side, top + side))
     rows = _along_rows(image, width, left, side)
