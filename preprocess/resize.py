@@ -1,8 +1,8 @@
 """Pillow's own antialiased resize of the shorter side and central crop, without gigabytes for panoramas.
 
 Pillow resizes along rows first and along columns then, and rounds to 8 bit in between. Within a pass every
-row, or column, stands for itself. So columns that the crop throws away need no second pass, and a large result
-can be made a strip at a time: the pixels are byte for byte those of the plain calls.
+row, or column, stands for itself. So columns that the crop throws away need no second pass, and a large
+result can be made a strip at a time: the pixels are byte for byte those of the plain calls.
 """
 
 from PIL import Image

@@ -7,7 +7,9 @@ or eight ranks train the same network and a resumed run repeats nothing and skip
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -49,6 +51,23 @@ def uniform(seed: int, purpose: Purpose, place: tuple[int, ...], rows_B: Tensor,
     key of `place` is mixed in twice, so that neighbouring steps share no pattern.
     """
     key0, key1 = (int(w) for w in np.random.SeedSequence((seed, purpose, *place)).generate_state(2))
-    row_B1 = _mix((rows_B * 0x9E3779B1 + key0) & _LOW32)[:, None]
-    bits_BF = _mix(_mix((columns_F * 0x85EBCA77 + key1) & _LOW32)[None, :] ^ row_B1)
+    row_B = _mix((rows_B * 0x9E3779B1 + key0) & _LOW32)
+    column_F = _mix((columns_F * 0x85EBCA77 + key1) & _LOW32)
+    if rows_B.device.type == "cpu":
+        out_BF = torch.empty(len(row_B), len(column_F))
+        _fill(*(x.numpy().astype(np.uint32) for x in (row_B, column_F)), out_BF.numpy())
+        return out_BF
+    bits_BF = _mix(column_F[None, :] ^ row_B[:, None])
     return (bits_BF >> 8).to(torch.float32) * 2.0**-24
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill(row_B: Any, column_F: Any, out_BF: Any) -> None:
+    """The last lines of `uniform` in one pass: their twenty passes took 2 % of a step."""
+    for b in range(row_B.size):
+        for f in range(column_F.size):
+            h = row_B[b] ^ column_F[f]  # uint32; products would go on as uint64
+            h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))
+            h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
+            h = (h ^ (h >> np.uint32(16))) >> np.uint32(8)
+            out_BF[b, f] = np.float32(h) * np.float32(2.0**-24)

@@ -187,6 +187,7 @@ def compile_loops(config: Config, dtype: torch.dtype, travel: torch.dtype | None
     stage = flatten(tower, dtype, travel)[0]
     said = tower.stage(0, torch.zeros(1, 3, 224, 224))
     said.backward(torch.zeros_like(said))
+    dropout_keep(network, "a", 0, 0, torch.zeros(1, dtype=torch.int64), torch.device("cpu"))("fc6")
     stage.collect()
     descend(stage, config.optim, lr=0.0)
 
