@@ -54,9 +54,9 @@ def uniform(seed: int, purpose: Purpose, place: tuple[int, ...], rows_B: Tensor,
     row_B = _mix((rows_B * 0x9E3779B1 + key0) & _LOW32)
     column_F = _mix((columns_F * 0x85EBCA77 + key1) & _LOW32)
     if rows_B.device.type == "cpu":
-        out_BF = torch.empty(len(row_B), len(column_F))
-        _fill(*(x.numpy().astype(np.uint32) for x in (row_B, column_F)), out_BF.numpy())
-        return out_BF
+        out_BF = np.empty((len(row_B), len(column_F)), np.float32)
+        _fill(row_B.numpy().astype(np.uint32), column_F.numpy().astype(np.uint32), out_BF)
+        return torch.from_numpy(out_BF)
     bits_BF = _mix(column_F[None, :] ^ row_B[:, None])
     return (bits_BF >> 8).to(torch.float32) * 2.0**-24
 
