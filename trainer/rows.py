@@ -20,28 +20,28 @@ PIECE = 1024  # numbers that stay in the L1 cache while they are worked on
 
 
 def widened(number: Any) -> Any:
-    """In a compiled loop: a number of an array to compute with, bfloat16 as float32."""
-    raise NotImplementedError("for compiled loops alone")
+    """A number of an array to compute with, bfloat16 as float32; in Python and in compiled loops."""
+    return _of_bits(number) if isinstance(number, np.integer) else number
 
 
 def narrowed(number: Any, like: Any) -> Any:
-    """In a compiled loop: a number as an array of numbers like `like` holds it; bfloat16 is rounded to
-    nearest, ties to even."""
-    raise NotImplementedError("for compiled loops alone")
+    """A number as an array of numbers like `like` holds it, bfloat16 rounded to nearest, ties to even; in
+    Python and in compiled loops."""
+    return _upper_half(number, like) if isinstance(like, np.integer) else number
 
 
 @overload(widened, inline="always", strict=False)
 def _widened(number: Any) -> Callable[..., Any]:
-    if isinstance(number, types.Integer):
-        return lambda number: np.uint32(np.uint32(number) << np.uint32(16)).view(np.float32)
-    return lambda number: number
+    return _of_bits if isinstance(number, types.Integer) else lambda number: number
 
 
 @overload(narrowed, inline="always", strict=False)
 def _narrowed(number: Any, like: Any) -> Callable[..., Any]:
-    if isinstance(like, types.Integer):
-        return _upper_half
-    return lambda number, like: number
+    return _upper_half if isinstance(like, types.Integer) else lambda number, like: number
+
+
+def _of_bits(number: Any) -> Any:
+    return np.uint32(np.uint32(number) << np.uint32(16)).view(np.float32)
 
 
 def _upper_half(number: Any, like: Any) -> Any:
