@@ -30,11 +30,11 @@ def resize_and_crop(image: Image.Image, side: int, shown: tuple[int, int] | None
         box = (0, 0, shown[0] / scale, shown[1] / scale)  # of the last pixels a part may lie outside
         image = image.resize((width, height), BICUBIC, box)
         return image.crop((left, top, left + side, top + side))
-    if width * height <= STRIP and width > height:
+    if width * height <= STRIP:
+        if width <= height:
+            return image.resize((width, height), BICUBIC).crop((left, top, left + side, top + side))
         rows = image.resize((width, image.height), BICUBIC)
         return rows.crop((left, 0, left + side, image.height)).resize((side, side), BICUBIC)
-    if width * height <= STRIP:
-        return image.resize((width, height), BICUBIC).crop((left, top, left + side, top + side))
     rows = _along_rows(image, width, left, side)
     columns = rows.transpose(Image.Transpose.TRANSPOSE)
     return _along_rows(columns, height, top, side).transpose(Image.Transpose.TRANSPOSE)

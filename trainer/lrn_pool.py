@@ -66,7 +66,7 @@ def _forward_one(x_HN: Any, y_hM: Any, which_hM: Any, size: int, c: Constants) -
         for m in range(M):
             value, place = _larger(best1[m], column1[m], best2[m], np.int32(size) + column2[m])
             if size == 3:
-                value, place = _larger(value, place, best3[m], np.int32(6) + column3[m])
+                value, place = _larger(value, place, best3[m], np.int32(2 * size) + column3[m])
             y[m], which[m] = narrowed(value, y[m]), place
 
 
@@ -81,7 +81,8 @@ def _hand_down(above: Any, below: Any, place: int, both: bool, C: int, size: int
     """The gradients of a row of pixels from the windows that it is in: one row of these, in which it begins
     at `place`, or two, in whose lower one it is the first. Each sum begins with the window first in order.
 
-    above, below: outputs' gradients and places, with one more output, of nowhere, on both sides.
+    above, below: outputs' gradients and places, with one more output, of nowhere, on both sides. Only windows
+    of 3 are in `both`: their lower row holds these pixels at places 0, 1 and 2.
     """
     dy_above, which_above = above
     dy_below, which_below = below
@@ -121,7 +122,7 @@ def _backward_one(x_HN: Any, dy_hM: Any, which_hM: Any, dx_HN: Any, size: int, c
         last = i % 2 if i < h_out else 2
         if size == 3 and h % STRIDE == 0:
             before = (i - 1) % 2 if i > 0 else 2
-            _hand_down((dy[before], which[before]), (dy[last], which[last]), 6, True, c.C, size, row)
+            _hand_down((dy[before], which[before]), (dy[last], which[last]), 2 * size, True, c.C, size, row)
         else:
             only = dy[last], which[last]
             _hand_down(only, only, h % STRIDE * size, False, c.C, size, row)

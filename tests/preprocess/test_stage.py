@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,12 @@ def _logs_twice(arguments: argparse.Namespace) -> str:
 
 @pytest.fixture(autouse=True)
 def _no_handler_stays() -> Iterator[None]:
+    before = list(stage.log.handlers)
     yield
-    stage.log.handlers.clear()
+    for handler in set(stage.log.handlers) - set(before):
+        stage.log.removeHandler(handler)
+        with suppress(OSError):  # what /dev/full did not take
+            handler.close()
 
 
 def test_a_full_disk_under_the_log_is_said_once_and_the_stage_goes_on(
