@@ -26,13 +26,15 @@ from preprocess.files import write_json
 ABSENT = 2**64 - 1  # in a shard's index: offset and length of a picture beyond the last
 CRC_BYTES = 4
 
+Buffer = bytes | memoryview
+
 
 def shard_path(store: Path, split: str, shard: int) -> Path:
     """The file of a shard: the chunk key that zarr gives it."""
     return store / split / "images" / "c" / str(shard) / "0" / "0" / "0"
 
 
-def encode_shard(images: Iterable[NDArray[np.uint8]], shard_length: int) -> Iterator[bytes]:
+def encode_shard(images: Iterable[NDArray[np.uint8]], shard_length: int) -> Iterator[Buffer]:
     """The bytes of a shard, piece by piece: what zarr's sharding codec writes for the same pictures.
 
     Args:
@@ -44,8 +46,8 @@ def encode_shard(images: Iterable[NDArray[np.uint8]], shard_length: int) -> Iter
     for slot, image in enumerate(images):
         index[slot] = offset, image.nbytes + CRC_BYTES
         offset += image.nbytes + CRC_BYTES
-        yield from _with_crc(image)
-    yield from _with_crc(index)
+        yield from _with_crc(image.reshape(-1).data)  # no copy
+    yield from _with_crc(index.tobytes())
 
 
 def damaged_pictures(path: Path, pictures: int, image_size: int) -> list[int]:
@@ -63,10 +65,9 @@ def set_attributes(store: Path, attributes: dict[str, Any], group: str = "") -> 
     )
 
 
-def _with_crc(array: NDArray[Any]) -> tuple[bytes, bytes]:
-    content = array.tobytes()
+def _with_crc(content: Buffer) -> tuple[Buffer, bytes]:
     return content, _crc(content)
 
 
-def _crc(content: bytes) -> bytes:
+def _crc(content: Buffer) -> bytes:
     return crc32c.crc32c(content).to_bytes(CRC_BYTES, "little")

@@ -17,6 +17,7 @@ from pathlib import Path
 import crc32c
 
 from preprocess.files import BUFFER, past_the_cache, replacing
+from preprocess.layout import Buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Written:
     crc32c: str
 
 
-def write_large(path: Path, pieces: Iterable[bytes]) -> Written:
+def write_large(path: Path, pieces: Iterable[Buffer]) -> Written:
     """Write the pieces, whole or not at all; the next ones are made while a thread waits for the disk.
 
     Raises:
@@ -57,7 +58,7 @@ class _Sink:
         self._writing: Future[None] | None = None
         past_the_cache(handle, True)
 
-    def take(self, piece: bytes) -> None:
+    def take(self, piece: Buffer) -> None:
         rest = memoryview(piece)
         while rest:
             now = rest[: BUFFER - self._filled]
