@@ -4,6 +4,7 @@ PYTHON ?= python3
 export PYTHON
 ACTIVATE := source .venv/bin/activate
 SCRIPTS := $(wildcard cluster/*.sh cluster/*.sbatch tests/*.sh tests/*/*.sh) .ci/run
+C := $(wildcard preprocess/*.[ch])
 
 .PHONY: help setup demo test lint format bench soak clean
 
@@ -29,11 +30,11 @@ test: setup ## every test
 
 lint: setup ## formatting, types, workflow and shell scripts
 	@command -v shellcheck >/dev/null || cluster/packages.sh shellcheck
-	@$(ACTIVATE) && ruff format --check . && ruff check . && mypy \
+	@$(ACTIVATE) && ruff format --check . && ruff check . && mypy && clang-format --dry-run -Werror $(C) \
 		&& snakefmt --check Snakefile && shellcheck $(SCRIPTS)
 
 format: setup ## rewrite the sources in the project's format, and the pages that are made from them
-	@$(ACTIVATE) && ruff format . && ruff check --fix . && snakefmt Snakefile && python -m tests.reference
+	@$(ACTIVATE) && ruff format . && ruff check --fix . && clang-format -i $(C) && snakefmt Snakefile && python -m tests.reference
 
 bench: setup ## images per second of each stage, beside a peer and the limit; make bench-STAGE: one stage
 	@$(ACTIVATE) && python -m tests.benchmarks
@@ -45,4 +46,4 @@ soak: setup ## kill ranks at 60 random moments, compare the ends bit for bit: ab
 	@$(ACTIVATE) && python -m tests.trainer.soak
 
 clean: ## remove the environment and what was made from the miniature
-	rm -rf .venv .snakemake
+	rm -rf .venv preprocess/_square.*.so .snakemake

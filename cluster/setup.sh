@@ -12,7 +12,7 @@ die() {
 
 PYTHON=${PYTHON:-python3}
 VENV=.venv
-want=$(cat pyproject.toml cluster/setup.sh | sha256sum | cut -d' ' -f1)
+want=$(cat pyproject.toml cluster/setup.sh preprocess/*.[ch] | sha256sum | cut -d' ' -f1)
 if [[ -f $VENV/ready && $(cat $VENV/ready) == "$want" ]]; then
     echo "the environment in $VENV is ready"
     exit 0
@@ -21,7 +21,8 @@ fi
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     die "Python 3.11 or newer is needed; $PYTHON is $("$PYTHON" -V 2>&1). Name another one: make setup PYTHON=python3.12"
 
-# ---- system packages: a C compiler, Python's headers, and those of libjpeg and zlib for Pillow-SIMD
+# ---- system packages: a C compiler, Python's headers, and those of libjpeg and zlib for Pillow-SIMD and
+# preprocess/_square.c
 missing=()
 command -v cc >/dev/null || missing+=(gcc)
 [[ -f $("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h ]] || missing+=(python3-dev)
@@ -62,7 +63,7 @@ if grep -qsw avx2 /proc/cpuinfo; then compiler="cc -mavx2"; fi
 CC=$compiler "${pip[@]}" install --no-binary pillow-simd "pillow-simd>=12.1"
 
 say "the project and its tools"
-"${pip[@]}" install -e ".[dev]"
+PYTHONWARNINGS=ignore "${pip[@]}" install -e ".[dev]" # of setuptools' own, about itself
 # matplotlib requires "pillow" by name; Pillow-SIMD does for it. What else it requires, pyproject.toml lists.
 "${pip[@]}" install --no-deps "matplotlib>=3.10"
 

@@ -8,6 +8,8 @@ of 16 bits the upper 8 are kept; of several pictures in a file the first counts.
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePath
 
 import numpy as np
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preprocess.exif import UPRIGHT, orientation
-from preprocess.resize import resize_and_crop
+from preprocess.resize import resize_and_crop, square_of_jpeg
 
 SUFFIXES = {"JPEG": {".jpg", ".jpeg"}, "MPO": {".jpg", ".jpeg"}, "PNG": {".png"}}
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb, here an error: 256 MiB of RGB
@@ -63,33 +65,28 @@ def convert(
     Raises:
         UnreadableError: the bytes are no whole JPEG or PNG, or one too large to be honest.
     """
-    image, shown, repairs = decode(data, name, DRAFT * size if draft else 0)
-    cropped = resize_and_crop(image, size, shown)
+    suffix = PurePath(name).suffix
+    with _explained(data):
+        image = _opened(data)
+        plain = image.format == "JPEG" and image.mode == "RGB" and not draft
+        if plain and (pixels := square_of_jpeg(data, image.size, size)):
+            repairs = _odd(image, data, suffix)
+        else:
+            shown = image.size
+            if draft:
+                image.draft(None, (DRAFT * size, DRAFT * size))
+            image.load()
+            repairs = _odd(image, data, suffix)
+            pixels = resize_and_crop(_to_rgb(image), size, shown).tobytes()
     # NumPy's own way to an array of an image takes twice as long
-    return np.frombuffer(cropped.tobytes(), np.uint8).reshape(size, size, 3), repairs
+    return np.frombuffer(pixels, np.uint8).reshape(size, size, 3), tuple(repairs)
 
 
-def decode(
-    data: bytes, name: str, shrink_to: int = 0
-) -> tuple[Image.Image, tuple[int, int], tuple[str, ...]]:
-    """Decode to mode RGB; return the picture's own width and height, and the repairs, too.
-
-    With `shrink_to` a JPEG may come out 2, 4 or 8 times smaller, but no side shorter than so many pixels.
-
-    Raises:
-        UnreadableError: as `convert`.
-    """
-    if not data:
-        raise UnreadableError("is empty")
+@contextmanager
+def _explained(data: bytes) -> Iterator[None]:
+    """Whatever a picture raises, as UnreadableError."""
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
-        _refuse_too_large(image.width, image.height)
-        shown = image.size
-        if shrink_to:
-            image.draft(None, (shrink_to, shrink_to))
-        image.load()
-        repairs = _odd(image, data, PurePath(name).suffix)
-        return _to_rgb(image), shown, tuple(repairs)
+        yield
     except UnreadableError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -101,6 +98,15 @@ def decode(
         raise UnreadableError(str(error) or type(error).__name__) from error
 
 
+def _opened(data: bytes) -> Image.Image:
+    """The picture, its header read and its pixels not."""
+    if not data:
+        raise UnreadableError("is empty")
+    image: Image.Image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+    _refuse_too_large(image.width, image.height)
+    return image
+
+
 def _refuse_too_large(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise UnreadableError(f"{width}x{height} pixels are more than {MAX_PIXELS}")
@@ -109,7 +115,7 @@ def _refuse_too_large(width: int, height: int) -> None:
 
 
 def _odd(image: Image.Image, data: bytes, suffix: str) -> list[str]:
-    """What is to be listed about a decoded picture."""
+    """What is to be listed about a picture that can be decoded."""
     found = []
     if suffix.lower() not in SUFFIXES[str(image.format)]:
         found.append(f"{image.format} in a {suffix or 'file without suffix'}")

@@ -3,10 +3,21 @@
 Pillow resizes along rows first and along columns then, and rounds to 8 bit in between. Within a pass every
 row, or column, stands for itself. So columns that the crop throws away need no second pass, and a large
 result can be made a strip at a time: the pixels are byte for byte those of the plain calls.
+
+_square.c decodes and resizes a JPEG line by line, with the arithmetic of Pillow-SIMD, whose weights have 16
+bits. Those of plain Pillow have more, and now and then a pixel differs by one: beside it Pillow does all.
 """
 
+import PIL
 from PIL import Image
 
+try:
+    from preprocess import _square
+except ImportError:  # not built: preprocess runs from a folder that was never installed
+    _square = None  # type: ignore[assignment]
+
+SIMD = "post" in PIL.__version__  # that is how Pillow-SIMD counts
+COMPILED = SIMD and _square is not None
 BICUBIC = Image.Resampling.BICUBIC
 STRIP = 2**24  # pixels (4 bytes each) that are made at a time before they are cropped
 
@@ -16,6 +27,18 @@ def resized_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     shorter = min(size)
     width, height = ((2 * length * side + shorter) // (2 * shorter) for length in size)
     return width, height
+
+
+def square_of_jpeg(data: bytes, size: tuple[int, int], side: int) -> bytes | None:
+    """Decode a JPEG of `size` and do as `resize_and_crop`: uint8 [side, side, 3].
+
+    None where only Pillow can do it, or can say what is wrong: the bytes are damaged, or not three channels.
+    """
+    width, height = resized_size(size, side)
+    if not COMPILED or width * height > STRIP:
+        return None
+    corner = (width - side) // 2, (height - side) // 2
+    return _square.square(data, size, (width, height), corner, side, False)
 
 
 def resize_and_crop(image: Image.Image, side: int, shown: tuple[int, int] | None = None) -> Image.Image:

@@ -21,6 +21,7 @@ from preprocess.files import remove_leftovers, write_json
 from preprocess.plan import SPLITS, Plan, load, manifest, record_path, work_folder
 from preprocess.readback import ReadBack
 from preprocess.records import finished
+from preprocess.resize import COMPILED, SIMD
 from preprocess.task import UnreadablePicturesError, make
 
 
@@ -82,9 +83,13 @@ def shards(arguments: argparse.Namespace) -> str:
     store: Path = arguments.store.resolve()
     plan = load(store)
     remove_leftovers(store)
-    if "post" not in PIL.__version__:
+    if not SIMD:
         print(
             f"note: Pillow {PIL.__version__} and not Pillow-SIMD is imported: half as fast; run `make setup`"
+        )
+    elif not COMPILED:
+        print(
+            "note: preprocess/_square.c is not built: a third slower; install libjpeg-dev, then `make setup`"
         )
     before, unreadable = make_all(store, plan, arguments)
     if any(unreadable.values()) and arguments.on_error == "skip":

@@ -126,6 +126,15 @@ def test_pillow_over_pillow_simd_is_noticed(tmp_path, monkeypatch):
     assert found.remedy.startswith("pip uninstall -y pillow")
 
 
+def test_a_missing_compiled_module_is_noticed(monkeypatch):
+    find = software.importlib.util.find_spec
+    monkeypatch.setattr(
+        software.importlib.util, "find_spec", lambda name: None if "_square" in name else find(name)
+    )
+    found = software.pillow()
+    assert (found.level, "_square.c" in found.says) == ("warn", True)
+
+
 def test_a_damaged_picture_in_the_sample_fails(tiny_store, tmp_path):
     copy = shutil.copytree(tiny_store, tmp_path / "copy.zarr")
     shard = copy / "val" / "images" / "c" / "0" / "0" / "0" / "0"

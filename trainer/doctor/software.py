@@ -72,7 +72,7 @@ def packages() -> list[Finding]:
 
 
 def pillow() -> Finding:
-    """Pillow-SIMD, or Pillow that took its place."""
+    """Pillow-SIMD, or Pillow that took its place, and the project's own C beside it."""
     tried = attempt(script=PILLOW)
     if not tried.values:
         return Finding("fail", "Pillow-SIMD", f"PIL does not import: {tried.failure}", SETUP)
@@ -85,6 +85,11 @@ def pillow() -> Finding:
     if simd is None or plain is not None or imported != simd:
         says = f"Pillow {imported} is imported instead: pictures are decoded at half the speed"
         return Finding("warn", "Pillow-SIMD", says, again)
+    if importlib.util.find_spec("preprocess._square") is None:
+        says = "preprocess/_square.c is not built: preprocessing is a third slower"
+        return Finding(
+            "warn", "Pillow-SIMD", says, "install libjpeg-dev (libjpeg-turbo's), then: pip install -e ."
+        )
     return Finding("ok", "Pillow-SIMD", simd)
 
 

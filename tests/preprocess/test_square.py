@@ -1,0 +1,144 @@
+"""_square.c beside Pillow: the same bytes for sound pictures, and hands off all others."""
+
+import io
+import resource
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from preprocess import resize
+from preprocess.images import UnreadableError, convert
+from tests.preprocess.helpers import draw, encode
+
+same = settings(derandomize=True, deadline=None, max_examples=300)
+
+
+def by_pillow(data: bytes, side: int) -> bytes:
+    """Its own calls, on the whole picture."""
+    image = Image.open(io.BytesIO(data))
+    width, height = resize.resized_size(image.size, side)
+    left, top = (width - side) // 2, (height - side) // 2
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    return resized.crop((left, top, left + side, top + side)).tobytes()
+
+
+def both_ways(data: bytes, size: tuple[int, int], side: int) -> list[bytes | None]:
+    """With the processor's vectors, and without."""
+    width, height = resize.resized_size(size, side)
+    corner = (width - side) // 2, (height - side) // 2
+    return [
+        resize._square.square(data, size, (width, height), corner, side, plain) for plain in (False, True)
+    ]
+
+
+def test_it_is_built_and_used() -> None:
+    assert resize.COMPILED
+    data = encode(draw(1, 90, 70))
+    assert resize.square_of_jpeg(data, (90, 70), 64) == by_pillow(data, 64)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize(
+    "size", [(500, 375), (375, 500), (1023, 257), (64, 700), (17, 9), (256, 256), (1, 5)]
+)
+def test_bytes_are_pillows_however_the_picture_is_coded(
+    size: tuple[int, int], subsampling: str, progressive: bool
+) -> None:
+    data = encode(draw(3, *size), subsampling=subsampling, progressive=progressive, restart_marker_blocks=5)
+    expected = by_pillow(data, 256)
+    assert both_ways(data, size, 256) == [expected, expected]
+
+
+@same
+@given(
+    st.tuples(st.integers(1, 900), st.integers(1, 300)),
+    st.booleans(),
+    st.integers(1, 300),
+    st.sampled_from(("4:4:4", "4:2:2", "4:2:0")),
+    st.integers(0, 2**32 - 1),
+)
+def test_bytes_are_pillows_for_any_size(
+    size: tuple[int, int], high: bool, side: int, subsampling: str, seed: int
+) -> None:
+    size = size[::-1] if high else size
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    data = encode(Image.fromarray(pixels), subsampling=subsampling)
+    width, height = resize.resized_size(size, side)
+    if width * height > 2**22:  # Pillow's own calls would take seconds
+        return
+    expected = by_pillow(data, side)
+    assert both_ways(data, size, side) == [expected, expected]
+
+
+def test_extremes_of_brightness_are_cut_off_as_by_pillow() -> None:
+    pixels = np.zeros((300, 400, 3), np.uint8)
+    pixels[::7, :, 0] = pixels[:, ::5, 1] = pixels[100:, 200:, 2] = 255  # the cubic overshoots at edges
+    data = encode(Image.fromarray(pixels), quality=100, subsampling="4:4:4")
+    expected = by_pillow(data, 256)
+    assert {0, 255} <= set(expected)
+    assert both_ways(data, (400, 300), 256) == [expected, expected]
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_other_channels_than_three_are_left_to_pillow(mode: str) -> None:
+    assert both_ways(encode(draw(2, 90, 70, mode)), (90, 70), 64) == [None, None]
+
+
+def test_what_is_no_jpeg_is_left_to_pillow() -> None:
+    for data in (b"", b"\xff", encode(draw(2, 90, 70), "PNG"), bytes(5000)):
+        assert both_ways(data, (90, 70), 64) == [None, None]
+    assert both_ways(encode(draw(2, 90, 70)), (90, 71), 64) == [None, None]  # another picture than was meant
+
+
+def test_damage_ends_as_with_pillow_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = encode(draw(5, 260, 190), subsampling="4:2:0")
+    rng = np.random.default_rng(6)
+    damaged = [whole[: int(cut)] for cut in rng.integers(2, len(whole), 100)]
+    for place, value in zip(rng.integers(2, len(whole), 300), rng.integers(0, 256, 300), strict=True):
+        damaged.append(whole[:place] + bytes([value]) + whole[place + 1 :])
+    ours = [outcome(data) for data in damaged]
+    left_alone = sum(both_ways(data, (260, 190), 64)[0] is None for data in damaged)
+    monkeypatch.setattr(resize, "COMPILED", False)
+    assert ours == [outcome(data) for data in damaged]
+    assert left_alone > 100  # at least all that were cut
+
+
+def outcome(data: bytes) -> object:
+    """The pixels and repairs of a picture, or why it has none."""
+    try:
+        image, repairs = convert(data, "a.JPEG", 64)
+        return image.tobytes(), repairs
+    except UnreadableError as error:
+        return str(error)
+
+
+def test_a_square_beyond_the_picture_is_refused() -> None:
+    data = encode(draw(1, 90, 70))
+    for resized, corner, side in (((82, 64), (19, 0), 64), ((82, 64), (-1, 0), 64), ((82, 64), (0, 0), 0)):
+        with pytest.raises(ValueError, match="outside"):
+            resize._square.square(data, (90, 70), resized, corner, side, False)
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    pictures = [encode(draw(seed, 300 + 10 * seed, 200)) for seed in range(8)]
+    expected = [by_pillow(data, 100) for data in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(
+            lambda i: resize.square_of_jpeg(pictures[i], (300 + 10 * i, 200), 100), [*range(8)] * 20
+        )
+        assert list(found) == expected * 20
+
+
+def test_no_memory_is_kept() -> None:
+    whole = encode(draw(5, 400, 300))
+    for data in (whole, whole[: len(whole) // 2]):
+        both_ways(data, (400, 300), 128)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for _ in range(500):
+            both_ways(data, (400, 300), 128)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10 * 2**10  # kB
