@@ -33,6 +33,8 @@ BATCH, LR = 8, 1e-3  # 160 samples of 60 pictures: two epochs end within a batch
 RECIPES = {
     "paper": dataclasses.replace(PAPER, network=SMALL),
     "program": dataclasses.replace(CUDA_CONVNET, network=PROGRAM),
+    "dense": dataclasses.replace(PAPER, network=dataclasses.replace(SMALL, dense=True)),
+    "one tower": dataclasses.replace(PAPER, network=dataclasses.replace(SMALL, towers=1)),
 }
 Arrays = dict[str, np.ndarray]
 pytestmark = pytest.mark.mpi(min_size=2)
@@ -44,7 +46,7 @@ def make_trainer(recipe: str, precision: str, world: MPI.Comm) -> Trainer:
     low: Literal["float32", "bfloat16"] = "bfloat16" if precision == "bfloat16" else "float32"
     session = Session(precision=low, seed=11, transport=TRANSPORT)
     config = dataclasses.replace(config, optim=optim, session=session)
-    trainer = Trainer(config, arrange("cpu", world), classes=10)
+    trainer = Trainer(config, arrange("cpu", world, config.network.towers), classes=10)
     return in_float64(trainer) if precision == "float64" else trainer
 
 
@@ -103,7 +105,7 @@ def worst(found: Arrays, expected: Arrays, allowed: Callable[[str], float]) -> t
 
 CASES = [("float32", "paper"), ("bfloat16", "paper")]
 if WORLD.size <= 4:  # more ranks than that on few cores take minutes
-    CASES += [("float64", "program"), ("float32", "program")]
+    CASES += [("float64", "program"), ("float32", "program"), ("float64", "dense"), ("float64", "one tower")]
 
 
 @pytest.mark.parametrize(("precision", "recipe"), CASES)
