@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainer.opaque import opaque
 from trainer.rows import as_array, narrowed, widened
 
 SIDE = 4  # pixels of a block; conv1's windows lie as far apart
@@ -45,17 +46,23 @@ def _cut(x_BHN: Any, words_BhwK: Any) -> None:
         _cut_one(x_BHN[b], words_BhwK[b])
 
 
+def _empty(x_BCHW: Tensor) -> Tensor:
+    B, _, H, W = x_BCHW.shape
+    shape = (B, H // SIDE + 1, W // SIDE + 1, SIDE * SIDE * CHANNELS)
+    return torch.empty(shape, dtype=torch.bfloat16).permute(0, 3, 1, 2)
+
+
+@opaque(_empty)
 def of_images(x_BCHW: Tensor) -> Tensor:
     """Images [B, 3, H, W], both sides multiples of 4 -> bfloat16 [B, 48, H / 4 + 1, W / 4 + 1], the last
     blocks of each line and the last line zeros."""
     B, _, H, W = x_BCHW.shape
-    h, w = H // SIDE, W // SIDE
     lines = as_array(x_BCHW.permute(0, 2, 3, 1).contiguous()).reshape(B, H, W * CHANNELS)
-    blocks_BhwK = torch.empty(B, h + 1, w + 1, SIDE * SIDE * CHANNELS, dtype=torch.bfloat16)
-    blocks_BhwK[:, h].zero_()
-    blocks_BhwK[:, :, w].zero_()
-    _cut(lines, as_array(blocks_BhwK).view(np.uint64))
-    return blocks_BhwK.permute(0, 3, 1, 2)
+    blocks_BKhw = _empty(x_BCHW)
+    blocks_BKhw[:, :, H // SIDE].zero_()
+    blocks_BKhw[:, :, :, W // SIDE].zero_()
+    _cut(lines, as_array(blocks_BKhw.permute(0, 2, 3, 1)).view(np.uint64))
+    return blocks_BKhw
 
 
 def of_weights(weight_O3HW: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class Linear(nn.Linear):
 
     def forward(self, x_BI: Tensor) -> Tensor:
         """[B, I] -> [B, O], both of the weights' dtype."""
-        if not torch.is_grad_enabled() or self.weight.grad is None:
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or self.weight.grad is None:
             return super().forward(x_BI)
         product: Tensor = _Product.apply(x_BI, self.weight, self.bias)
         return product

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.lrn_tiles import Constants, gradient_tile, normalise_tile, tile_arrays, tile_size
+from trainer.opaque import like, opaque
 from trainer.rows import as_array
 
 PIXELS_A_TASK = 256  # of which one thread takes all
@@ -81,7 +82,7 @@ def constants(x_BCHW: Tensor, relu: bool, n: int, k: float, alpha: float, beta: 
 
 def _numbers(x_BCHW: Tensor) -> NDArray[Any]:
     """The tensor's memory, the channels of one pixel behind each other."""
-    return as_array(x_BCHW.permute(0, 2, 3, 1)).reshape(-1)
+    return as_array(x_BCHW.permute(0, 2, 3, 1).view(-1))  # in any other format an error, not a copy
 
 
 @functools.cache
@@ -94,28 +95,39 @@ def _triton() -> Any:
     return importlib.import_module("trainer.triton_kernels")
 
 
+@opaque(like)
+def _normalise(x: Tensor, relu: bool, n: int, k: float, alpha: float, beta: float) -> Tensor:
+    if x.is_cuda:
+        said: Tensor = _triton().lrn_forward(x, relu, n, k, alpha, beta)
+        return said
+    y = torch.empty_like(x)
+    _forward(_numbers(x), _numbers(y), constants(x, relu, n, k, alpha, beta))
+    return y
+
+
+@opaque(like)
+def _gradient(x: Tensor, dy: Tensor, relu: bool, n: int, k: float, alpha: float, beta: float) -> Tensor:
+    if x.is_cuda:
+        said: Tensor = _triton().lrn_backward(x, dy, relu, n, k, alpha, beta)
+        return said
+    dx = torch.empty_like(x)
+    _backward(_numbers(x), _numbers(dy), _numbers(dx), constants(x, relu, n, k, alpha, beta))
+    return dx
+
+
 class _CompiledLRN(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, relu: bool, n: int, k: float, alpha: float, beta: float) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         ctx.save_for_backward(x)
-        if x.is_cuda:
-            ctx.constants = (relu, n, k, alpha, beta)
-            return _triton().lrn_forward(x, *ctx.constants)
-        ctx.constants = constants(x, relu, n, k, alpha, beta)
-        y = torch.empty_like(x)
-        _forward(_numbers(x), _numbers(y), ctx.constants)
-        return y
+        ctx.constants = (relu, n, k, alpha, beta)
+        return _normalise(x, relu, n, k, alpha, beta)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         dy = grads[0].contiguous(memory_format=torch.channels_last)
-        if x.is_cuda:
-            return _triton().lrn_backward(x, dy, *ctx.constants), None, None, None, None, None
-        dx = torch.empty_like(x)
-        _backward(_numbers(x), _numbers(dy), _numbers(dx), ctx.constants)
-        return dx, None, None, None, None, None
+        return _gradient(x, dy, *ctx.constants), None, None, None, None, None
 
 
 def sliced(x_BCHW: Tensor, n: int, k: float, alpha: float, beta: float, relu: bool = False) -> Tensor:
@@ -143,6 +155,8 @@ def local_response_norm(
     x_BCHW: float32, float64 or bfloat16, best in channels_last. n is odd. Returns the same shape and dtype;
     bfloat16 is computed in float32.
     """
-    if x_BCHW.device.type == "cpu" or (has_triton(x_BCHW.device) and x_BCHW.dtype != torch.float64):
+    # torch.compile cannot follow the question; where it works on a GPU there is Triton.
+    kernels = torch.compiler.is_compiling() or has_triton(x_BCHW.device)
+    if x_BCHW.device.type == "cpu" or (kernels and x_BCHW.dtype != torch.float64):
         return _CompiledLRN.apply(x_BCHW, relu, n, k, alpha, beta)
     return sliced(x_BCHW, n, k, alpha, beta, relu)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from trainer.lrn import constants
 from trainer.lrn_tiles import ZERO, Constants, gradient_tile, normalise_tile, tile_arrays, tile_size
+from trainer.opaque import like, opaque
 from trainer.rows import as_array, narrowed, widened
 
 STRIDE = 2
@@ -143,20 +144,45 @@ def _backward(x_BHN: Any, dy_BhM: Any, which_BhM: Any, dx_BHN: Any, size: int, c
         _backward_one(x_BHN[b], dy_BhM[b], which_BhM[b], dx_BHN[b], size, c)
 
 
+def _places(
+    x: Tensor, size: int, relu: bool, n: int, k: float, alpha: float, beta: float
+) -> tuple[Tensor, Tensor]:
+    B, C, H, W = x.shape
+    h, w = ((side - size) // STRIDE + 1 for side in (H, W))
+    y, which = (
+        torch.empty(B, C, h, w, dtype=dtype, device=x.device, memory_format=torch.channels_last)
+        for dtype in (x.dtype, torch.uint8)
+    )
+    return y, which
+
+
+@opaque(_places)
+def _normalise(
+    x: Tensor, size: int, relu: bool, n: int, k: float, alpha: float, beta: float
+) -> tuple[Tensor, Tensor]:
+    y, which = _places(x, size, relu, n, k, alpha, beta)
+    _forward(_lines(x), _lines(y), _lines(which), size, constants(x, relu, n, k, alpha, beta))
+    return y, which
+
+
+@opaque(like)
+def _gradient(
+    x: Tensor, dy: Tensor, which: Tensor, size: int, relu: bool, n: int, k: float, alpha: float, beta: float
+) -> Tensor:
+    dx = torch.empty_like(x)
+    c = constants(x, relu, n, k, alpha, beta)
+    _backward(_lines(x), _lines(dy), _lines(which), _lines(dx), size, c)
+    return dx
+
+
 class _CompiledLRNPool(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, size: int, relu: bool, n: int, k: float, alpha: float, beta: float
     ) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        B, C, H, W = x.shape
-        h, w = ((side - size) // STRIDE + 1 for side in (H, W))
-        y, which = (
-            torch.empty(B, C, h, w, dtype=dtype, memory_format=torch.channels_last)
-            for dtype in (x.dtype, torch.uint8)
-        )
-        ctx.constants = (size, constants(x, relu, n, k, alpha, beta))
-        _forward(*map(_lines, (x, y, which)), *ctx.constants)
+        ctx.constants = (size, relu, n, k, alpha, beta)
+        y, which = _normalise(x, *ctx.constants)
         ctx.save_for_backward(x, which)
         return y
 
@@ -164,15 +190,13 @@ class _CompiledLRNPool(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, which = ctx.saved_tensors
         dy = grads[0].contiguous(memory_format=torch.channels_last)
-        dx = torch.empty_like(x)
-        _backward(*map(_lines, (x, dy, which, dx)), *ctx.constants)
-        return dx, None, None, None, None, None, None
+        return _gradient(x, dy, which, *ctx.constants), None, None, None, None, None, None
 
 
 def _lines(x_BCHW: Tensor) -> Any:
     """The tensor's memory as [B, H, W * C]: lines of pixels, the channels of one behind each other."""
     B, C, H, W = x_BCHW.shape
-    return as_array(x_BCHW.permute(0, 2, 3, 1)).reshape(B, H, W * C)
+    return as_array(x_BCHW.permute(0, 2, 3, 1).view(B, H, W * C))  # in any other format an error, not a copy
 
 
 def lrn_pool(
