@@ -24,6 +24,7 @@ test: setup ## every test
 		|| echo "without them tests of the batch scripts are skipped"
 	@PATH="$$PATH:/usr/sbin:/sbin"; { command -v ip && command -v tc; } >/dev/null \
 		|| cluster/packages.sh iproute2 || echo "without it the tests on several hosts are skipped"
+	@command -v g++ >/dev/null || cluster/packages.sh g++ || echo "without it compiled steps are not tested"
 	@command -v chromium chromium-browser google-chrome >/dev/null \
 		|| cluster/packages.sh chromium || echo "without it the live page's test is skipped"
 	@$(ACTIVATE) && python -m pytest

@@ -168,6 +168,9 @@ class Session:
     """Arithmetic of the network; weights and momentum are float32 always. auto: bfloat16 where it is fast."""
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
     """Numbers that gradients travel as between pairs; bfloat16 halves the bytes, sums are float32 still."""
+    compile: bool = False
+    """Fuse what stands between layers by torch.compile, which takes a minute at the first start; a CPU needs
+    a C++ compiler for it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU where there is one."""
     transport: Literal["auto", "mpi", "torch"] = "auto"

@@ -177,7 +177,7 @@ def _open(
     if not len(store.val):
         raise UserError("The store has no validation pictures; preprocess with a validation part.")
     precision = config.session.precision if arguments.precision == "auto" else arguments.precision
-    config = runs.with_session(config, precision=precision)
+    config = runs.with_session(config, precision=precision, compile=False)  # which serves training
     # The batch of training means nothing here, and need not divide among these ranks.
     trainer = Trainer(runs.with_batch(config, topology.pairs), topology, len(store.classes))
     # One rank verifies, all read.

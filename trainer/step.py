@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trainer.compiled import CompiledTower, require_compiler
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.health import Observation
@@ -55,6 +56,10 @@ class Trainer:
         if topology.device.type == "cpu" and topology.world.size > 1:
             first_on_each_host(topology.world, lambda: compile_loops(config, self.dtype, travel))
         self.flat: list[list[FlatStage]] = [flatten(tower, self.dtype, travel) for tower in self.towers]
+        self.runners: Sequence[Tower | CompiledTower] = self.towers
+        """What runs the stages of each tower."""
+        if config.session.compile:
+            self._compile()
         self.mark: Callable[..., None] = lambda phase, waiting=False: None
         """Is told what comes next, and whether that waits for another rank."""
         self.stages = range(len(self.towers[0].stages))
@@ -64,6 +69,22 @@ class Trainer:
     def local_batch(self) -> int:
         """Samples of the global batch that this rank's pair takes."""
         return self.batch_size // self.topology.pairs
+
+    def _compile(self) -> None:
+        """Have the stages compiled before the first step; first, for the disk, by one rank of each tower."""
+        place = self.topology
+        require_compiler(place.device)
+        self.runners = compiled = [CompiledTower(tower, place.threads) for tower in self.towers]
+
+        def warm_up() -> None:
+            for tower, keep in zip(compiled, self._dropout(step=0), strict=True):
+                assert keep is not None
+                shape = (self.local_batch, 3, 224, 224)
+                tower.warm_up(torch.empty(shape, device=place.device), self.dtype, keep)
+
+        if place.world.size > 1:
+            first_on_each_host(place.world, warm_up, ranks=self.config.network.towers)
+        warm_up()
 
     def positions(self) -> Tensor:
         """Which samples of the global batch this pair takes, int64 [local_batch]."""
@@ -169,7 +190,7 @@ class Trainer:
         return self.transport.sum(self._stage(self.last, x, everyone))
 
     def _stage(self, stage: int, x: Tensor, keeps: Sequence[Keep | None]) -> list[Tensor]:
-        return [tower.stage(stage, x, keep) for tower, keep in zip(self.towers, keeps, strict=True)]
+        return [runner.stage(stage, x, keep) for runner, keep in zip(self.runners, keeps, strict=True)]
 
     def _dropout(self, step: int) -> list[Keep | None]:
         c = self.config

@@ -112,10 +112,11 @@ def arrange(device: str = "auto", world: MPI.Comm = MPI.COMM_WORLD, towers: int 
     )
 
 
-def first_on_each_host(world: MPI.Comm, work: Callable[[], None]) -> None:
-    """One rank of every host does `work`, which leaves something on its disk; the others sleep until then."""
+def first_on_each_host(world: MPI.Comm, work: Callable[[], None], ranks: int = 1) -> None:
+    """The first ranks of every host do `work`, which leaves something on its disk; the others sleep until
+    then."""
     host = world.Split_type(MPI.COMM_TYPE_SHARED)
-    if host.rank == 0:
+    if host.rank < ranks:
         work()
     done = host.Ibarrier()
     while not done.Test():
