@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -41,6 +43,7 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
         optim = Optim(batch_size=batch, lr=1e-3, epochs=1)
         config = Config(network=AUTO.network, augment=AUTO.augment, optim=optim)
         trainer = Trainer(config, topology, CLASSES)
+        fused = Trainer(replace(config, session=replace(config.session, compile=True)), topology, CLASSES)
         draw = torch.Generator(topology.device).manual_seed(0)
         images = torch.randn(batch, 3, 224, 224, generator=draw, device=topology.device)
         images = images.contiguous(memory_format=torch.channels_last)
@@ -65,7 +68,8 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
         )
         for name, what, function in (
             ("resident", "both towers in one process, pictures on the GPU", resident),
-            ("loaded", "the same, pictures from the store through the loader", loaded),
+            ("step compiled", "the same with --compile", partial(resident, fused)),
+            ("loaded", "as resident, pictures from the store through the loader", loaded),
         ):
             ours = Contender(what, rate(batch, finished(function), settings.seconds))
             table.append(Row(stage=f"gpu {batch} {name}", unit="img/s", ours=ours, peer=peer, limit=limit))
