@@ -76,7 +76,8 @@ def measure(trainer: Trainer) -> tuple[int, float]:
     images_BCHW = torch.randn(trainer.local_batch, 3, 224, 224, device=device)
     images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
     labels_B = torch.zeros(trainer.local_batch, dtype=torch.int64, device=device)
-    own = {flat.weights.untyped_storage().data_ptr() for tower in trainer.flat for flat in tower}
+    weights = (w for tower in trainer.flat for flat in tower for w in (flat.weights, flat.rounded))
+    own = {w.untyped_storage().data_ptr() for w in weights}
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:

@@ -1,14 +1,18 @@
 """What a dry run says that it counts."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from trainer.config import Network
-from trainer.dryrun import arrays, held
+from trainer.config import Network, Session
+from trainer.dryrun import arrays, held, measure
 from trainer.model import Tower
 from trainer.optim import flatten
+from trainer.recipes import PAPER
+from trainer.step import Trainer
+from trainer.topology import arrange
 
 FLOAT, HALF = torch.float32, torch.bfloat16
 
@@ -33,3 +37,19 @@ def test_memory_is_counted_array_by_array(dtype, travel, bytes_each, copies):
     trainer = SimpleNamespace(flat=[flatten(tower.to(dtype), dtype, travel)])
     assert held(trainer) == bytes_each * parameters
     assert arrays(trainer) == copies
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_a_step_keeps_is_the_pictures_and_no_weights(precision):
+    kept = []
+    for batch in (1, 2):
+        config = dataclasses.replace(
+            PAPER,
+            network=Network(hidden=32),
+            optim=dataclasses.replace(PAPER.optim, batch_size=batch),
+            session=Session(precision=precision),
+        )
+        kept.append(measure(Trainer(config, arrange("cpu"), classes=10))[0])
+    # But conv1's, as it reads blocks: both towers' 48 filters of 48 x 3 x 3, 2 bytes each.
+    of_blocks = 2 * 48 * 48 * 3 * 3 * 2 if precision == "bfloat16" else 0
+    assert 2 * kept[0] - kept[1] == of_blocks
