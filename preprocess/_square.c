@@ -6,7 +6,7 @@ whole picture each; here lines of it pass through the first cache, and what the 
 
     libjpeg -> lines, 4 bytes a pixel -> along the line: result's columns -> across lines: result's rows
 
-Only pictures without a blemish: whatever libjpeg warns of, and whatever is not three plain channels, is left
+Only pictures without a blemish: whatever libjpeg warns of, and whatever is neither colour nor grey, is left
 to Pillow, which knows what to say of it. */
 
 #define PY_SSIZE_T_CLEAN
@@ -85,8 +85,10 @@ static int decode(Work *w)
     struct jpeg_decompress_struct *jpeg = &w->jpeg;
     jpeg_read_header(jpeg, TRUE);
     int known = (int)jpeg->image_width == w->width && (int)jpeg->image_height == w->height;
-    int plain = jpeg->jpeg_color_space == JCS_YCbCr || jpeg->jpeg_color_space == JCS_RGB;
-    if (!known || !plain || jpeg->num_components != RGB) return 0;
+    J_COLOR_SPACE colours = jpeg->jpeg_color_space;
+    int plain = jpeg->num_components == RGB && (colours == JCS_YCbCr || colours == JCS_RGB);
+    int grey = jpeg->num_components == 1 && colours == JCS_GRAYSCALE;
+    if (!known || !(plain || grey)) return 0;
     jpeg->out_color_space = JCS_EXT_RGBX;
     jpeg_start_decompress(jpeg);
 

@@ -68,7 +68,7 @@ def convert(
     suffix = PurePath(name).suffix
     with _explained(data):
         image = _opened(data)
-        plain = image.format == "JPEG" and image.mode == "RGB" and not draft
+        plain = image.format == "JPEG" and image.mode in ("RGB", "L") and not draft
         if plain and (pixels := square_of_jpeg(data, image.size, size)):
             repairs = _odd(image, data, suffix)
         else:

@@ -32,7 +32,7 @@ def resized_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 def square_of_jpeg(data: bytes, size: tuple[int, int], side: int) -> bytes | None:
     """Decode a JPEG of `size` and do as `resize_and_crop`: uint8 [side, side, 3].
 
-    None where only Pillow can do it, or can say what is wrong: the bytes are damaged, or not three channels.
+    None where only Pillow can do it, or can say what is wrong: the bytes are damaged, or have four channels.
     """
     width, height = resized_size(size, side)
     if not COMPILED or width * height > STRIP:

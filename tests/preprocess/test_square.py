@@ -19,7 +19,7 @@ same = settings(derandomize=True, deadline=None, max_examples=300)
 
 def by_pillow(data: bytes, side: int) -> bytes:
     """Its own calls, on the whole picture."""
-    image = Image.open(io.BytesIO(data))
+    image = Image.open(io.BytesIO(data)).convert("RGB")
     width, height = resize.resized_size(image.size, side)
     left, top = (width - side) // 2, (height - side) // 2
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
@@ -84,9 +84,16 @@ def test_extremes_of_brightness_are_cut_off_as_by_pillow() -> None:
     assert both_ways(data, (400, 300), 256) == [expected, expected]
 
 
-@pytest.mark.parametrize("mode", ["L", "CMYK"])
-def test_other_channels_than_three_are_left_to_pillow(mode: str) -> None:
-    assert both_ways(encode(draw(2, 90, 70, mode)), (90, 70), 64) == [None, None]
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_grey_picture_is_red_green_and_blue_alike(progressive: bool) -> None:
+    data = encode(draw(2, 500, 375, "L"), progressive=progressive)
+    expected = by_pillow(data, 256)
+    assert both_ways(data, (500, 375), 256) == [expected, expected]
+    assert convert(data, "a.JPEG", 256)[1] == ("greyscale",)
+
+
+def test_four_channels_are_left_to_pillow() -> None:
+    assert both_ways(encode(draw(2, 90, 70, "CMYK")), (90, 70), 64) == [None, None]
 
 
 def test_what_is_no_jpeg_is_left_to_pillow() -> None:
