@@ -22,15 +22,17 @@ to Pillow, which knows what to say of it. */
 #error "these are not libjpeg-turbo's headers: it alone can write four bytes a pixel and cut lines"
 #endif
 
-#define MARGIN  64        /* pixels: libjpeg smooths colours across a cut, and cuts at blocks of at most 32 */
-#define LONGEST (1 << 24) /* pixels of a side after the resize */
+#define MARGIN 64 /* pixels: libjpeg smooths colours across a cut, and cuts at blocks of at most 32 */
 
 typedef struct {
     struct jpeg_decompress_struct jpeg;
     struct jpeg_error_mgr errors;
     jmp_buf escape;
     int avx2;
-    int width, height; /* of the picture, as the caller knows it */
+    int side;            /* of the result */
+    int pixels, resized; /* at most so many, of the picture before and after the resize */
+    int width, height, grey;
+    int marked; /* whether there is more to say of the picture: Exif, colour profiles, further pictures */
     Filter along, across;
     uint8_t *decoded; /* TOGETHER lines of pixels */
     uint8_t *lines;   /* what the first pass made of the last `kept` lines, line y at y % kept */
@@ -79,16 +81,43 @@ static void second_pass(Work *w, int end)
     }
 }
 
+/* What a side becomes when the shorter one becomes `side`: the nearest whole number, halves up. */
+static int64_t brought_to(int64_t length, int64_t shorter, int side)
+{
+    return (2 * length * side + shorter) / (2 * shorter);
+}
+
+/* After the header: whether the picture is one for us, and all that its size decides. */
+static int prepare(Work *w)
+{
+    struct jpeg_decompress_struct *jpeg = &w->jpeg;
+    J_COLOR_SPACE colours = jpeg->jpeg_color_space;
+    int colour = jpeg->num_components == RGB && (colours == JCS_YCbCr || colours == JCS_RGB);
+    w->grey = jpeg->num_components == 1 && colours == JCS_GRAYSCALE;
+    w->marked = jpeg->marker_list != NULL;
+    w->width = jpeg->image_width, w->height = jpeg->image_height;
+    int shorter = w->width < w->height ? w->width : w->height;
+    int64_t wide = brought_to(w->width, shorter, w->side), high = brought_to(w->height, shorter, w->side);
+    if (!(colour || w->grey) || (int64_t)w->width * w->height > w->pixels || wide * high > w->resized)
+        return 0;
+
+    if (!filter_init(&w->along, w->width, wide, (wide - w->side) / 2, w->side)) return 0;
+    if (!filter_init(&w->across, w->height, high, (high - w->side) / 2, w->side)) return 0;
+    w->kept = w->across.taps + TOGETHER;
+    w->line_bytes = (size_t)w->side * RGB + SLACK;
+    w->lines = calloc(w->kept, w->line_bytes);
+    w->window = calloc(w->across.taps, sizeof *w->window);
+    return w->lines && w->window;
+}
+
 /* Whether the result was made; libjpeg may jump out of it. */
 static int decode(Work *w)
 {
     struct jpeg_decompress_struct *jpeg = &w->jpeg;
+    jpeg_save_markers(jpeg, JPEG_APP0 + 1, 1);
+    jpeg_save_markers(jpeg, JPEG_APP0 + 2, 1);
     jpeg_read_header(jpeg, TRUE);
-    int known = (int)jpeg->image_width == w->width && (int)jpeg->image_height == w->height;
-    J_COLOR_SPACE colours = jpeg->jpeg_color_space;
-    int plain = jpeg->num_components == RGB && (colours == JCS_YCbCr || colours == JCS_RGB);
-    int grey = jpeg->num_components == 1 && colours == JCS_GRAYSCALE;
-    if (!known || !(plain || grey)) return 0;
+    if (!prepare(w)) return 0;
     jpeg->out_color_space = JCS_EXT_RGBX;
     jpeg_start_decompress(jpeg);
 
@@ -132,68 +161,53 @@ static int decode_or_escape(Work *w, const uint8_t *data, size_t bytes)
     return decode(w);
 }
 
-static int make(Work *w, const uint8_t *data, size_t bytes, int wide, int high, int left, int top, int side)
+static int make(Work *w, const uint8_t *data, size_t bytes)
 {
-    int made = 0;
-    if (filter_init(&w->along, w->width, wide, left, side) &&
-        filter_init(&w->across, w->height, high, top, side)) {
-        w->kept = w->across.taps + TOGETHER;
-        w->line_bytes = (size_t)side * RGB + SLACK;
-        w->lines = calloc(w->kept, w->line_bytes);
-        w->window = calloc(w->across.taps, sizeof *w->window);
-        if (w->lines && w->window) {
-            made = decode_or_escape(w, data, bytes);
-            jpeg_destroy_decompress(&w->jpeg);
-        }
-    }
+    int made = decode_or_escape(w, data, bytes);
+    jpeg_destroy_decompress(&w->jpeg);
     filter_free(&w->along), filter_free(&w->across);
     free(w->decoded), free(w->lines), free(w->window);
     return made;
 }
 
-/* ---- Python */
-
-static int within(int number, int least, int most) { return least <= number && number <= most; }
-
 static PyObject *square(PyObject *module, PyObject *arguments)
 {
     Work w = {0};
     Py_buffer data;
-    int wide, high, left, top, side, plain, made;
-    if (!PyArg_ParseTuple(arguments, "y*(ii)(ii)(ii)ip", &data, &w.width, &w.height, &wide, &high, &left,
-                          &top, &side, &plain))
-        return NULL;
-    int sizes = within(w.width, 1, JPEG_MAX_DIMENSION) && within(w.height, 1, JPEG_MAX_DIMENSION) &&
-                within(wide, 1, LONGEST) && within(high, 1, LONGEST) && within(side, 1, LONGEST);
-    PyObject *result = NULL;
-    if (!sizes || !within(left, 0, wide - side) || !within(top, 0, high - side))
-        PyErr_SetString(PyExc_ValueError, "the square lies outside of the resized picture");
+    int plain, made;
+    if (!PyArg_ParseTuple(arguments, "y*iiip", &data, &w.side, &w.pixels, &w.resized, &plain)) return NULL;
+    PyObject *pixels = NULL, *result = NULL;
+    if (w.side < 1)
+        PyErr_SetString(PyExc_ValueError, "the square needs a side of one pixel or more");
     else
-        result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)side * side * RGB);
-    if (result) {
+        pixels = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)w.side * w.side * RGB);
+    if (pixels) {
 #ifdef HAVE_AVX2
         w.avx2 = !plain && __builtin_cpu_supports("avx2");
 #endif
-        w.result = (uint8_t *)PyBytes_AS_STRING(result);
-        Py_BEGIN_ALLOW_THREADS made = make(&w, data.buf, data.len, wide, high, left, top, side);
-        Py_END_ALLOW_THREADS if (!made)
-        {
-            Py_DECREF(result);
-            result = Py_NewRef(Py_None);
-        }
+        w.result = (uint8_t *)PyBytes_AS_STRING(pixels);
+        Py_BEGIN_ALLOW_THREADS
+        made = make(&w, data.buf, data.len);
+        Py_END_ALLOW_THREADS
+        PyObject *grey = w.grey ? Py_True : Py_False, *marked = w.marked ? Py_True : Py_False;
+        if (made)
+            result = Py_BuildValue("N(ii)OO", pixels, w.width, w.height, grey, marked);
+        else
+            Py_DECREF(pixels), result = Py_NewRef(Py_None);
     }
     PyBuffer_Release(&data);
     return result;
 }
 
-static PyMethodDef methods[] = {{"square", square, METH_VARARGS,
-                                 "square(data, size, resized, corner, side, plain)\n--\n\n"
-                                 "Decode a JPEG of `size`, bring it to `resized`, both (width, height), and "
-                                 "cut a square from (left, top).\n\n"
-                                 "Returns uint8 [side, side, 3] as bytes, or None where Pillow must look at "
-                                 "the picture. `plain` uses no\n"
-                                 "vector instructions; the bytes are the same."},
-                                {0}};
+static const char square_says[] =
+    "square(data, side, pixels, resized, plain)\n--\n\n"
+    "Decode a JPEG, bring its shorter side to `side`, and cut the central square.\n\n"
+    "Returns uint8 [side, side, 3] as bytes, the picture's (width, height), whether it is grey, and whether\n"
+    "markers APP1 or APP2 say more of it. None where Pillow must look at it: damage, four channels, more "
+    "than\n"
+    "`pixels` before or `resized` after the resize. `plain` uses no vectors; the bytes are the same.";
+
+static PyMethodDef methods[] = {{"square", square, METH_VARARGS, square_says}, {0}};
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_square", NULL, 0, methods};
 

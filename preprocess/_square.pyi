@@ -1,8 +1,3 @@
 def square(
-    data: bytes,
-    size: tuple[int, int],
-    resized: tuple[int, int],
-    corner: tuple[int, int],
-    side: int,
-    plain: bool,
-) -> bytes | None: ...
+    data: bytes, side: int, pixels: int, resized: int, plain: bool
+) -> tuple[bytes, tuple[int, int], bool, bool] | None: ...

@@ -29,9 +29,10 @@ PANORAMA = 8  # times the shorter side: most of a longer one is cropped away
 DEPTH_BYTE = 24  # of a PNG: where its header tells bits a channel
 
 # How Pillow's modes are named in the list of repairs. RGB needs none.
+GREY = "greyscale"
 REPAIRS = {
     "1": "bilevel",
-    "L": "greyscale",
+    "L": GREY,
     "LA": "greyscale with alpha",
     "I;16": "16-bit greyscale",
     "I": "16-bit greyscale",
@@ -67,11 +68,16 @@ def convert(
     """
     suffix = PurePath(name).suffix
     with _explained(data):
-        image = _opened(data)
-        plain = image.format == "JPEG" and image.mode in ("RGB", "L") and not draft
-        if plain and (pixels := square_of_jpeg(data, image.size, size)):
-            repairs = _odd(image, data, suffix)
+        if not draft and (made := square_of_jpeg(data, size, MAX_PIXELS)):
+            _refuse_too_large(*made.size)
+            pixels = made.pixels
+            if made.marked:
+                repairs = _odd(_opened(data), data, suffix)
+            else:  # there is nothing more that Pillow could know
+                named = _odd_name("JPEG", suffix) + [GREY] * made.grey
+                repairs = named + _odd_shape(*made.size)
         else:
+            image = _opened(data)
             shown = image.size
             if draft:
                 image.draft(None, (DRAFT * size, DRAFT * size))
@@ -114,11 +120,22 @@ def _refuse_too_large(width: int, height: int) -> None:
         raise UnreadableError(f"{width}x{height} pixels: one side is more than {MAX_RATIO} times the other")
 
 
+def _odd_name(format: str, suffix: str) -> list[str]:
+    return [] if suffix.lower() in SUFFIXES[format] else [f"{format} in a {suffix or 'file without suffix'}"]
+
+
+def _odd_shape(width: int, height: int) -> list[str]:
+    found = []
+    if min(width, height) < TINY:
+        found.append(f"less than {TINY} pixels")
+    if max(width, height) > PANORAMA * min(width, height):
+        found.append("panorama")
+    return found
+
+
 def _odd(image: Image.Image, data: bytes, suffix: str) -> list[str]:
     """What is to be listed about a picture that can be decoded."""
-    found = []
-    if suffix.lower() not in SUFFIXES[str(image.format)]:
-        found.append(f"{image.format} in a {suffix or 'file without suffix'}")
+    found = _odd_name(str(image.format), suffix)
     if image.mode == "CMYK":
         inks = {0: "CMYK", 2: "YCCK"}.get(image.info.get("adobe_transform", -1), "CMYK without Adobe's mark")
         found.append(inks)
@@ -136,11 +153,7 @@ def _odd(image: Image.Image, data: bytes, suffix: str) -> list[str]:
                 found.append("EXIF orientation ignored")
         except ValueError:
             found.append("corrupt EXIF")
-    if min(image.size) < TINY:
-        found.append(f"less than {TINY} pixels")
-    if max(image.size) > PANORAMA * min(image.size):
-        found.append("panorama")
-    return found
+    return found + _odd_shape(*image.size)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -8,6 +8,8 @@ _square.c decodes and resizes a JPEG line by line, with the arithmetic of Pillow
 bits. Those of plain Pillow have more, and now and then a pixel differs by one: beside it Pillow does all.
 """
 
+from typing import NamedTuple
+
 import PIL
 from PIL import Image
 
@@ -29,16 +31,26 @@ def resized_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     return width, height
 
 
-def square_of_jpeg(data: bytes, size: tuple[int, int], side: int) -> bytes | None:
-    """Decode a JPEG of `size` and do as `resize_and_crop`: uint8 [side, side, 3].
+class Square(NamedTuple):
+    """What became of a JPEG."""
 
-    None where only Pillow can do it, or can say what is wrong: the bytes are damaged, or have four channels.
+    pixels: bytes
+    """uint8 [side, side, 3]."""
+    size: tuple[int, int]
+    """Width and height of the picture."""
+    grey: bool
+    """One channel, now thrice."""
+    marked: bool
+    """Markers APP1 or APP2 say more of it: Exif, a colour profile, further pictures."""
+
+
+def square_of_jpeg(data: bytes, side: int, most: int) -> Square | None:
+    """Decode a JPEG of at most so many pixels, and do as `resize_and_crop`.
+
+    None where only Pillow can do it, or can say what is wrong: no JPEG, damaged, four channels, too large.
     """
-    width, height = resized_size(size, side)
-    if not COMPILED or width * height > STRIP:
-        return None
-    corner = (width - side) // 2, (height - side) // 2
-    return _square.square(data, size, (width, height), corner, side, False)
+    made = _square.square(data, side, most, STRIP, False) if COMPILED else None
+    return made and Square(*made)
 
 
 def resize_and_crop(image: Image.Image, side: int, shown: tuple[int, int] | None = None) -> Image.Image:

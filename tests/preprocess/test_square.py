@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from preprocess import resize
-from preprocess.images import UnreadableError, convert
+from preprocess.images import MAX_PIXELS, UnreadableError, convert
 from tests.preprocess.helpers import draw, encode
 
 same = settings(derandomize=True, deadline=None, max_examples=300)
@@ -26,19 +26,22 @@ def by_pillow(data: bytes, side: int) -> bytes:
     return resized.crop((left, top, left + side, top + side)).tobytes()
 
 
-def both_ways(data: bytes, size: tuple[int, int], side: int) -> list[bytes | None]:
+def by_us(data: bytes, side: int) -> bytes | None:
+    made = resize.square_of_jpeg(data, side, MAX_PIXELS)
+    return made and made.pixels
+
+
+def both_ways(data: bytes, side: int) -> list[bytes | None]:
     """With the processor's vectors, and without."""
-    width, height = resize.resized_size(size, side)
-    corner = (width - side) // 2, (height - side) // 2
-    return [
-        resize._square.square(data, size, (width, height), corner, side, plain) for plain in (False, True)
-    ]
+    made = [resize._square.square(data, side, MAX_PIXELS, resize.STRIP, plain) for plain in (False, True)]
+    return [found and found[0] for found in made]
 
 
 def test_it_is_built_and_used() -> None:
     assert resize.COMPILED
     data = encode(draw(1, 90, 70))
-    assert resize.square_of_jpeg(data, (90, 70), 64) == by_pillow(data, 64)
+    assert resize.square_of_jpeg(data, 64, 6300) == (by_pillow(data, 64), (90, 70), False, False)
+    assert resize.square_of_jpeg(data, 64, 6299) is None
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -51,7 +54,7 @@ def test_bytes_are_pillows_however_the_picture_is_coded(
 ) -> None:
     data = encode(draw(3, *size), subsampling=subsampling, progressive=progressive, restart_marker_blocks=5)
     expected = by_pillow(data, 256)
-    assert both_ways(data, size, 256) == [expected, expected]
+    assert both_ways(data, 256) == [expected, expected]
 
 
 @same
@@ -72,7 +75,7 @@ def test_bytes_are_pillows_for_any_size(
     if width * height > 2**22:  # Pillow's own calls would take seconds
         return
     expected = by_pillow(data, side)
-    assert both_ways(data, size, side) == [expected, expected]
+    assert both_ways(data, side) == [expected, expected]
 
 
 def test_extremes_of_brightness_are_cut_off_as_by_pillow() -> None:
@@ -81,38 +84,50 @@ def test_extremes_of_brightness_are_cut_off_as_by_pillow() -> None:
     data = encode(Image.fromarray(pixels), quality=100, subsampling="4:4:4")
     expected = by_pillow(data, 256)
     assert {0, 255} <= set(expected)
-    assert both_ways(data, (400, 300), 256) == [expected, expected]
+    assert both_ways(data, 256) == [expected, expected]
 
 
 @pytest.mark.parametrize("progressive", [False, True])
 def test_a_grey_picture_is_red_green_and_blue_alike(progressive: bool) -> None:
     data = encode(draw(2, 500, 375, "L"), progressive=progressive)
     expected = by_pillow(data, 256)
-    assert both_ways(data, (500, 375), 256) == [expected, expected]
+    assert both_ways(data, 256) == [expected, expected]
     assert convert(data, "a.JPEG", 256)[1] == ("greyscale",)
 
 
 def test_four_channels_are_left_to_pillow() -> None:
-    assert both_ways(encode(draw(2, 90, 70, "CMYK")), (90, 70), 64) == [None, None]
+    assert both_ways(encode(draw(2, 90, 70, "CMYK")), 64) == [None, None]
 
 
 def test_what_is_no_jpeg_is_left_to_pillow() -> None:
     for data in (b"", b"\xff", encode(draw(2, 90, 70), "PNG"), bytes(5000)):
-        assert both_ways(data, (90, 70), 64) == [None, None]
-    assert both_ways(encode(draw(2, 90, 70)), (90, 71), 64) == [None, None]  # another picture than was meant
+        assert both_ways(data, 64) == [None, None]
 
 
-def test_damage_ends_as_with_pillow_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = encode(draw(5, 260, 190), subsampling="4:2:0")
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged Exif
+@pytest.mark.parametrize("marked", [False, True])
+def test_damage_ends_as_with_pillow_alone(marked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned
+    more = {"exif": exif.tobytes(), "icc_profile": b"of no colours"} if marked else {}
+    whole = encode(draw(5, 260, 190), subsampling="4:2:0", comment="of nothing", **more)
+    pixels = whole.index(b"\xff\xda")
     rng = np.random.default_rng(6)
     damaged = [whole[: int(cut)] for cut in rng.integers(2, len(whole), 100)]
-    for place, value in zip(rng.integers(2, len(whole), 300), rng.integers(0, 256, 300), strict=True):
-        damaged.append(whole[:place] + bytes([value]) + whole[place + 1 :])
+    places = [
+        *range(pixels + 14),
+        *rng.integers(pixels, len(whole), 300),
+    ]  # each byte of the header, and some
+    for place in places:
+        values = {0, 255, int(rng.integers(256)), whole[place] ^ 1}
+        damaged += [whole[:place] + bytes([value]) + whole[place + 1 :] for value in values]
     ours = [outcome(data) for data in damaged]
-    left_alone = sum(both_ways(data, (260, 190), 64)[0] is None for data in damaged)
+    left_alone = sum(by_us(data, 64) is None for data in damaged)
     monkeypatch.setattr(resize, "COMPILED", False)
-    assert ours == [outcome(data) for data in damaged]
-    assert left_alone > 100  # at least all that were cut
+    expected = [outcome(data) for data in damaged]
+    for place, (found, other) in enumerate(zip(ours, expected, strict=True)):
+        assert found == other, place
+    assert 100 < left_alone < len(damaged) - 100  # at least all that were cut
 
 
 def outcome(data: bytes) -> object:
@@ -124,28 +139,24 @@ def outcome(data: bytes) -> object:
         return str(error)
 
 
-def test_a_square_beyond_the_picture_is_refused() -> None:
-    data = encode(draw(1, 90, 70))
-    for resized, corner, side in (((82, 64), (19, 0), 64), ((82, 64), (-1, 0), 64), ((82, 64), (0, 0), 0)):
-        with pytest.raises(ValueError, match="outside"):
-            resize._square.square(data, (90, 70), resized, corner, side, False)
+def test_a_side_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="one pixel or more"):
+        resize._square.square(encode(draw(1, 90, 70)), 0, MAX_PIXELS, resize.STRIP, False)
 
 
 def test_threads_do_not_disturb_each_other() -> None:
     pictures = [encode(draw(seed, 300 + 10 * seed, 200)) for seed in range(8)]
     expected = [by_pillow(data, 100) for data in pictures]
     with ThreadPoolExecutor(4) as pool:
-        found = pool.map(
-            lambda i: resize.square_of_jpeg(pictures[i], (300 + 10 * i, 200), 100), [*range(8)] * 20
-        )
+        found = pool.map(lambda i: by_us(pictures[i], 100), [*range(8)] * 20)
         assert list(found) == expected * 20
 
 
 def test_no_memory_is_kept() -> None:
     whole = encode(draw(5, 400, 300))
     for data in (whole, whole[: len(whole) // 2]):
-        both_ways(data, (400, 300), 128)
+        both_ways(data, 128)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for _ in range(500):
-            both_ways(data, (400, 300), 128)
+            both_ways(data, 128)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10 * 2**10  # kB
