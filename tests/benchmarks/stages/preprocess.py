@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import shutil
 import subprocess
 import sys
@@ -64,7 +63,6 @@ class WholeRuns:
     more: int
     workers: int
     store: Path
-    start: float = math.inf  # seconds, the least that few took
     last: float = 0.0  # seconds that many took, start-up included
 
     def seconds(self, archive: Path) -> float:
@@ -80,13 +78,13 @@ class WholeRuns:
         return time.perf_counter() - begin
 
     def pictures_per_second(self) -> float:
-        self.start = min(self.start, self.seconds(self.few))
+        start = self.seconds(self.few)  # at the machine's speed of now, not at its best one
         self.last = self.seconds(self.many)
-        if self.last <= self.start:
+        if self.last <= start:
             raise UserError(
                 "other work on this machine leaves preprocess nothing to measure: try again later"
             )
-        return self.more / (self.last - self.start)
+        return self.more / (self.last - start)
 
     def with_start_up(self) -> float:
         """Of the run that was just measured."""
