@@ -32,7 +32,7 @@ typedef struct {
     int side;            /* of the result */
     int pixels, resized; /* at most so many, of the picture before and after the resize */
     int width, height, grey;
-    int marked; /* whether there is more to say of the picture: Exif, colour profiles, further pictures */
+    int marked; /* whether there is more to say of the picture: it has Exif, or others behind it */
     Filter along, across;
     uint8_t *decoded; /* TOGETHER lines of pixels */
     uint8_t *lines;   /* what the first pass made of the last `kept` lines, line y at y % kept */
@@ -87,6 +87,13 @@ static int64_t brought_to(int64_t length, int64_t shorter, int side)
     return (2 * length * side + shorter) / (2 * shorter);
 }
 
+/* Whether a marker holds Exif or names further pictures; colour profiles and the like say nothing here. */
+static int says_more(const struct jpeg_marker_struct *marker)
+{
+    if (marker->data_length < 4) return 0;
+    return !memcmp(marker->data, "Exif", 4) || !memcmp(marker->data, "MPF", 4);
+}
+
 /* After the header: whether the picture is one for us, and all that its size decides. */
 static int prepare(Work *w)
 {
@@ -94,7 +101,8 @@ static int prepare(Work *w)
     J_COLOR_SPACE colours = jpeg->jpeg_color_space;
     int colour = jpeg->num_components == RGB && (colours == JCS_YCbCr || colours == JCS_RGB);
     w->grey = jpeg->num_components == 1 && colours == JCS_GRAYSCALE;
-    w->marked = jpeg->marker_list != NULL;
+    for (jpeg_saved_marker_ptr marker = jpeg->marker_list; marker; marker = marker->next)
+        w->marked |= says_more(marker);
     w->width = jpeg->image_width, w->height = jpeg->image_height;
     int shorter = w->width < w->height ? w->width : w->height;
     int64_t wide = brought_to(w->width, shorter, w->side), high = brought_to(w->height, shorter, w->side);
@@ -114,8 +122,8 @@ static int prepare(Work *w)
 static int decode(Work *w)
 {
     struct jpeg_decompress_struct *jpeg = &w->jpeg;
-    jpeg_save_markers(jpeg, JPEG_APP0 + 1, 1);
-    jpeg_save_markers(jpeg, JPEG_APP0 + 2, 1);
+    jpeg_save_markers(jpeg, JPEG_APP0 + 1, 4); /* their first bytes */
+    jpeg_save_markers(jpeg, JPEG_APP0 + 2, 4);
     jpeg_read_header(jpeg, TRUE);
     if (!prepare(w)) return 0;
     jpeg->out_color_space = JCS_EXT_RGBX;
@@ -203,7 +211,7 @@ static const char square_says[] =
     "square(data, side, pixels, resized, plain)\n--\n\n"
     "Decode a JPEG, bring its shorter side to `side`, and cut the central square.\n\n"
     "Returns uint8 [side, side, 3] as bytes, the picture's (width, height), whether it is grey, and whether\n"
-    "markers APP1 or APP2 say more of it. None where Pillow must look at it: damage, four channels, more "
+    "it has Exif or pictures behind it. None where Pillow must look: damage, four channels, more pixels "
     "than\n"
     "`pixels` before or `resized` after the resize. `plain` uses no vectors; the bytes are the same.";
 

@@ -41,7 +41,7 @@ class Square(NamedTuple):
     grey: bool
     """One channel, now thrice."""
     marked: bool
-    """Markers APP1 or APP2 say more of it: Exif, a colour profile, further pictures."""
+    """It has Exif, or further pictures behind it."""
 
 
 def square_of_jpeg(data: bytes, side: int, most: int) -> Square | None:

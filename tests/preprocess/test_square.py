@@ -95,6 +95,20 @@ def test_a_grey_picture_is_red_green_and_blue_alike(progressive: bool) -> None:
     assert convert(data, "a.JPEG", 256)[1] == ("greyscale",)
 
 
+@pytest.mark.parametrize(
+    ("marker", "marked"),
+    [
+        ({"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"}, True),
+        ({"icc_profile": b"of no colours"}, False),
+        ({"comment": b"of nothing"}, False),
+    ],
+)
+def test_pillow_is_asked_only_where_it_knows_more(marker: dict[str, bytes], marked: bool) -> None:
+    made = resize.square_of_jpeg(encode(draw(2, 90, 70), **marker), 64, MAX_PIXELS)
+    assert made
+    assert made.marked == marked
+
+
 def test_four_channels_are_left_to_pillow() -> None:
     assert both_ways(encode(draw(2, 90, 70, "CMYK")), 64) == [None, None]
 
