@@ -27,6 +27,8 @@ SETTINGS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**28,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
     "distributed.worker.profile.enabled": False,
+    # a worker gets a shard when it is free for it, none in advance: what waits can go to any other
+    "distributed.scheduler.worker-saturation": 1.0,
     # how often an idle scheduler and a busy worker look at themselves: 2.8 % of a core at Dask's own settings
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "5s",

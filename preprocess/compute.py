@@ -19,7 +19,7 @@ def reason(error: BaseException) -> str:
 def report(done: int) -> None:
     """Called in a task: tell the bar how many pictures of this task are done."""
     worker = get_worker()
-    worker.log_event(TOPIC, (worker.get_current_task(), done))
+    worker.log_event(TOPIC, (str(worker.get_current_task()), done))
 
 
 def run(
@@ -27,7 +27,9 @@ def run(
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Run `function(*task)` for every task; yield each task with its result or its exception, as they end.
 
-    A task may run twice, when its worker dies: it must do no harm by that, and the bar counts it once.
+    A task may run twice, when its worker dies: it must do no harm by that, and the bar counts it once. All
+    are of one name and sent at once: Dask then keeps them until a worker is free. One by one it would share
+    them out before it knows how long they take, and at the end one worker would wait for the other.
 
     Args:
         client: of the cluster.
@@ -35,20 +37,22 @@ def run(
         tasks: how many pictures each task holds; a task is the arguments of `function`.
         already: pictures done before.
     """
-    done = dict.fromkeys(map(str, tasks), 0)
+    keys = [(function.__name__, *map(str, task)) for task in tasks]
+    done = dict.fromkeys(map(str, keys), 0)
     total = already + sum(tasks.values())
     with tqdm(total=total, initial=already, unit=" images", dynamic_ncols=True) as bar:
 
-        def count(task: str, pictures: int) -> None:
-            bar.update(max(0, pictures - done[task]))
-            done[task] = max(pictures, done[task])
+        def count(key: str, pictures: int) -> None:
+            bar.update(max(0, pictures - done[key]))
+            done[key] = max(pictures, done[key])
 
         client.subscribe_topic(TOPIC, lambda event: count(*event[1]))
-        futures = {client.submit(function, *task, key=str(task), pure=False): task for task in tasks}
+        futures = client.map(function, *zip(*tasks, strict=True), key=keys, pure=False)
+        tasks_of = dict(zip(futures, tasks, strict=True))
         for future in as_completed(futures):
-            task, error = futures[future], future.exception()
+            task, error = tasks_of[future], future.exception()
             if error is None:
-                count(str(task), tasks[task])
+                count(str(future.key), tasks[task])
             yield task, future.result() if error is None else error
             future.release()
         client.unsubscribe_topic(TOPIC)
