@@ -47,4 +47,4 @@ soak: setup ## kill ranks at 60 random moments, compare the ends bit for bit: ab
 	@$(ACTIVATE) && python -m tests.trainer.soak
 
 clean: ## remove the environment and what was made from the miniature
-	rm -rf .venv preprocess/_square.*.so .snakemake
+	rm -rf .venv preprocess/_*.so .snakemake

@@ -1,9 +1,13 @@
 """Pictures out of shards that are not compressed: one read and one checksum each, in any thread.
 
+Many are read in one call of _read.c, which leaves Python to other threads meanwhile; where that is not built,
+or the processor has no instruction for the checksum, one after the other.
+
 A shard is pictures [S, S, 3], each with its CRC-32C behind it, and at the end an index of where they lie with
 its own (zarr v3's sharding codec). `store.py` alone calls this.
 """
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -13,8 +17,15 @@ import crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+try:
+    from preprocess import _read
+except ImportError:
+    _read = None  # type: ignore[assignment]
+
 CRC_BYTES = 4
+ENDS_WITHIN, DIFFERS = 0, -1  # reasons beside errno's, as in _read.c
 OPEN_SHARDS = 256  # files held open by a split; a process may commonly have 1,024
+TOGETHER = 16  # pictures that a thread reads in one call, and so files that it holds open beside those
 
 # Codecs of the two pieces, by name: what this reader understands.
 PICTURE_CODECS, INDEX_CODECS = ["bytes", "crc32c"], ["bytes", "crc32c"]
@@ -49,20 +60,27 @@ class ShardReader:
             and inner["chunk_shape"][0] == 1
         )
 
-    def read_into(self, index: int, picture_SS3: NDArray[np.uint8]) -> None:
-        """Read picture `index` into a contiguous array, and verify it. Raises DamageError."""
-        shard, slot = divmod(index, self._rows)
-        file = self._file(shard)
-        crc = bytearray(CRC_BYTES)
-        wanted = self._bytes + CRC_BYTES
-        try:
-            found = os.preadv(file.descriptor, [picture_SS3.data, crc], int(self._begins[shard][slot]))
-        except OSError as error:
-            raise DamageError(f"shard {file.path} cannot be read ({error.strerror})") from None
-        if found != wanted:
-            raise DamageError(f"shard {file.path} ends within picture {index}")
-        if crc32c.crc32c(picture_SS3.data) != int.from_bytes(crc, "little"):
-            raise DamageError(f"picture {index} in shard {file.path} does not match its checksum")
+    def read_into(self, indices_B: NDArray[np.int64], pictures_BSS3: NDArray[np.uint8]) -> None:
+        """Read pictures into a contiguous array, and verify each. Raises DamageError."""
+        for first in range(0, len(indices_B), TOGETHER):
+            some = slice(first, first + TOGETHER)
+            self._read_some(indices_B[some], pictures_BSS3[some])
+
+    def _read_some(self, indices_B: NDArray[np.int64], pictures_BSS3: NDArray[np.uint8]) -> None:
+        places = [divmod(index, self._rows) for index in indices_B.tolist()]
+        files = [self._file(shard) for shard, _ in places]  # open until all is read
+        descriptors = np.array([file.descriptor for file in files], np.int64)
+        offsets = np.array([self._begins[shard][slot] for shard, slot in places]).astype(np.int64)
+        read = _read.pictures if _read else one_by_one
+        failed = read(descriptors, offsets, pictures_BSS3)
+        if failed:
+            place, reason = failed
+            index, path = indices_B[place], files[place].path
+            if reason == DIFFERS:
+                raise DamageError(f"picture {index} in shard {path} does not match its checksum")
+            if reason == ENDS_WITHIN:
+                raise DamageError(f"shard {path} ends within picture {index}")
+            raise DamageError(f"shard {path} cannot be read ({os.strerror(reason)})")
 
     def _file(self, shard: int) -> "_File":
         """A shard, open, its index known; the one that was opened first is put aside for it."""
@@ -87,6 +105,23 @@ class ShardReader:
         begins = entries[:, 0].astype(np.uint64)
         begins[entries[:, 1] != self._bytes + CRC_BYTES] = file.size  # absent: reading there finds nothing
         return begins
+
+
+def one_by_one(
+    descriptors: NDArray[np.int64], offsets: NDArray[np.int64], pictures: NDArray[np.uint8]
+) -> tuple[int, int] | None:
+    """As `_read.pictures`."""
+    for place, picture in enumerate(pictures):
+        crc = bytearray(CRC_BYTES)
+        try:
+            found = os.preadv(int(descriptors[place]), [picture.data, crc], int(offsets[place]))
+        except OSError as error:
+            return place, error.errno or errno.EIO
+        if found != picture.nbytes + CRC_BYTES:
+            return place, ENDS_WITHIN
+        if crc32c.crc32c(picture.data) != int.from_bytes(crc, "little"):
+            return place, DIFFERS
+    return None
 
 
 class _File:

@@ -54,32 +54,21 @@ class Split:
             StoreError: a picture is missing or does not have its checksum.
             IndexError: an index is outside of 0..N-1.
         """
-        if not isinstance(self._images, ShardReader):
-            self._refuse_outside(indices)
-            return _read(self._images[indices], self.path)
         images = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
-        for index, image in zip(indices.tolist(), images, strict=True):
-            self.read_into(index, image)
+        self.read_into(indices, images)
         return images
 
-    def read_into(self, index: int, picture: NDArray[np.uint8]) -> None:
-        """Read one picture into `picture`, uint8 [S, S, 3], contiguous; raises like `read`."""
-        if not 0 <= index < len(self):
-            raise self._outside(index)
+    def read_into(self, indices: NDArray[np.int64], pictures: NDArray[np.uint8]) -> None:
+        """Read pictures into `pictures`, uint8 [B, S, S, 3], contiguous; raises like `read`."""
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"{self.path} has pictures 0 to {len(self) - 1}, not {indices}")
         if isinstance(self._images, ShardReader):
             try:
-                self._images.read_into(index, picture)
+                self._images.read_into(indices, pictures)
             except DamageError as error:
                 raise StoreError(f"{error}: {_repair(self.path.parent)}") from None
         else:
-            picture[:] = _read(self._images[index], self.path)
-
-    def _refuse_outside(self, indices: NDArray[np.int64]) -> None:
-        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
-            raise self._outside(indices)
-
-    def _outside(self, indices: object) -> IndexError:
-        return IndexError(f"{self.path} has pictures 0 to {len(self) - 1}, not {indices}")
+            pictures[:] = _read(self._images[indices], self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

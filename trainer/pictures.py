@@ -8,6 +8,7 @@ B pictures of a batch, S side of the stored picture, H and W of the crop.
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -80,8 +81,7 @@ class InputMaker:
             pictures = np.empty((AT_ONCE, side, side, 3), np.uint8)
             for first in range(0, len(part), AT_ONCE):
                 places = np.array(part[first : first + AT_ONCE])
-                for index, picture in zip(indices_B[places].tolist(), pictures, strict=False):
-                    self._split.read_into(index, picture)
+                self._split.read_into(indices_B[places], pictures[: len(places)])
                 self._cutter.cut(pictures[: len(places)], views, places, out_BHW3)
 
         self._share_out(cut, len(indices_B))
@@ -99,8 +99,8 @@ class InputMaker:
         images_BSS3 = images.numpy()
 
         def read(part: range) -> None:
-            for b in part:
-                self._split.read_into(int(indices_B[b]), images_BSS3[b])
+            mine = slice(part.start, part.stop)
+            self._split.read_into(indices_B[mine], images_BSS3[mine])
 
         self._share_out(read, len(indices_B))
         return images
@@ -115,7 +115,8 @@ class InputMaker:
 
     def _share_out(self, work: Callable[[range], None], pictures: int) -> None:
         """Give each thread an equal part of the pictures, and the calling one the first."""
-        mine, *others = [range(t, pictures, self._threads) for t in range(self._threads)]
+        bounds = [pictures * t // self._threads for t in range(self._threads + 1)]
+        mine, *others = [range(*pair) for pair in itertools.pairwise(bounds)]
         at_work = [self._pool.submit(work, part) for part in others]
         try:
             try:
