@@ -98,6 +98,9 @@ class Writer:
                 self._complete(temporary, target, sums, state, best)
         except OSError as error:
             failure = error.strerror
+        # The other rank would begin the next checkpoint beside this one, whose leader clears away all that is
+        # not complete.
+        failure = self._comm.bcast(failure)
         if failure is not None:
             shutil.rmtree(temporary, ignore_errors=True)  # make room for the log
             raise UserError(

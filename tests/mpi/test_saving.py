@@ -1,0 +1,41 @@
+"""Two checkpoints, one right after the other, while the disk of the rank that completes them is slow."""
+
+import dataclasses
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from mpi4py import MPI
+
+from trainer import checkpoint, saving
+from trainer.step import Trainer
+from trainer.topology import arrange
+
+from .test_parity import CLASSES, SMALL, configuration
+
+WORLD = MPI.COMM_WORLD
+pytestmark = pytest.mark.mpi(min_size=2)
+
+
+def test_the_next_checkpoint_does_not_begin_before_the_last_is_complete(monkeypatch):
+    trainer = Trainer(configuration(dataclasses.replace(SMALL, hidden=8), batch=8), arrange("cpu"), CLASSES)
+    run = Path(WORLD.bcast(os.environ["TINY_STORE"] + f".run-{os.getpid()}"))
+    prune = saving.Writer._prune
+
+    def slowly(writer):
+        time.sleep(0.5)
+        prune(writer)
+
+    monkeypatch.setattr(saving.Writer, "_prune", slowly)
+    writer = saving.Writer(run, trainer.topology, keep=5)
+    for step in (15, 16):
+        writer.save(trainer.towers, trainer.flat, {"step": step})
+    writer.finish()
+    WORLD.Barrier()
+    damage = {step: checkpoint.check(run / "checkpoints" / f"step-{step:08d}") for step in (15, 16)}
+    WORLD.Barrier()
+    if WORLD.rank == 0:
+        shutil.rmtree(run)
+    assert damage == {15: None, 16: None}
