@@ -27,8 +27,6 @@ SETTINGS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**28,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
     "distributed.worker.profile.enabled": False,
-    # a worker gets a shard when it is free for it, none in advance: what waits can go to any other
-    "distributed.scheduler.worker-saturation": 1.0,
     # how often an idle scheduler and a busy worker look at themselves: 2.8 % of a core at Dask's own settings
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "5s",
@@ -49,7 +47,10 @@ def connected(mode: str, workers: int, address: str = "", shared: Path | None = 
     Raises:
         UserError: they could not be started or reached, or only in the open.
     """
-    with dask.config.set(SETTINGS), ExitStack() as stack:
+    # Of several, each gets a shard when it is free for it: what waits can go to any other. One alone gets the
+    # next in advance.
+    saturation = {"distributed.scheduler.worker-saturation": 1.0 if workers > 1 else 1.1}
+    with dask.config.set(SETTINGS | saturation), ExitStack() as stack:
         try:
             client: Client = stack.enter_context(
                 _running(address)
