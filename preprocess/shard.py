@@ -88,9 +88,7 @@ def shards(arguments: argparse.Namespace) -> str:
             f"note: Pillow {PIL.__version__} and not Pillow-SIMD is imported: half as fast; run `make setup`"
         )
     elif not COMPILED:
-        print(
-            "note: preprocess/_square.c is not built: a third slower; install libjpeg-dev, then `make setup`"
-        )
+        print("note: preprocess/_square.c is not built: a third slower; `python -m trainer.doctor` says more")
     before, unreadable = make_all(store, plan, arguments)
     if any(unreadable.values()) and arguments.on_error == "skip":
         from preprocess.skip import rearrange  # brings zarr, which no worker should have to import
