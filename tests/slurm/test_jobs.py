@@ -222,7 +222,6 @@ def test_a_node_that_dies_ends_the_job_which_goes_on_from_its_checkpoint(node, s
     slurm.kill_node(node)
     if node == "n2":
         until(lambda: "no longer answers: queueing this job again" in read(workplace), "the end", workplace)
-    saved = last_saved(workplace / "runs" / "bereft")
     # What slurmctld finds out by itself after SlurmdTimeout.
     slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=died")
     until(lambda: slurm.job(job)["JobState"] == "PENDING", "the queue", workplace)
@@ -231,6 +230,9 @@ def test_a_node_that_dies_ends_the_job_which_goes_on_from_its_checkpoint(node, s
     begin(slurm, job, "now+1hour", workplace)
     slurm.start_node(node)
     slurm("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    # Ranks of the node that lives may still be completing a checkpoint.
+    until(lambda: not slurm.processes(SLURM_JOB_ID=job), "the end of all processes", workplace)
+    saved = last_saved(workplace / "runs" / "bereft")
     start_again(slurm, job, workplace)
     assert ended(slurm, job, workplace) == "COMPLETED", read(workplace)
     assert f"going on from step {saved}" in read(workplace)
