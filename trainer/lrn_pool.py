@@ -20,7 +20,7 @@ from torch import Tensor
 from trainer.lrn import constants
 from trainer.lrn_tiles import ZERO, Constants, gradient_tile, normalise_tile, tile_arrays, tile_size
 from trainer.opaque import like, opaque
-from trainer.rows import as_array, narrowed, widened
+from trainer.rows import as_array, narrowed, wide_vectors, widened
 
 STRIDE = 2
 NOWHERE = 255  # no place in a window
@@ -49,6 +49,7 @@ def _across(row_N: Any, C: int, size: int, best_M: Any, column_M: Any) -> None:
 
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 def _forward_one(x_HN: Any, y_hM: Any, which_hM: Any, size: int, c: Constants) -> None:
+    wide_vectors()
     N, M = x_HN.shape[1], y_hM.shape[1]
     arrays, tile = tile_arrays(c), tile_size(c.C)
     row = np.empty(N, y_hM.dtype)
@@ -109,6 +110,7 @@ def _hand_down(above: Any, below: Any, place: int, both: bool, C: int, size: int
 
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 def _backward_one(x_HN: Any, dy_hM: Any, which_hM: Any, dx_HN: Any, size: int, c: Constants) -> None:
+    wide_vectors()
     H, N = x_HN.shape
     h_out, M = dy_hM.shape
     arrays, tile = tile_arrays(c), tile_size(c.C)

@@ -57,6 +57,20 @@ def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
 fma: Any = intrinsic(_fma)
 
 
+def _wide_vectors(typing: Any) -> Any:
+    """In a compiled loop: have it use the processor's widest vectors."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        # LLVM's name for it, which llvmlite's own set of attributes does not know.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+wide_vectors: Any = intrinsic(_wide_vectors)
+
+
 @numba.njit(cache=True, nogil=True)
 def add_rows(rows_RN: Any, out_N: Any) -> None:
     """Add R rows to `out_N`, in float32, and round once."""
