@@ -18,9 +18,11 @@ os.environ.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Iterator[None]:
     """A test that cannot run is skipped on a user's machine, and a failure where CI must run them all, but
-    for what no package brings: the kernel's permission to make network namespaces or to mount a disk."""
+    for what no package brings: the kernel's permission to make network namespaces or to mount a disk, and
+    a processor's instructions."""
     report = yield
-    if report.skipped and os.environ.get("CI") and not item.get_closest_marker("privileged"):
+    excused = any(map(item.get_closest_marker, ("privileged", "processor")))
+    if report.skipped and os.environ.get("CI") and not excused:
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI does not accept: {report.longrepr}"
     return report

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from trainer import blocks
 from trainer.config import Network as Settings
+from trainer.conv import Conv2d, convolution
 from trainer.linear import Linear
 from trainer.lrn import local_response_norm, spatial
 from trainer.lrn_pool import lrn_pool
@@ -82,10 +83,10 @@ class Tower(nn.Module):
         self.stages = stages(settings)
         self.watch: Watch | None = None
         self.conv1 = nn.Conv2d(3, c1, 11, stride=4)
-        self.conv2 = nn.Conv2d(own * c1, c2, 5, padding=2)
-        self.conv3 = nn.Conv2d(both * c2, c3, 3, padding=1)
-        self.conv4 = nn.Conv2d(own * c3, c4, 3, padding=1)
-        self.conv5 = nn.Conv2d(own * c4, c5, 3, padding=1)
+        self.conv2 = Conv2d(own * c1, c2, 5, padding=2)
+        self.conv3 = Conv2d(both * c2, c3, 3, padding=1)
+        self.conv4 = Conv2d(own * c3, c4, 3, padding=1)
+        self.conv5 = Conv2d(own * c4, c5, 3, padding=1)
         self.fc6 = Linear(both * c5 * 6 * 6, hidden)
         self.fc7 = Linear(both * hidden, hidden)
         self.fc8 = Linear(hidden, classes, bias=name == "a")
@@ -124,7 +125,7 @@ class Tower(nn.Module):
     def _conv1(self, x: Tensor) -> Tensor:
         weight, bias = self.conv1.weight, self.conv1.bias
         if weight.dtype == torch.bfloat16 and x.device.type == "cpu" and not x.requires_grad:
-            return F.conv2d(blocks.of_images(x), blocks.of_weights(weight), bias)
+            return convolution(blocks.of_images(x), blocks.of_weights(weight), bias)
         y: Tensor = self.conv1(_padded(x, weight.dtype))
         return y
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from trainer.compiled import CompiledTower, require_compiler
 from trainer.config import Config
+from trainer.conv import LANES
 from trainer.errors import UserError
 from trainer.health import Observation
 from trainer.model import Keep, Tower, build_tower, dropout_keep
@@ -203,7 +204,7 @@ class Trainer:
 def compile_loops(config: Config, dtype: torch.dtype, travel: torch.dtype | None) -> None:
     """Have the loops that a step compiles on the disk, for every process that comes later: a picture goes
     through a small tower's first stage and back, and its update is made."""
-    network = replace(config.network, filters=(2,) * 5, hidden=2)
+    network = replace(config.network, filters=(LANES,) * 5, hidden=2)
     tower = build_tower(network, 1, "a", config.session.seed)
     stage = flatten(tower, dtype, travel)[0]
     said = tower.stage(0, torch.zeros(1, 3, 224, 224))

@@ -135,6 +135,16 @@ def test_a_missing_compiled_module_is_noticed(monkeypatch):
     assert (found.level, "_square.c" in found.says) == ("warn", True)
 
 
+def test_a_matrix_unit_that_nothing_uses_is_noticed(tmp_path, monkeypatch):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("flags : avx512_bf16 amx_bf16 amx_tile")
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
+    found = machine.processor(cpuinfo)
+    assert (found.level, "_amx.c is not built" in found.says) == ("warn", True)
+    cpuinfo.write_text("flags : avx512_bf16")
+    assert machine.processor(cpuinfo).level == "ok"
+
+
 def test_a_damaged_picture_in_the_sample_fails(tiny_store, tmp_path):
     copy = shutil.copytree(tiny_store, tmp_path / "copy.zarr")
     shard = copy / "val" / "images" / "c" / "0" / "0" / "0" / "0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import socket
@@ -129,18 +130,19 @@ def loopback() -> Finding:
     return Finding("ok", "loopback", f"127.0.0.1 answers (tried port {port}), {name} has an address")
 
 
-def processor() -> Finding:
-    """Cores and whether they multiply bfloat16."""
-    cpuinfo = Path("/proc/cpuinfo")
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
+    """Cores, whether they multiply bfloat16, and whether what knows their matrix unit is built."""
     flags = cpuinfo.read_text() if cpuinfo.exists() else ""
     fast = "avx512_bf16" in flags or "amx_bf16" in flags
     mine, all_ = len(os.sched_getaffinity(0)), os.cpu_count()
-    return Finding(
-        "ok",
-        "processor",
+    says = (
         f"{mine} of {all_} cores, {'with' if fast else 'without'} bfloat16 instructions: "
-        f"--precision auto is {'bfloat16' if fast else 'float32'} on the CPU",
+        f"--precision auto is {'bfloat16' if fast else 'float32'} on the CPU"
     )
+    if "amx_bf16" in flags and importlib.util.find_spec("trainer._amx") is None:
+        says += "; trainer/_amx.c is not built: steps take a tenth longer"
+        return Finding("warn", "processor", says, "install gcc and Python's headers, then: pip install -e .")
+    return Finding("ok", "processor", says)
 
 
 def _gb(count: float) -> str:

@@ -1,0 +1,310 @@
+/* The gradient of a convolution's weights in bfloat16, by the matrix unit (AMX) of Intel's processors.
+
+Lay the pixels of a picture in one line, with `pad` zeros after each row and `pad` rows of zeros after each
+picture. Then what a window's place `tap` reads lies a constant number of pixels further, whatever the pixel:
+
+    gradient[o, tap, c] = sum over p of dy[p, o] * x[p + shift(tap), c]
+
+a product of two matrices for each tap, and all taps read the same ones. The unit multiplies tiles of 16 rows
+of 16 pairs of numbers, and sums over pairs: here a pair is the same pixel of two pictures, so that no shift
+divides one.
+
+    dy    tiles of 16 filters x 16 pixels, each a pair
+    x     lines of pixels of 16 channels, each a pair; a tile is any 16 pixels of a line in a row
+
+Both are written anew for a few pictures at a time, which stay in the second cache while every tap reads them.
+*/
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#define HAVE_AMX
+#endif
+
+enum {
+    LANES = 16,            /* filters, channels or pairs of pixels of a tile */
+    PAIRS = 2 * LANES,     /* bfloat16 numbers in a tile's row */
+    TILE = LANES * PAIRS,  /* and in a tile, 1 kB */
+    SUMS = LANES * LANES,  /* float32 numbers in a tile of sums, 1 kB */
+    STRETCH = 12,          /* tiles that are added to sums at a time: twice as many kB, in the first cache */
+    GROUP_BYTES = 3 << 18, /* of pictures that are multiplied at a time, in the second cache */
+    LINE = 64,             /* bytes */
+};
+
+/* A convolution with square windows 1 apart: images x height x width x channels -> images x rows x columns x
+filters. */
+typedef struct {
+    Py_ssize_t images, height, width, channels, filters, side, pad;
+    Py_ssize_t rows, columns;
+} Layer;
+
+#ifdef HAVE_AMX
+#define WITH_AMX __attribute__((target("avx512f,avx512bw,avx512vl,amx-tile,amx-bf16")))
+
+typedef struct {
+    Py_ssize_t taps;
+    Py_ssize_t stride, area; /* pixels from a row to the next, and from a picture to the next */
+    Py_ssize_t together;     /* pairs of pictures */
+    Py_ssize_t tiles;        /* of all of their pixels */
+    Py_ssize_t before, line; /* pixels of a line before the first picture, and in all */
+    uint16_t *x, *dy, *ones;
+    const uint16_t **pixel; /* two for each place of a line: one of either picture */
+    const uint16_t *zeros;
+} Work;
+
+static void *lines_of(size_t bytes) { return aligned_alloc(LINE, (bytes + LINE - 1) / LINE * LINE); }
+
+static int prepare(Work *w, const Layer *l)
+{
+    Py_ssize_t pairs = (l->images + 1) / 2, after = l->side - 1 - l->pad;
+    Py_ssize_t widest = l->channels > l->filters ? l->channels : l->filters;
+    w->taps = l->side * l->side;
+    w->stride = l->width + l->pad;
+    w->area = w->stride * (l->height + l->pad);
+    w->together = GROUP_BYTES / (w->area * (l->channels + l->filters) * 2 * (Py_ssize_t)sizeof(uint16_t));
+    w->together = w->together < 1 ? 1 : w->together > pairs ? pairs : w->together;
+    w->tiles = (w->together * w->area + LANES - 1) / LANES;
+    w->before = l->pad * (w->stride + 1);
+    w->line = w->before + w->tiles * LANES + after * (w->stride + 1);
+    w->x = lines_of(w->line * l->channels * 2 * sizeof(uint16_t));
+    w->dy = lines_of(w->tiles * l->filters * PAIRS * sizeof(uint16_t));
+    w->ones = lines_of(STRETCH * TILE * sizeof(uint16_t));
+    w->pixel = malloc(2 * w->line * sizeof *w->pixel);
+    w->zeros = calloc(widest, sizeof(uint16_t));
+    if (!w->x || !w->dy || !w->ones || !w->pixel || !w->zeros) return 0;
+    for (int i = 0; i < STRETCH * TILE; i++) w->ones[i] = 0x3f80; /* 1 */
+    return 1;
+}
+
+static void end(Work *w) { free(w->x), free(w->dy), free(w->ones), free(w->pixel), free((void *)w->zeros); }
+
+/* Where the pixels of a line lie in memory. Places from `at` to `end` are filled; `pictures` from `x` on. */
+static void point(const Work *w, Py_ssize_t at, Py_ssize_t end, const uint16_t *x, Py_ssize_t pictures,
+                  Py_ssize_t height, Py_ssize_t width, Py_ssize_t channels)
+{
+    const uint16_t **to = w->pixel;
+    Py_ssize_t picture = height * width * channels;
+    for (Py_ssize_t i = 0; i < 2 * at; i++) *to++ = w->zeros;
+    for (Py_ssize_t n = 0; n < pictures; n += 2, x += 2 * picture)
+        for (Py_ssize_t i = 0; i < w->area / w->stride; i++) {
+            const uint16_t *one = x + i * width * channels;
+            for (Py_ssize_t j = 0; j < w->stride; j++, one += channels) {
+                int inside = i < height && j < width;
+                *to++ = inside ? one : w->zeros;
+                *to++ = inside && n + 1 < pictures ? one + picture : w->zeros;
+            }
+        }
+    while (to < w->pixel + 2 * end) *to++ = w->zeros;
+}
+
+/* 16 channels of two pixels, side by side. */
+WITH_AMX static inline __m512i pair(const uint16_t *const *pixel, Py_ssize_t channel)
+{
+    __m512i one = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(pixel[0] + channel)));
+    __m512i other = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(pixel[1] + channel)));
+    return _mm512_or_si512(one, _mm512_slli_epi32(other, 16));
+}
+
+/* 16 x 16 pairs, rows to columns: first within quarters of four, then the quarters. */
+WITH_AMX static inline void transpose(__m512i row[LANES])
+{
+    __m512i t[LANES];
+    for (int i = 0; i < LANES; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(row[i], row[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(row[i], row[i + 1]);
+    }
+    for (int i = 0; i < LANES; i += 4) {
+        row[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        row[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        row[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        row[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    for (int j = 0; j < 4; j++) {
+        __m512i even = _mm512_shuffle_i32x4(row[j], row[4 + j], 0x88);
+        __m512i odd = _mm512_shuffle_i32x4(row[j], row[4 + j], 0xdd);
+        __m512i lower_even = _mm512_shuffle_i32x4(row[8 + j], row[12 + j], 0x88);
+        __m512i lower_odd = _mm512_shuffle_i32x4(row[8 + j], row[12 + j], 0xdd);
+        t[j] = _mm512_shuffle_i32x4(even, lower_even, 0x88);
+        t[4 + j] = _mm512_shuffle_i32x4(odd, lower_odd, 0x88);
+        t[8 + j] = _mm512_shuffle_i32x4(even, lower_even, 0xdd);
+        t[12 + j] = _mm512_shuffle_i32x4(odd, lower_odd, 0xdd);
+    }
+    memcpy(row, t, sizeof t);
+}
+
+WITH_AMX static void write_x(const Work *w, Py_ssize_t channels)
+{
+    uint16_t *to = w->x;
+    for (Py_ssize_t c = 0; c < channels; c += LANES)
+        for (Py_ssize_t p = 0; p < w->line; p++, to += PAIRS)
+            _mm512_store_si512(to, pair(w->pixel + 2 * p, c));
+}
+
+WITH_AMX static void write_dy(const Work *w, Py_ssize_t filters)
+{
+    for (Py_ssize_t t = 0; t < w->tiles; t++)
+        for (Py_ssize_t o = 0; o < filters; o += LANES) {
+            __m512i row[LANES];
+            for (int i = 0; i < LANES; i++) row[i] = pair(w->pixel + t * PAIRS + 2 * i, o);
+            transpose(row);
+            uint16_t *tile = w->dy + (o / LANES * w->tiles + t) * TILE;
+            for (int i = 0; i < LANES; i++) _mm512_store_si512(tile + i * PAIRS, row[i]);
+        }
+}
+
+/* Add to one or two by one or two tiles of sums: `rows` of dy, `columns` of x. */
+WITH_AMX static inline __attribute__((always_inline)) void multiply(const uint16_t *dy, Py_ssize_t next_dy,
+                                                                    const uint16_t *const x[2],
+                                                                    Py_ssize_t tiles, float *const sums[2],
+                                                                    int rows, int columns)
+{
+    _tile_loadd(0, sums[0], LINE);
+    if (columns > 1) _tile_loadd(1, sums[1], LINE);
+    if (rows > 1) _tile_loadd(2, sums[0] + SUMS, LINE);
+    if (rows > 1 && columns > 1) _tile_loadd(3, sums[1] + SUMS, LINE);
+    for (Py_ssize_t t = 0; t < tiles * TILE; t += TILE) {
+        _tile_loadd(6, x[0] + t, LINE);
+        _tile_loadd(4, dy + t, LINE);
+        if (columns > 1) _tile_loadd(7, x[1] + t, LINE);
+        if (rows > 1) _tile_loadd(5, dy + next_dy + t, LINE);
+        _tile_dpbf16ps(0, 4, 6);
+        if (columns > 1) _tile_dpbf16ps(1, 4, 7);
+        if (rows > 1) _tile_dpbf16ps(2, 5, 6);
+        if (rows > 1 && columns > 1) _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, sums[0], LINE);
+    if (columns > 1) _tile_stored(1, sums[1], LINE);
+    if (rows > 1) _tile_stored(2, sums[0] + SUMS, LINE);
+    if (rows > 1 && columns > 1) _tile_stored(3, sums[1] + SUMS, LINE);
+}
+
+/* Where tile `t` of an x for some 16 channels and a tap begins; after the last one, ones for the bias. */
+static const uint16_t *of_tap(const Work *w, const Layer *l, Py_ssize_t column, Py_ssize_t t)
+{
+    Py_ssize_t tap = column % w->taps, channels = column / w->taps;
+    if (channels >= l->channels / LANES) return w->ones;
+    Py_ssize_t shift = (tap / l->side - l->pad) * w->stride + tap % l->side - l->pad;
+    return w->x + (channels * w->line + w->before + shift + t * LANES) * PAIRS;
+}
+
+WITH_AMX static void add_products(const Work *w, const Layer *l, float *sums)
+{
+    Py_ssize_t all = l->channels / LANES * w->taps + 1, next = w->tiles * TILE;
+    for (Py_ssize_t o = 0; o < l->filters; o += 2 * LANES)
+        for (Py_ssize_t t = 0; t < w->tiles; t += STRETCH) {
+            Py_ssize_t tiles = w->tiles - t < STRETCH ? w->tiles - t : STRETCH;
+            const uint16_t *dy = w->dy + (o / LANES * w->tiles + t) * TILE;
+            for (Py_ssize_t column = 0; column < all; column += 2) {
+                const uint16_t *x[] = {of_tap(w, l, column, t), of_tap(w, l, column + 1, t)};
+                float *to[] = {sums + (column * l->filters + o) * LANES,
+                               sums + ((column + 1) * l->filters + o) * LANES};
+                switch ((l->filters - o > LANES) + 2 * (all - column > 1)) {
+                case 0:
+                    multiply(dy, next, x, tiles, to, 1, 1);
+                    break;
+                case 1:
+                    multiply(dy, next, x, tiles, to, 2, 1);
+                    break;
+                case 2:
+                    multiply(dy, next, x, tiles, to, 1, 2);
+                    break;
+                case 3:
+                    multiply(dy, next, x, tiles, to, 2, 2);
+                    break;
+                }
+            }
+        }
+}
+
+WITH_AMX static int add_gradient(const Layer *l, const uint16_t *x, const uint16_t *dy, float *sums)
+{
+    struct {
+        uint8_t palette, start, reserved[14];
+        uint16_t bytes[LANES];
+        uint8_t rows[LANES];
+    } shape = {.palette = 1};
+    for (int i = 0; i < 8; i++) shape.bytes[i] = LINE, shape.rows[i] = LANES;
+    Work w;
+    int prepared = prepare(&w, l);
+    if (prepared) {
+        _tile_loadconfig(&shape);
+        for (Py_ssize_t n = 0; n < l->images; n += 2 * w.together) {
+            Py_ssize_t pictures = l->images - n < 2 * w.together ? l->images - n : 2 * w.together;
+            const uint16_t *first_x = x + n * l->height * l->width * l->channels;
+            const uint16_t *first_dy = dy + n * l->rows * l->columns * l->filters;
+            point(&w, w.before, w.line, first_x, pictures, l->height, l->width, l->channels);
+            write_x(&w, l->channels);
+            point(&w, 0, w.tiles * LANES, first_dy, pictures, l->rows, l->columns, l->filters);
+            write_dy(&w, l->filters);
+            add_products(&w, l, sums);
+        }
+        _tile_release();
+    }
+    end(&w);
+    return prepared;
+}
+
+/* Whether the processor has the unit, and Linux lets this process use it. */
+static int usable(void)
+{
+    enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, REQUEST = 0x1023, TILES = 18 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & AMX_BF16) || !(d & AMX_TILE)) return 0;
+    if (!__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl")) return 0;
+    return syscall(SYS_arch_prctl, REQUEST, TILES) == 0;
+}
+#else
+static int add_gradient(const Layer *l, const uint16_t *x, const uint16_t *dy, float *sums) { return 0; }
+static int usable(void) { return 0; }
+#endif
+
+static PyObject *weight_gradient(PyObject *module, PyObject *arguments)
+{
+    Py_buffer x, dy, sums;
+    Layer l;
+    if (!PyArg_ParseTuple(arguments, "y*y*w*(nnnn)nnn", &x, &dy, &sums, &l.images, &l.height, &l.width,
+                          &l.channels, &l.filters, &l.side, &l.pad))
+        return NULL;
+    l.rows = l.height + 2 * l.pad - l.side + 1, l.columns = l.width + 2 * l.pad - l.side + 1;
+    int fit = l.images > 0 && l.rows > 0 && l.columns > 0 && l.side > 0 && l.pad >= 0 && l.pad < l.side &&
+              l.channels > 0 && l.filters > 0 && l.channels % LANES == 0 && l.filters % LANES == 0 &&
+              x.len == l.images * l.height * l.width * l.channels * (Py_ssize_t)sizeof(uint16_t) &&
+              dy.len == l.images * l.rows * l.columns * l.filters * (Py_ssize_t)sizeof(uint16_t) &&
+              sums.len == (l.channels * l.side * l.side + LANES) * l.filters * (Py_ssize_t)sizeof(float);
+    int added = 0;
+    if (fit) {
+        Py_BEGIN_ALLOW_THREADS
+        added = add_gradient(&l, x.buf, dy.buf, sums.buf);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&x), PyBuffer_Release(&dy), PyBuffer_Release(&sums);
+    if (!fit) return PyErr_Format(PyExc_ValueError, "the arrays are not those of such a convolution");
+    if (!added) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+static const char weight_gradient_says[] =
+    "weight_gradient(x, dy, sums, shape, filters, side, pad)\n--\n\n"
+    "Add a convolution's gradients to `sums`, float32 [channels / 16 * side * side + 1, filters, 16].\n\n"
+    "x: bfloat16 of `shape`, images x height x width x channels; dy: bfloat16, images x rows x columns x\n"
+    "filters; channels and filters multiples of 16. sums[c * side * side + tap, o, i] is that of the weight\n"
+    "of filter o at channel 16 c + i; any number of its last row that of filter o's bias.";
+
+static PyMethodDef methods[] = {{"weight_gradient", weight_gradient, METH_VARARGS, weight_gradient_says},
+                                {0}};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_amx", NULL, 0, methods};
+
+PyMODINIT_FUNC PyInit__amx(void)
+{
+    if (!usable()) return PyErr_Format(PyExc_ImportError, "no matrix unit for bfloat16");
+    return PyModule_Create(&module);
+}

@@ -1,0 +1,119 @@
+"""A convolution in bfloat16 whose weights' gradient comes from the processor's matrix unit, where it has one.
+
+oneDNN's gradient of the weights takes twice as long as its other products of the same size. `_amx.c` makes it
+in two thirds of that time: see there how. Forward, and the gradient of the inputs, are torch's.
+
+B batch, C channels, O filters, H and W of the input, h and w of the output, k pixels along a window, T in
+it; P parts of a batch, R rows of sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.lrn_tiles import ZERO
+from trainer.rows import as_array, narrowed
+
+try:
+    from trainer import _amx
+except ImportError:  # another processor, or no compiler when the project was installed
+    _amx = None  # type: ignore[assignment]
+
+LANES = 16  # channels, and filters, that the unit multiplies at a time
+
+
+@numba.njit(cache=True, nogil=True)
+def _round(sums_PROL: Any, weight_OCT: Any, bias_O: Any) -> None:
+    """Add the parts up and write them where the weights have their places."""
+    parts, lanes = sums_PROL.shape[0], sums_PROL.shape[3]
+    filters, channels, taps = weight_OCT.shape
+    for o in range(filters):
+        for c in range(channels):
+            for t in range(taps):
+                total = ZERO
+                for p in range(parts):
+                    total += sums_PROL[p, c // lanes * taps + t, o, c % lanes]
+                weight_OCT[o, c, t] = narrowed(total, weight_OCT[o, c, t])
+        total = ZERO
+        for p in range(parts):
+            total += sums_PROL[p, -1, o, 0]
+        bias_O[o] = narrowed(total, bias_O[o])
+
+
+def gradients(x_BCHW: Tensor, dy_BOhw: Tensor, side: int, pad: int) -> tuple[Tensor, Tensor]:
+    """Gradients of the weights [O, C, side, side] and of the biases [O]; all tensors are bfloat16."""
+    x = as_array(x_BCHW.permute(0, 2, 3, 1).contiguous())
+    dy = as_array(dy_BOhw.permute(0, 2, 3, 1).contiguous())
+    channels, filters, taps = x.shape[3], dy.shape[3], side * side
+    pairs = -(-len(x) // 2)  # of pictures, which the unit adds up
+    parts = min(torch.get_num_threads(), pairs)
+    sums = np.zeros((parts, channels // LANES * taps + 1, filters, LANES), np.float32)
+
+    def add(part: int) -> None:
+        some = slice(2 * (pairs * part // parts), 2 * (pairs * (part + 1) // parts))
+        _amx.weight_gradient(x[some], dy[some], sums[part], x[some].shape, filters, side, pad)
+
+    _each(add, parts)
+    weight = x_BCHW.new_empty(filters, channels, side, side)
+    bias = x_BCHW.new_empty(filters)
+    _round(sums, as_array(weight).reshape(filters, channels, taps), as_array(bias))
+    return weight, bias
+
+
+def _each(work: Callable[[int], None], parts: int) -> None:
+    if parts == 1:
+        work(0)
+    else:
+        list(_threads(parts).map(work, range(parts)))
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="convolution")
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, pad: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.pad = pad
+        return F.conv2d(x, weight, bias, padding=pad)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        (dy,) = grads
+        of_weight, of_bias = gradients(x, dy, weight.shape[2], ctx.pad)
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            settings = (1, 1), (ctx.pad, ctx.pad), (1, 1), False, (0, 0), 1  # stride, padding, dilation, ...
+            only_x = (True, False, False)
+            of_x = torch.ops.aten.convolution_backward(dy, x, weight, None, *settings, only_x)[0]
+        return of_x, of_weight, of_bias, None
+
+
+def convolution(x_BCHW: Tensor, weight_OCkk: Tensor, bias_O: Tensor | None, pad: int = 0) -> Tensor:
+    """`F.conv2d` with square windows 1 apart and `pad` zeros around."""
+    filters, channels = weight_OCkk.shape[:2]
+    unit = _amx and bias_O is not None and weight_OCkk.dtype == torch.bfloat16 and x_BCHW.device.type == "cpu"
+    if unit and filters % LANES == channels % LANES == 0 and not torch.compiler.is_compiling():
+        y: Tensor = _Convolution.apply(x_BCHW, weight_OCkk, bias_O, pad)
+        return y
+    return F.conv2d(x_BCHW, weight_OCkk, bias_O, padding=pad)
+
+
+class Conv2d(nn.Conv2d):
+    """`nn.Conv2d` with square windows 1 apart."""
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, O, h, w], both of the weights' dtype."""
+        return convolution(x_BCHW, self.weight, self.bias, int(self.padding[0]))
