@@ -4,7 +4,7 @@ PYTHON ?= python3
 export PYTHON
 ACTIVATE := source .venv/bin/activate
 SCRIPTS := $(wildcard cluster/*.sh cluster/*.sbatch tests/*.sh tests/*/*.sh) .ci/run
-C := $(wildcard preprocess/*.[ch] trainer/*.c)
+C := $(wildcard preprocess/*.[ch] trainer/*.[ch])
 
 .PHONY: help setup demo test lint format bench soak clean
 

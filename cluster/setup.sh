@@ -12,7 +12,7 @@ die() {
 
 PYTHON=${PYTHON:-python3}
 VENV=.venv
-want=$(cat pyproject.toml cluster/setup.sh preprocess/*.[ch] trainer/*.c | sha256sum | cut -d' ' -f1)
+want=$(cat pyproject.toml cluster/setup.sh preprocess/*.[ch] trainer/*.[ch] | sha256sum | cut -d' ' -f1)
 if [[ -f $VENV/ready && $(cat $VENV/ready) == "$want" ]]; then
     echo "the environment in $VENV is ready"
     exit 0

@@ -15,28 +15,11 @@ divides one.
 Both are written anew for a few pictures at a time, which stay in the second cache while every tap reads them.
 */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#if defined(__x86_64__) && defined(__linux__)
-#include <cpuid.h>
-#include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#define HAVE_AMX
-#endif
+#include "_tiles.h"
 
 enum {
-    LANES = 16,            /* filters, channels or pairs of pixels of a tile */
-    PAIRS = 2 * LANES,     /* bfloat16 numbers in a tile's row */
-    TILE = LANES * PAIRS,  /* and in a tile, 1 kB */
-    SUMS = LANES * LANES,  /* float32 numbers in a tile of sums, 1 kB */
     STRETCH = 12,          /* tiles that are added to sums at a time: twice as many kB, in the first cache */
     GROUP_BYTES = 3 << 18, /* of pictures that are multiplied at a time, in the second cache */
-    LINE = 64,             /* bytes */
 };
 
 /* A convolution with square windows 1 apart: images x height x width x channels -> images x rows x columns x
@@ -47,8 +30,6 @@ typedef struct {
 } Layer;
 
 #ifdef HAVE_AMX
-#define WITH_AMX __attribute__((target("avx512f,avx512bw,avx512vl,amx-tile,amx-bf16")))
-
 typedef struct {
     Py_ssize_t taps;
     Py_ssize_t stride, area; /* pixels from a row to the next, and from a picture to the next */
@@ -105,41 +86,6 @@ static void point(const Work *w, Py_ssize_t at, Py_ssize_t end, const uint16_t *
     while (to < w->pixel + 2 * end) *to++ = w->zeros;
 }
 
-/* 16 channels of two pixels, side by side. */
-WITH_AMX static inline __m512i pair(const uint16_t *const *pixel, Py_ssize_t channel)
-{
-    __m512i one = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(pixel[0] + channel)));
-    __m512i other = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(pixel[1] + channel)));
-    return _mm512_or_si512(one, _mm512_slli_epi32(other, 16));
-}
-
-/* 16 x 16 pairs, rows to columns: first within quarters of four, then the quarters. */
-WITH_AMX static inline void transpose(__m512i row[LANES])
-{
-    __m512i t[LANES];
-    for (int i = 0; i < LANES; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(row[i], row[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(row[i], row[i + 1]);
-    }
-    for (int i = 0; i < LANES; i += 4) {
-        row[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        row[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        row[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        row[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    for (int j = 0; j < 4; j++) {
-        __m512i even = _mm512_shuffle_i32x4(row[j], row[4 + j], 0x88);
-        __m512i odd = _mm512_shuffle_i32x4(row[j], row[4 + j], 0xdd);
-        __m512i lower_even = _mm512_shuffle_i32x4(row[8 + j], row[12 + j], 0x88);
-        __m512i lower_odd = _mm512_shuffle_i32x4(row[8 + j], row[12 + j], 0xdd);
-        t[j] = _mm512_shuffle_i32x4(even, lower_even, 0x88);
-        t[4 + j] = _mm512_shuffle_i32x4(odd, lower_odd, 0x88);
-        t[8 + j] = _mm512_shuffle_i32x4(even, lower_even, 0xdd);
-        t[12 + j] = _mm512_shuffle_i32x4(odd, lower_odd, 0xdd);
-    }
-    memcpy(row, t, sizeof t);
-}
-
 WITH_AMX static void write_x(const Work *w, Py_ssize_t channels)
 {
     uint16_t *to = w->x;
@@ -158,32 +104,6 @@ WITH_AMX static void write_dy(const Work *w, Py_ssize_t filters)
             uint16_t *tile = w->dy + (o / LANES * w->tiles + t) * TILE;
             for (int i = 0; i < LANES; i++) _mm512_store_si512(tile + i * PAIRS, row[i]);
         }
-}
-
-/* Add to one or two by one or two tiles of sums: `rows` of dy, `columns` of x. */
-WITH_AMX static inline __attribute__((always_inline)) void multiply(const uint16_t *dy, Py_ssize_t next_dy,
-                                                                    const uint16_t *const x[2],
-                                                                    Py_ssize_t tiles, float *const sums[2],
-                                                                    int rows, int columns)
-{
-    _tile_loadd(0, sums[0], LINE);
-    if (columns > 1) _tile_loadd(1, sums[1], LINE);
-    if (rows > 1) _tile_loadd(2, sums[0] + SUMS, LINE);
-    if (rows > 1 && columns > 1) _tile_loadd(3, sums[1] + SUMS, LINE);
-    for (Py_ssize_t t = 0; t < tiles * TILE; t += TILE) {
-        _tile_loadd(6, x[0] + t, LINE);
-        _tile_loadd(4, dy + t, LINE);
-        if (columns > 1) _tile_loadd(7, x[1] + t, LINE);
-        if (rows > 1) _tile_loadd(5, dy + next_dy + t, LINE);
-        _tile_dpbf16ps(0, 4, 6);
-        if (columns > 1) _tile_dpbf16ps(1, 4, 7);
-        if (rows > 1) _tile_dpbf16ps(2, 5, 6);
-        if (rows > 1 && columns > 1) _tile_dpbf16ps(3, 5, 7);
-    }
-    _tile_stored(0, sums[0], LINE);
-    if (columns > 1) _tile_stored(1, sums[1], LINE);
-    if (rows > 1) _tile_stored(2, sums[0] + SUMS, LINE);
-    if (rows > 1 && columns > 1) _tile_stored(3, sums[1] + SUMS, LINE);
 }
 
 /* Where tile `t` of an x for some 16 channels and a tap begins; after the last one, ones for the bias. */
@@ -226,16 +146,10 @@ WITH_AMX static void add_products(const Work *w, const Layer *l, float *sums)
 
 WITH_AMX static int add_gradient(const Layer *l, const uint16_t *x, const uint16_t *dy, float *sums)
 {
-    struct {
-        uint8_t palette, start, reserved[14];
-        uint16_t bytes[LANES];
-        uint8_t rows[LANES];
-    } shape = {.palette = 1};
-    for (int i = 0; i < 8; i++) shape.bytes[i] = LINE, shape.rows[i] = LANES;
     Work w;
     int prepared = prepare(&w, l);
     if (prepared) {
-        _tile_loadconfig(&shape);
+        begin_tiles();
         for (Py_ssize_t n = 0; n < l->images; n += 2 * w.together) {
             Py_ssize_t pictures = l->images - n < 2 * w.together ? l->images - n : 2 * w.together;
             const uint16_t *first_x = x + n * l->height * l->width * l->channels;
@@ -252,18 +166,8 @@ WITH_AMX static int add_gradient(const Layer *l, const uint16_t *x, const uint16
     return prepared;
 }
 
-/* Whether the processor has the unit, and Linux lets this process use it. */
-static int usable(void)
-{
-    enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, REQUEST = 0x1023, TILES = 18 };
-    unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & AMX_BF16) || !(d & AMX_TILE)) return 0;
-    if (!__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl")) return 0;
-    return syscall(SYS_arch_prctl, REQUEST, TILES) == 0;
-}
 #else
 static int add_gradient(const Layer *l, const uint16_t *x, const uint16_t *dy, float *sums) { return 0; }
-static int usable(void) { return 0; }
 #endif
 
 static PyObject *weight_gradient(PyObject *module, PyObject *arguments)
