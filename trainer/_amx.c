@@ -22,10 +22,10 @@ enum {
     GROUP_BYTES = 3 << 18, /* of pictures that are multiplied at a time, in the second cache */
 };
 
-/* A convolution with square windows 1 apart: images x height x width x channels -> images x rows x columns x
-filters. */
+/* Some filters of a convolution with square windows 1 apart: images x height x width x channels -> images x
+rows x columns x all_filters. */
 typedef struct {
-    Py_ssize_t images, height, width, channels, filters, side, pad;
+    Py_ssize_t images, height, width, channels, all_filters, first, filters, side, pad;
     Py_ssize_t rows, columns;
 } Layer;
 
@@ -153,10 +153,10 @@ WITH_AMX static int add_gradient(const Layer *l, const uint16_t *x, const uint16
         for (Py_ssize_t n = 0; n < l->images; n += 2 * w.together) {
             Py_ssize_t pictures = l->images - n < 2 * w.together ? l->images - n : 2 * w.together;
             const uint16_t *first_x = x + n * l->height * l->width * l->channels;
-            const uint16_t *first_dy = dy + n * l->rows * l->columns * l->filters;
+            const uint16_t *first_dy = dy + n * l->rows * l->columns * l->all_filters + l->first;
             point(&w, w.before, w.line, first_x, pictures, l->height, l->width, l->channels);
             write_x(&w, l->channels);
-            point(&w, 0, w.tiles * LANES, first_dy, pictures, l->rows, l->columns, l->filters);
+            point(&w, 0, w.tiles * LANES, first_dy, pictures, l->rows, l->columns, l->all_filters);
             write_dy(&w, l->filters);
             add_products(&w, l, sums);
         }
@@ -174,14 +174,16 @@ static PyObject *weight_gradient(PyObject *module, PyObject *arguments)
 {
     Py_buffer x, dy, sums;
     Layer l;
-    if (!PyArg_ParseTuple(arguments, "y*y*w*(nnnn)nnn", &x, &dy, &sums, &l.images, &l.height, &l.width,
-                          &l.channels, &l.filters, &l.side, &l.pad))
+    if (!PyArg_ParseTuple(arguments, "y*y*w*(nnnn)n(nn)nn", &x, &dy, &sums, &l.images, &l.height, &l.width,
+                          &l.channels, &l.all_filters, &l.first, &l.filters, &l.side, &l.pad))
         return NULL;
+    l.filters -= l.first;
     l.rows = l.height + 2 * l.pad - l.side + 1, l.columns = l.width + 2 * l.pad - l.side + 1;
     int fit = l.images > 0 && l.rows > 0 && l.columns > 0 && l.side > 0 && l.pad >= 0 && l.pad < l.side &&
-              l.channels > 0 && l.filters > 0 && l.channels % LANES == 0 && l.filters % LANES == 0 &&
+              l.channels > 0 && l.channels % LANES == 0 && l.filters > 0 && l.filters % LANES == 0 &&
+              l.first >= 0 && l.first + l.filters <= l.all_filters &&
               x.len == l.images * l.height * l.width * l.channels * (Py_ssize_t)sizeof(uint16_t) &&
-              dy.len == l.images * l.rows * l.columns * l.filters * (Py_ssize_t)sizeof(uint16_t) &&
+              dy.len == l.images * l.rows * l.columns * l.all_filters * (Py_ssize_t)sizeof(uint16_t) &&
               sums.len == (l.channels * l.side * l.side + LANES) * l.filters * (Py_ssize_t)sizeof(float);
     int added = 0;
     if (fit) {
@@ -196,11 +198,12 @@ static PyObject *weight_gradient(PyObject *module, PyObject *arguments)
 }
 
 static const char weight_gradient_says[] =
-    "weight_gradient(x, dy, sums, shape, filters, side, pad)\n--\n\n"
-    "Add a convolution's gradients to `sums`, float32 [channels / 16 * side * side + 1, filters, 16].\n\n"
+    "weight_gradient(x, dy, sums, shape, all_filters, some, side, pad)\n--\n\n"
+    "Add some filters' gradients to `sums`, float32 [channels / 16 * side * side + 1, filters, 16].\n\n"
     "x: bfloat16 of `shape`, images x height x width x channels; dy: bfloat16, images x rows x columns x\n"
-    "filters; channels and filters multiples of 16. sums[c * side * side + tap, o, i] is that of the weight\n"
-    "of filter o at channel 16 c + i; any number of its last row that of filter o's bias.";
+    "all_filters; some: the first of the filters, and the one behind the last; these, like the channels,\n"
+    "a multiple of 16. sums[c * side * side + tap, o, i] is that of the weight of filter o at channel\n"
+    "16 c + i; any number of its last row that of filter o's bias.";
 
 static PyMethodDef methods[] = {{"weight_gradient", weight_gradient, METH_VARARGS, weight_gradient_says},
                                 {0}};

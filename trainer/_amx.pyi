@@ -6,7 +6,8 @@ def weight_gradient(
     dy: NDArray[np.uint16],
     sums: NDArray[np.float32],
     shape: tuple[int, ...],
-    filters: int,
+    all_filters: int,
+    some: tuple[int, int],
     side: int,
     pad: int,
 ) -> None: ...

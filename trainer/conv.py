@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numba
@@ -29,6 +30,8 @@ except ImportError:  # another processor, or no compiler when the project was in
     _amx = None  # type: ignore[assignment]
 
 LANES = 16  # channels, and filters, that the unit multiplies at a time
+BLOCK = 32  # filters that keep all of its registers busy
+FEW = 4  # threads that may have sums of their own: 1.8 MB for conv3
 
 
 @numba.njit(cache=True, nogil=True)
@@ -54,19 +57,41 @@ def gradients(x_BCHW: Tensor, dy_BOhw: Tensor, side: int, pad: int) -> tuple[Ten
     x = as_array(x_BCHW.permute(0, 2, 3, 1).contiguous())
     dy = as_array(dy_BOhw.permute(0, 2, 3, 1).contiguous())
     channels, filters, taps = x.shape[3], dy.shape[3], side * side
-    pairs = -(-len(x) // 2)  # of pictures, which the unit adds up
-    parts = min(torch.get_num_threads(), pairs)
-    sums = np.zeros((parts, channels // LANES * taps + 1, filters, LANES), np.float32)
-
-    def add(part: int) -> None:
-        some = slice(2 * (pairs * part // parts), 2 * (pairs * (part + 1) // parts))
-        _amx.weight_gradient(x[some], dy[some], sums[part], x[some].shape, filters, side, pad)
-
-    _each(add, parts)
     weight = x_BCHW.new_empty(filters, channels, side, side)
     bias = x_BCHW.new_empty(filters)
-    _round(sums, as_array(weight).reshape(filters, channels, taps), as_array(bias))
+    weight_OCT, bias_O = as_array(weight).reshape(filters, channels, taps), as_array(bias)
+    pictures, some = _parts(torch.get_num_threads(), len(x), filters)
+    rows = channels // LANES * taps + 1
+    sums = [np.zeros((len(pictures), rows, last - first, LANES), np.float32) for first, last in some]
+
+    def add(part: int) -> None:
+        p, q = divmod(part, len(some))
+        mine = slice(*pictures[p])
+        _amx.weight_gradient(x[mine], dy[mine], sums[q][p], x[mine].shape, filters, some[q], side, pad)
+
+    def finish(q: int) -> None:
+        _round(sums[q], weight_OCT[slice(*some[q])], bias_O[slice(*some[q])])
+
+    _each(add, len(pictures) * len(some))
+    _each(finish, len(some))
     return weight, bias
+
+
+Ends = list[tuple[int, int]]
+
+
+def _parts(threads: int, pictures: int, filters: int) -> tuple[Ends, Ends]:
+    """Divide the work: pictures among few threads, each with sums of its own; among more, filters too."""
+    of_filters = min(-(-threads // FEW), -(-filters // BLOCK))
+    of_pictures = min(max(1, threads // of_filters), -(-pictures // 2))
+    return _ends(pictures, of_pictures, 2), _ends(filters, of_filters, LANES)
+
+
+def _ends(length: int, parts: int, unit: int) -> Ends:
+    """Where each of so many parts begins and ends: whole units, but for the last one."""
+    units = -(-length // unit)
+    at = [min(length, units * part // parts * unit) for part in range(parts + 1)]
+    return list(pairwise(at))
 
 
 def _each(work: Callable[[int], None], parts: int) -> None:

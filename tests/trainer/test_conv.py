@@ -43,7 +43,7 @@ def of_weights(x, dy, side, pad):
     return torch.autograd.grad(F.conv2d(x, weight, bias, padding=pad), (weight, bias), dy)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("threads", [1, 3, 24])
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
 @pytest.mark.processor
 @needs_unit
@@ -71,7 +71,8 @@ def test_parts_of_a_batch_add_up_and_sums_are_added_to():
     def sums(*parts):
         total = np.zeros((shape[3] // 16 * side**2 + 1, filters, 16), np.float32)
         for part in parts:
-            conv._amx.weight_gradient(x[part], dy[part], total, x[part].shape, filters, side, pad)
+            some = x[part].shape, filters, (0, filters)
+            conv._amx.weight_gradient(x[part], dy[part], total, *some, side, pad)
         return total
 
     whole = sums(slice(None))
@@ -85,6 +86,9 @@ def test_parts_of_a_batch_add_up_and_sums_are_added_to():
     "change",
     [
         {"filters": 32},
+        {"some": (0, 8)},
+        {"some": (16, 32)},
+        {"some": (-16, 0)},
         {"side": 1},
         {"pad": 3},
         {"pad": -1},
@@ -94,11 +98,22 @@ def test_parts_of_a_batch_add_up_and_sums_are_added_to():
     ids=str,
 )
 def test_arrays_of_another_convolution_are_refused(change):
-    right = {"shape": (2, 4, 4, 16), "filters": 16, "side": 3, "pad": 1}
+    right = {"shape": (2, 4, 4, 16), "filters": 16, "some": (0, 16), "side": 3, "pad": 1}
     arrays = [np.zeros((2, 4, 4, 16), np.uint16)] * 2 + [np.zeros((10, 16, 16), np.float32)]
     conv._amx.weight_gradient(*arrays, *right.values())
     with pytest.raises(ValueError, match="not those of such a convolution"):
         conv._amx.weight_gradient(*arrays, *(right | change).values())
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5, 8, 32, 224])
+@pytest.mark.parametrize(("pictures", "filters"), [(128, 48), (64, 192), (7, 128), (1, 16)])
+def test_the_work_is_divided_among_threads_and_none_is_done_twice(threads, pictures, filters):
+    parts = conv._parts(threads, pictures, filters)
+    for ends, length, unit in zip(parts, (pictures, filters), (2, 16), strict=True):
+        assert [i for first, last in ends for i in range(first, last)] == list(range(length))
+        assert all(first % unit == 0 and first < last for first, last in ends)
+    assert len(parts[0]) * len(parts[1]) <= threads
+    assert len(parts[0]) * len(parts[1]) >= min(threads, pictures // 2 * (filters // 32)) // 2
 
 
 def run(layer, x, dy):
