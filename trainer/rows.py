@@ -61,8 +61,9 @@ def _wide_vectors(typing: Any) -> Any:
     """In a compiled loop: have it use the processor's widest vectors."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        # LLVM's name for it, which llvmlite's own set of attributes does not know.
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        # LLVM's name for it, which llvmlite's own set of attributes does not know, and so would refuse.
+        if isinstance(attributes := builder.function.attributes, set):
+            set.add(attributes, '"prefer-vector-width"="512"')
         return context.get_dummy_value()
 
     return types.none(), generate

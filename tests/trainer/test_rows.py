@@ -1,11 +1,11 @@
-"""bfloat16 in compiled loops: torch's own conversions, for every number that there is."""
+"""bfloat16 in compiled loops: torch's own conversions, for every number that there is; and wide vectors."""
 
 import numba
 import numpy as np
 import pytest
 import torch
 
-from trainer.rows import add_rows, as_array, narrowed, widened
+from trainer.rows import add_rows, as_array, narrowed, wide_vectors, widened
 
 
 def widen_all(bits, out):
@@ -55,3 +55,19 @@ def test_rows_are_added_in_float32_and_rounded_once():
     out = rows[0].clone()
     add_rows(as_array(rows[1:]), as_array(out))
     assert torch.equal(out, (((rows[0].float() + rows[1]) + rows[2]) + rows[3]).bfloat16())
+
+
+@numba.njit
+def twice(numbers, out):
+    wide_vectors()
+    for i in range(numbers.size):
+        out[i] = 2 * numbers[i]
+
+
+def test_a_loop_may_ask_for_the_widest_vectors():
+    numbers = np.arange(100, dtype=np.float32)
+    out = np.empty_like(numbers)
+    twice(numbers, out)
+    assert np.array_equal(out, numbers + numbers)
+    (code,) = twice.inspect_llvm().values()
+    assert '"prefer-vector-width"="512"' in code
