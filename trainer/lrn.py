@@ -37,13 +37,14 @@ from torch import Tensor
 
 from trainer.lrn_tiles import Constants, gradient_tile, normalise_tile, tile_arrays, tile_size
 from trainer.opaque import like, opaque
-from trainer.rows import as_array
+from trainer.rows import as_array, wide_vectors
 
 PIXELS_A_TASK = 256  # of which one thread takes all
 
 
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 def _forward_some(x_N: Any, y_N: Any, c: Constants) -> None:
+    wide_vectors()
     arrays, size = tile_arrays(c), tile_size(c.C)
     for first in range(0, x_N.size, size):
         tile = slice(first, first + size)
@@ -52,6 +53,7 @@ def _forward_some(x_N: Any, y_N: Any, c: Constants) -> None:
 
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 def _backward_some(x_N: Any, dy_N: Any, dx_N: Any, c: Constants) -> None:
+    wide_vectors()
     arrays, size = tile_arrays(c), tile_size(c.C)
     for first in range(0, x_N.size, size):
         tile = slice(first, first + size)
