@@ -6,7 +6,7 @@ import ctypes
 import resource
 
 # From malloc.h of the GNU C library, and Linux's mman.h.
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 MADV_HUGEPAGE = 14
 NEVER = -1  # bytes; without a sign no number is larger
 
@@ -25,7 +25,9 @@ def keep_freed() -> bool:
         mallopt = libc.mallopt
     except (AttributeError, OSError):
         return False
-    kept = bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, NEVER))
+    # One arena: those that threads would have of their own give memory back, in small pages.
+    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: NEVER, M_ARENA_MAX: 1}
+    kept = all(mallopt(what, value) for what, value in settings.items())
     if kept:
         _ask_for_large_pages(libc)
     return kept
