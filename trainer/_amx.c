@@ -126,20 +126,11 @@ WITH_AMX static void add_products(const Work *w, const Layer *l, float *sums)
                 const uint16_t *x[] = {of_tap(w, l, column, t), of_tap(w, l, column + 1, t)};
                 float *to[] = {sums + (column * l->filters + o) * LANES,
                                sums + ((column + 1) * l->filters + o) * LANES};
-                switch ((l->filters - o > LANES) + 2 * (all - column > 1)) {
-                case 0:
-                    multiply(dy, next, x, tiles, to, 1, 1);
-                    break;
-                case 1:
-                    multiply(dy, next, x, tiles, to, 2, 1);
-                    break;
-                case 2:
-                    multiply(dy, next, x, tiles, to, 1, 2);
-                    break;
-                case 3:
+                int rows = l->filters - o > LANES ? 2 : 1, columns = all - column > 1 ? 2 : 1;
+                if (rows == 2 && columns == 2) /* with constants all of its questions are answered before */
                     multiply(dy, next, x, tiles, to, 2, 2);
-                    break;
-                }
+                else
+                    multiply(dy, next, x, tiles, to, rows, columns);
             }
         }
 }
