@@ -9,10 +9,6 @@ it; P parts of a batch, R rows of sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numba
@@ -23,6 +19,7 @@ from torch import Tensor, nn
 
 from trainer.lrn_tiles import ZERO
 from trainer.rows import as_array, narrowed
+from trainer.threads import Ends, each, ends
 
 try:
     from trainer import _amx
@@ -72,38 +69,16 @@ def gradients(x_BCHW: Tensor, dy_BOhw: Tensor, side: int, pad: int) -> tuple[Ten
     def finish(q: int) -> None:
         _round(sums[q], weight_OCT[slice(*some[q])], bias_O[slice(*some[q])])
 
-    _each(add, len(pictures) * len(some))
-    _each(finish, len(some))
+    each(add, len(pictures) * len(some))
+    each(finish, len(some))
     return weight, bias
-
-
-Ends = list[tuple[int, int]]
 
 
 def _parts(threads: int, pictures: int, filters: int) -> tuple[Ends, Ends]:
     """Divide the work: pictures among few threads, each with sums of its own; among more, filters too."""
     of_filters = min(-(-threads // FEW), -(-filters // BLOCK))
     of_pictures = min(max(1, threads // of_filters), -(-pictures // 2))
-    return _ends(pictures, of_pictures, 2), _ends(filters, of_filters, LANES)
-
-
-def _ends(length: int, parts: int, unit: int) -> Ends:
-    """Where each of so many parts begins and ends: whole units, but for the last one."""
-    units = -(-length // unit)
-    at = [min(length, units * part // parts * unit) for part in range(parts + 1)]
-    return list(pairwise(at))
-
-
-def _each(work: Callable[[int], None], parts: int) -> None:
-    if parts == 1:
-        work(0)
-    else:
-        list(_threads(parts).map(work, range(parts)))
-
-
-@cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="convolution")
+    return ends(pictures, of_pictures, 2), ends(filters, of_filters, LANES)
 
 
 class _Convolution(torch.autograd.Function):

@@ -135,13 +135,17 @@ def test_a_missing_compiled_module_is_noticed(monkeypatch):
     assert (found.level, "_square.c" in found.says) == ("warn", True)
 
 
-def test_a_matrix_unit_that_nothing_uses_is_noticed(tmp_path, monkeypatch):
+def test_instructions_that_nothing_uses_are_noticed(tmp_path, monkeypatch):
     cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("flags : avx512_bf16 amx_bf16 amx_tile")
     monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
-    found = machine.processor(cpuinfo)
-    assert (found.level, "_amx.c is not built" in found.says) == ("warn", True)
-    cpuinfo.write_text("flags : avx512_bf16")
+    for flags, missing in (
+        ("avx512_bf16 amx_bf16 amx_tile", "trainer/_amx.c, trainer/_lrn_pool.c"),
+        ("avx512_bf16", "trainer/_lrn_pool.c"),
+    ):
+        cpuinfo.write_text(f"flags : {flags}")
+        found = machine.processor(cpuinfo)
+        assert (found.level, f"not built: {missing}," in found.says) == ("warn", True)
+    cpuinfo.write_text("flags : avx512f")
     assert machine.processor(cpuinfo).level == "ok"
 
 

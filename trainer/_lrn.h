@@ -1,0 +1,87 @@
+/* What a normalisation of 5 channels with beta 0.75 computes of a pixel, whose channels stay in registers of
+16: its ReLU a, d = k + alpha * sum of a^2 over the window, and d ** -0.75. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LANES = 16, MOST = 32, LINE = 64, SIZE = 3, STRIDE = 2, NOWHERE = 255 };
+
+/* images x height x width x channels -> images x rows x columns x channels */
+typedef struct {
+    Py_ssize_t images, height, width, channels, rows, columns;
+    float k, alpha;
+} Layer;
+
+#ifdef __x86_64__
+#include <immintrin.h>
+#define WIDE   __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
+#define INSIDE WIDE static inline __attribute__((always_inline))
+
+static int usable(void)
+{
+    return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512bf16");
+}
+
+INSIDE __m512 widened(const uint16_t *from)
+{
+    __m512i numbers = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)from));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(numbers, 16));
+}
+
+INSIDE __m256i narrowed(__m512 numbers) { return (__m256i)_mm512_cvtneps_pbh(numbers); }
+
+/* Where the ReLU lets a number through; what is not a number stays that. */
+INSIDE __mmask16 speaks(__m512 x) { return _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NLE_UQ); }
+
+/* 16 numbers of two vectors behind each other, from the one at `first` on. */
+#define SHIFTED(low, high, first)                                                                            \
+    _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(high), _mm512_castps_si512(low), first))
+
+/* The sums over 5 channels around each of vector v's. */
+INSIDE __m512 window_sums(const __m512 *terms, int v, int vectors)
+{
+    __m512 before = v > 0 ? terms[v - 1] : _mm512_setzero_ps(), here = terms[v];
+    __m512 after = v + 1 < vectors ? terms[v + 1] : _mm512_setzero_ps();
+    __m512 sums = _mm512_add_ps(SHIFTED(before, here, 14), SHIFTED(before, here, 15));
+    sums = _mm512_add_ps(sums, here);
+    sums = _mm512_add_ps(sums, SHIFTED(here, after, 1));
+    return _mm512_add_ps(sums, SHIFTED(here, after, 2));
+}
+
+/* d ** -0.75, by the steps that lrn_tiles.py explains. */
+INSIDE __m512 inverse_power(__m512 d)
+{
+    const __m512 one = _mm512_set1_ps(1);
+    __m512i bits = _mm512_srli_epi32(_mm512_castps_si512(d), 2);
+    __m512 y = _mm512_castsi512_ps(_mm512_sub_epi32(_mm512_set1_epi32(0x4f581800), bits));
+    __m512 y2 = _mm512_mul_ps(y, y);
+    __m512 h = _mm512_fnmadd_ps(d, _mm512_mul_ps(y2, y2), one);
+    __m512 more = _mm512_fmadd_ps(h, _mm512_set1_ps(5.f / 32), _mm512_set1_ps(1.f / 4));
+    y = _mm512_fmadd_ps(_mm512_mul_ps(y, h), more, y);
+    y2 = _mm512_mul_ps(y, y);
+    h = _mm512_fnmadd_ps(d, _mm512_mul_ps(y2, y2), one);
+    more = _mm512_fmadd_ps(h, _mm512_set1_ps(21.f / 32), _mm512_set1_ps(3.f / 4));
+    y = _mm512_mul_ps(y, y2);
+    return _mm512_fmadd_ps(_mm512_mul_ps(y, h), more, y);
+}
+
+/* a, the ReLU of a pixel's channels, and d = k + alpha * sum of a^2 */
+INSIDE void read_pixel(const Layer *l, const uint16_t *x, __m512 *a, __m512 *d, int vectors)
+{
+    __m512 squares[MOST];
+    for (int v = 0; v < vectors; v++) {
+        __m512 numbers = widened(x + v * LANES);
+        a[v] = _mm512_maskz_mov_ps(speaks(numbers), numbers);
+        squares[v] = _mm512_mul_ps(a[v], a[v]);
+    }
+    for (int v = 0; v < vectors; v++)
+        d[v] =
+            _mm512_fmadd_ps(_mm512_set1_ps(l->alpha), window_sums(squares, v, vectors), _mm512_set1_ps(l->k));
+}
+#else
+static int usable(void) { return 0; }
+#endif
