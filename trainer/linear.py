@@ -18,7 +18,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, x_BI: Tensor, weight_OI: nn.Parameter, bias_O: nn.Parameter | None) -> Tensor:
         ctx.save_for_backward(x_BI)
         ctx.weight, ctx.bias = weight_OI, bias_O
-        return nn.functional.linear(x_BI, weight_OI, bias_O)
+        return _product(x_BI, weight_OI, bias_O)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -29,6 +29,14 @@ class _Product(torch.autograd.Function):
         if ctx.bias is not None:
             ctx.bias.grad += dy_BO.sum(0)
         return (dy_BO @ ctx.weight if ctx.needs_input_grad[0] else None), None, None
+
+
+def _product(x_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    if x_BI.dtype != torch.bfloat16 or x_BI.device.type != "cpu":
+        return nn.functional.linear(x_BI, weight_OI, bias_O)
+    # oneDNN is a third faster where the weights come first. Each sum is rounded once in either order.
+    y_OB = weight_OI @ x_BI.t() if bias_O is None else torch.addmm(bias_O[:, None], weight_OI, x_BI.t())
+    return y_OB.t().contiguous()
 
 
 class Linear(nn.Linear):
