@@ -1,13 +1,9 @@
 /* What a normalisation of 5 channels with beta 0.75 computes of a pixel, whose channels stay in registers of
 16: its ReLU a, d = k + alpha * sum of a^2 over the window, and d ** -0.75. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "_wide.h"
 
-enum { LANES = 16, MOST = 32, LINE = 64, SIZE = 3, STRIDE = 2, NOWHERE = 255 };
+enum { MOST = 32, SIZE = 3, STRIDE = 2, NOWHERE = 255 };
 
 /* images x height x width x channels -> images x rows x columns x channels */
 typedef struct {
@@ -15,24 +11,8 @@ typedef struct {
     float k, alpha;
 } Layer;
 
-#ifdef __x86_64__
-#include <immintrin.h>
-#define WIDE   __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
-#define INSIDE WIDE static inline __attribute__((always_inline))
-
-static int usable(void)
-{
-    return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512bf16");
-}
-
-INSIDE __m512 widened(const uint16_t *from)
-{
-    __m512i numbers = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)from));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(numbers, 16));
-}
-
-INSIDE __m256i narrowed(__m512 numbers) { return (__m256i)_mm512_cvtneps_pbh(numbers); }
+#ifdef WIDE
+INSIDE __m512 read_16(const uint16_t *from) { return widened(_mm256_loadu_si256((const void *)from)); }
 
 /* Where the ReLU lets a number through; what is not a number stays that. */
 INSIDE __mmask16 speaks(__m512 x) { return _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NLE_UQ); }
@@ -74,7 +54,7 @@ INSIDE void read_pixel(const Layer *l, const uint16_t *x, __m512 *a, __m512 *d, 
 {
     __m512 squares[MOST];
     for (int v = 0; v < vectors; v++) {
-        __m512 numbers = widened(x + v * LANES);
+        __m512 numbers = read_16(x + v * LANES);
         a[v] = _mm512_maskz_mov_ps(speaks(numbers), numbers);
         squares[v] = _mm512_mul_ps(a[v], a[v]);
     }
@@ -82,6 +62,4 @@ INSIDE void read_pixel(const Layer *l, const uint16_t *x, __m512 *a, __m512 *d, 
         d[v] =
             _mm512_fmadd_ps(_mm512_set1_ps(l->alpha), window_sums(squares, v, vectors), _mm512_set1_ps(l->k));
 }
-#else
-static int usable(void) { return 0; }
 #endif

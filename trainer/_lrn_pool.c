@@ -101,7 +101,7 @@ WIDE static void read_outputs(const Layer *l, const uint16_t *dy, const uint8_t 
 {
     Py_ssize_t numbers = l->columns * l->channels;
     for (Py_ssize_t m = 0; m < numbers; m += LANES)
-        _mm512_storeu_ps(to.dy + l->channels + m, widened(dy + m));
+        _mm512_storeu_ps(to.dy + l->channels + m, read_16(dy + m));
     memcpy(to.which + l->channels, which, numbers);
 }
 

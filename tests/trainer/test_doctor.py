@@ -139,8 +139,8 @@ def test_instructions_that_nothing_uses_are_noticed(tmp_path, monkeypatch):
     cpuinfo = tmp_path / "cpuinfo"
     monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
     for flags, missing in (
-        ("avx512_bf16 amx_bf16 amx_tile", "trainer/_amx.c, trainer/_lrn_pool.c"),
-        ("avx512_bf16", "trainer/_lrn_pool.c"),
+        ("avx512_bf16 amx_bf16 amx_tile", "trainer/_amx.c, trainer/_lrn_pool.c, trainer/_update.c"),
+        ("avx512_bf16", "trainer/_lrn_pool.c, trainer/_update.c"),
     ):
         cpuinfo.write_text(f"flags : {flags}")
         found = machine.processor(cpuinfo)
