@@ -18,7 +18,7 @@ where a[i, k] and b[k, j] are pairs, and . multiplies first with first and secon
 #include <sys/syscall.h>
 #include <unistd.h>
 #define HAVE_AMX
-#define WITH_AMX __attribute__((target("avx512f,avx512bw,avx512vl,amx-tile,amx-bf16")))
+#define WITH_AMX __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16,amx-tile,amx-bf16")))
 #endif
 
 enum {
@@ -37,18 +37,19 @@ static int usable(void)
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & AMX_BF16) || !(d & AMX_TILE)) return 0;
     if (!__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl")) return 0;
+    if (!__builtin_cpu_supports("avx512bf16")) return 0;
     return syscall(SYS_arch_prctl, REQUEST, TILES) == 0;
 }
 
-/* All eight registers hold whole tiles, until _tile_release(). */
-WITH_AMX static void begin_tiles(void)
+/* Registers 0 to 5 hold tiles of so many rows, 6 and 7 whole ones, until _tile_release(). */
+WITH_AMX static void begin_tiles(int rows)
 {
     struct {
         uint8_t palette, start, reserved[14];
         uint16_t bytes[LANES];
         uint8_t rows[LANES];
     } shape = {.palette = 1};
-    for (int i = 0; i < 8; i++) shape.bytes[i] = LINE, shape.rows[i] = LANES;
+    for (int i = 0; i < 8; i++) shape.bytes[i] = LINE, shape.rows[i] = i < 6 ? rows : LANES;
     _tile_loadconfig(&shape);
 }
 
@@ -87,31 +88,56 @@ WITH_AMX static inline void transpose(__m512i row[LANES])
     memcpy(row, t, sizeof t);
 }
 
-/* Add to one or two by one or two tiles of sums the products of `tiles` tiles that lie behind each other:
-`rows` of a, `columns` of b. */
+/* Add to two by one or two tiles of sums the products of `tiles` tiles that lie behind each other: two rows
+of a, `columns` of b. */
 WITH_AMX static inline __attribute__((always_inline)) void multiply(const uint16_t *a, Py_ssize_t next_a,
                                                                     const uint16_t *const b[2],
                                                                     Py_ssize_t tiles, float *const sums[2],
-                                                                    int rows, int columns)
+                                                                    int columns)
 {
     _tile_loadd(0, sums[0], LINE);
+    _tile_loadd(2, sums[0] + SUMS, LINE);
     if (columns > 1) _tile_loadd(1, sums[1], LINE);
-    if (rows > 1) _tile_loadd(2, sums[0] + SUMS, LINE);
-    if (rows > 1 && columns > 1) _tile_loadd(3, sums[1] + SUMS, LINE);
+    if (columns > 1) _tile_loadd(3, sums[1] + SUMS, LINE);
     for (Py_ssize_t t = 0; t < tiles * TILE; t += TILE) {
         _tile_loadd(6, b[0] + t, LINE);
         _tile_loadd(4, a + t, LINE);
         if (columns > 1) _tile_loadd(7, b[1] + t, LINE);
-        if (rows > 1) _tile_loadd(5, a + next_a + t, LINE);
+        _tile_loadd(5, a + next_a + t, LINE);
         _tile_dpbf16ps(0, 4, 6);
         if (columns > 1) _tile_dpbf16ps(1, 4, 7);
-        if (rows > 1) _tile_dpbf16ps(2, 5, 6);
-        if (rows > 1 && columns > 1) _tile_dpbf16ps(3, 5, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        if (columns > 1) _tile_dpbf16ps(3, 5, 7);
     }
     _tile_stored(0, sums[0], LINE);
+    _tile_stored(2, sums[0] + SUMS, LINE);
     if (columns > 1) _tile_stored(1, sums[1], LINE);
-    if (rows > 1) _tile_stored(2, sums[0] + SUMS, LINE);
-    if (rows > 1 && columns > 1) _tile_stored(3, sums[1] + SUMS, LINE);
+    if (columns > 1) _tile_stored(3, sums[1] + SUMS, LINE);
+}
+
+/* The same for one row of a and four columns of b: four sums keep the unit busy, two would not. */
+WITH_AMX static inline void multiply_row(const uint16_t *a, const uint16_t *const b[4], Py_ssize_t tiles,
+                                         float *const sums[4])
+{
+    _tile_loadd(0, sums[0], LINE);
+    _tile_loadd(1, sums[1], LINE);
+    _tile_loadd(2, sums[2], LINE);
+    _tile_loadd(3, sums[3], LINE);
+    for (Py_ssize_t t = 0; t < tiles * TILE; t += TILE) {
+        _tile_loadd(4, a + t, LINE);
+        _tile_loadd(5, b[0] + t, LINE);
+        _tile_loadd(6, b[1] + t, LINE);
+        _tile_loadd(7, b[2] + t, LINE);
+        _tile_dpbf16ps(0, 4, 5);
+        _tile_loadd(5, b[3] + t, LINE);
+        _tile_dpbf16ps(1, 4, 6);
+        _tile_dpbf16ps(2, 4, 7);
+        _tile_dpbf16ps(3, 4, 5);
+    }
+    _tile_stored(0, sums[0], LINE);
+    _tile_stored(1, sums[1], LINE);
+    _tile_stored(2, sums[2], LINE);
+    _tile_stored(3, sums[3], LINE);
 }
 #else
 static int usable(void) { return 0; }

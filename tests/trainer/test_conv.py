@@ -1,4 +1,4 @@
-"""Convolutions whose weights' gradient comes from the matrix unit, beside torch's own in float64."""
+"""Convolutions by the matrix unit, both ways, beside torch's own in float64."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from trainer import conv
 
 needs_unit = pytest.mark.skipif(
-    conv._amx is None, reason="no AMX in this processor, or trainer/_amx.c is not built"
+    not conv.HAS_UNIT, reason="no AMX in this processor, or trainer/_convolve.c is not built"
 )
 
 # images, height, width, channels, filters, side, pad
@@ -43,6 +43,15 @@ def of_weights(x, dy, side, pad):
     return torch.autograd.grad(F.conv2d(x, weight, bias, padding=pad), (weight, bias), dy)
 
 
+def check_rounded_once(found, exact, sizes):
+    """`sizes` are the sums of the terms' sizes."""
+    for got, right, size in zip(found, exact, sizes, strict=True):
+        assert got.dtype == torch.bfloat16
+        assert got.shape == right.shape
+        # bfloat16 keeps 8 binary places; and float32's own error in the sum.
+        assert ((got.double() - right).abs() <= right.abs() * 2**-8 + size * 1e-6).all()
+
+
 @pytest.mark.parametrize("threads", [1, 3, 24])
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
 @pytest.mark.processor
@@ -51,14 +60,45 @@ def test_gradients_are_sums_in_float32_rounded_once(layer, threads, monkeypatch)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     *_, side, pad = layer
     x, dy = tensors(*layer)
-    found = conv.gradients(x, dy, side, pad)
     exact = of_weights(x.double(), dy.double(), side, pad)
     sizes = of_weights(x.double().abs(), dy.double().abs(), side, pad)
-    for got, right, size in zip(found, exact, sizes, strict=True):
-        assert got.dtype == torch.bfloat16
-        assert got.shape == right.shape
-        # bfloat16 keeps 8 binary places; and float32's own error in the sum.
-        assert ((got.double() - right).abs() <= right.abs() * 2**-8 + size * 1e-6).all()
+    check_rounded_once(conv.gradients(x, dy, side, pad), exact, sizes)
+
+
+@pytest.mark.parametrize("threads", [1, 3, 24])
+@pytest.mark.parametrize("layer", [*LAYERS.values(), (2, 6, 9, 80, 16, 2, 1)], ids=[*LAYERS, "an even side"])
+@pytest.mark.processor
+@needs_unit
+def test_what_is_said_and_handed_down_is_a_sum_in_float32_rounded_once(layer, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    channels, filters, side, pad = layer[3:]
+    x, dy = tensors(*layer)
+    draw = torch.Generator().manual_seed(1)
+    weight = torch.randn(filters, channels, side, side, generator=draw).bfloat16()
+    bias = torch.randn(filters, generator=draw).bfloat16()
+
+    def both_ways(convolution, change):
+        x_, weight_, bias_, dy_ = (change(t.clone()) for t in (x, weight, bias, dy))
+        said = convolution(x_.requires_grad_(), weight_, bias_, padding=pad)
+        return said.detach(), *torch.autograd.grad(said, x_, dy_)
+
+    found = both_ways(lambda *args, padding: conv.convolution(*args, pad=padding), lambda t: t)
+    assert found[0].is_contiguous(memory_format=torch.channels_last)
+    exact = both_ways(F.conv2d, torch.Tensor.double)
+    check_rounded_once(found, exact, both_ways(F.conv2d, lambda t: t.double().abs()))
+
+
+@pytest.mark.parametrize("channel", [3, 40])  # of the first 32, and of the 16 that are left over
+@pytest.mark.processor
+@needs_unit
+def test_what_is_infinite_reaches_the_windows_that_see_it_alone(channel):
+    x = torch.ones(2, 48, 9, 8).bfloat16().contiguous(memory_format=torch.channels_last)
+    x[1, channel, 4, 5] = float("inf")
+    weight, bias = torch.ones(16, 48, 3, 3).bfloat16(), torch.zeros(16).bfloat16()
+    said = conv.convolution(x, weight, bias, pad=1)
+    seen = ~said.isfinite()
+    assert seen[1, :, 3:6, 4:7].all()
+    assert seen.sum() == 16 * 9
 
 
 @pytest.mark.processor
@@ -72,7 +112,7 @@ def test_parts_of_a_batch_add_up_and_sums_are_added_to():
         total = np.zeros((shape[3] // 16 * side**2 + 1, filters, 16), np.float32)
         for part in parts:
             some = x[part].shape, filters, (0, filters)
-            conv._amx.weight_gradient(x[part], dy[part], total, *some, side, pad)
+            conv._weight_gradient.weight_gradient(x[part], dy[part], total, *some, side, pad)
         return total
 
     whole = sums(slice(None))
@@ -100,9 +140,40 @@ def test_parts_of_a_batch_add_up_and_sums_are_added_to():
 def test_arrays_of_another_convolution_are_refused(change):
     right = {"shape": (2, 4, 4, 16), "filters": 16, "some": (0, 16), "side": 3, "pad": 1}
     arrays = [np.zeros((2, 4, 4, 16), np.uint16)] * 2 + [np.zeros((10, 16, 16), np.float32)]
-    conv._amx.weight_gradient(*arrays, *right.values())
+    conv._weight_gradient.weight_gradient(*arrays, *right.values())
     with pytest.raises(ValueError, match="not those of such a convolution"):
-        conv._amx.weight_gradient(*arrays, *(right | change).values())
+        conv._weight_gradient.weight_gradient(*arrays, *(right | change).values())
+
+
+@pytest.mark.processor
+@needs_unit
+@pytest.mark.parametrize(
+    "change",
+    [{"filters": 32}, {"filters": 8}, {"side": 5}, {"pad": 3}, {"pad": -1}, {"shape": (0, 4, 4, 48)}],
+    ids=str,
+)
+def test_weights_of_another_convolution_are_refused(change):
+    right = {"shape": (2, 4, 4, 48), "filters": 16, "side": 3, "pad": 1}
+    numbers = {"x": 2 * 4 * 4 * 48, "weights": 16 * 9 * 48, "tiles": (9 + 6) * 512, "y": 2 * 4 * 4 * 16}
+    x, weights, tiles, y = (torch.zeros(n, dtype=torch.uint16).numpy() for n in numbers.values())
+    bias = np.zeros(16, np.float32)
+
+    def write(shape, filters, side, pad):
+        conv._convolve.weight_tiles(weights, tiles, filters, side, shape[3])
+
+    def convolve(*shape):
+        conv._convolve.convolve(x, tiles, bias, y, *shape)
+
+    write(**right)
+    convolve(*right.values())
+    wrong = right | change
+    if "shape" not in change and "pad" not in change:
+        with pytest.raises(ValueError, match="not those of such a convolution"):
+            write(**wrong)
+    with pytest.raises(ValueError, match="not those of such a convolution"):
+        convolve(*wrong.values())
+    with pytest.raises(ValueError, match="not those of such a convolution"):
+        conv._convolve.convolve(x, tiles[1:], bias, y, *right.values())  # not on a line of the caches
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5, 8, 32, 224])
@@ -133,8 +204,7 @@ def test_a_layer_says_what_torchs_layer_says_and_hands_down_its_gradients(layer)
     ours.load_state_dict(theirs.state_dict())
     said, *gradients = run(ours, x, dy)
     right, *expected = run(theirs, x, dy)
-    assert torch.equal(said, right)
-    for got, other in zip(gradients, expected, strict=True):
+    for got, other in zip([said, *gradients], [right, *expected], strict=True):
         assert got.dtype == torch.bfloat16
         assert (got - other).norm() <= 2**-7 * other.norm()  # torch's sums are rounded, too
 
@@ -143,7 +213,7 @@ def test_a_layer_says_what_torchs_layer_says_and_hands_down_its_gradients(layer)
 def test_torch_does_what_the_unit_cannot(why, monkeypatch):
     channels, dtype = 20 if why == "channels for no tile" else 32, torch.bfloat16
     if why == "no unit":
-        monkeypatch.setattr(conv, "_amx", None)
+        monkeypatch.setattr(conv, "HAS_UNIT", False)
     if why == "float32":
         dtype = torch.float32
     x, dy = (t.to(dtype) for t in tensors(2, 5, 5, channels, 16, 3, 1))

@@ -138,10 +138,9 @@ def test_a_missing_compiled_module_is_noticed(monkeypatch):
 def test_instructions_that_nothing_uses_are_noticed(tmp_path, monkeypatch):
     cpuinfo = tmp_path / "cpuinfo"
     monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
-    for flags, missing in (
-        ("avx512_bf16 amx_bf16 amx_tile", "trainer/_amx.c, trainer/_lrn_pool.c, trainer/_update.c"),
-        ("avx512_bf16", "trainer/_lrn_pool.c, trainer/_update.c"),
-    ):
+    wide, unit = ["_lrn_pool", "_update"], ["_convolve", "_weight_gradient"]
+    for flags, modules in (("avx512_bf16 amx_bf16 amx_tile", unit + wide), ("avx512_bf16", wide)):
+        missing = ", ".join(f"trainer/{module}.c" for module in modules)
         cpuinfo.write_text(f"flags : {flags}")
         found = machine.processor(cpuinfo)
         assert (found.level, f"not built: {missing}," in found.says) == ("warn", True)

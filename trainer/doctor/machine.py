@@ -139,7 +139,12 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
         f"{mine} of {all_} cores, {'with' if fast else 'without'} bfloat16 instructions: "
         f"--precision auto is {'bfloat16' if fast else 'float32'} on the CPU"
     )
-    uses = {"_amx": "amx_bf16", "_lrn_pool": "avx512_bf16", "_update": "avx512_bf16"}
+    uses = {
+        "_convolve": "amx_bf16",
+        "_weight_gradient": "amx_bf16",
+        "_lrn_pool": "avx512_bf16",
+        "_update": "avx512_bf16",
+    }
     missing = [
         f"trainer/{module}.c"
         for module, flag in uses.items()

@@ -18,7 +18,9 @@ Both are written anew for a few pictures at a time, which stay in the second cac
 #include "_tiles.h"
 
 enum {
-    STRETCH = 12,          /* tiles that are added to sums at a time: twice as many kB, in the first cache */
+    STRETCH =
+        12, /* tiles that are added to sums at a time, about: four times as many kB, in the first cache */
+    LONGEST = 17,          /* that a stretch gets where tiles are divided equally */
     GROUP_BYTES = 3 << 18, /* of pictures that are multiplied at a time, in the second cache */
 };
 
@@ -57,11 +59,11 @@ static int prepare(Work *w, const Layer *l)
     w->line = w->before + w->tiles * LANES + after * (w->stride + 1);
     w->x = lines_of(w->line * l->channels * 2 * sizeof(uint16_t));
     w->dy = lines_of(w->tiles * l->filters * PAIRS * sizeof(uint16_t));
-    w->ones = lines_of(STRETCH * TILE * sizeof(uint16_t));
+    w->ones = lines_of(LONGEST * TILE * sizeof(uint16_t));
     w->pixel = malloc(2 * w->line * sizeof *w->pixel);
     w->zeros = calloc(widest, sizeof(uint16_t));
     if (!w->x || !w->dy || !w->ones || !w->pixel || !w->zeros) return 0;
-    for (int i = 0; i < STRETCH * TILE; i++) w->ones[i] = 0x3f80; /* 1 */
+    for (int i = 0; i < LONGEST * TILE; i++) w->ones[i] = 0x3f80; /* 1 */
     return 1;
 }
 
@@ -115,23 +117,38 @@ static const uint16_t *of_tap(const Work *w, const Layer *l, Py_ssize_t column, 
     return w->x + (channels * w->line + w->before + shift + t * LANES) * PAIRS;
 }
 
-WITH_AMX static void add_products(const Work *w, const Layer *l, float *sums)
+/* Add the products of `tiles` tiles from `t` on, of all columns and one or two rows of filters. */
+WITH_AMX static void add_stretch(const Work *w, const Layer *l, Py_ssize_t o, Py_ssize_t t, Py_ssize_t tiles,
+                                 float *sums)
 {
     Py_ssize_t all = l->channels / LANES * w->taps + 1, next = w->tiles * TILE;
+    const uint16_t *dy = w->dy + (o / LANES * w->tiles + t) * TILE;
+    int together = l->filters - o > LANES ? 2 : 4;
+    float nowhere[SUMS];
+    for (Py_ssize_t column = 0; column < all; column += together) {
+        const uint16_t *x[4];
+        float *to[4];
+        for (int i = 0; i < together; i++) {
+            x[i] = of_tap(w, l, column + i, t);
+            to[i] = column + i < all ? sums + ((column + i) * l->filters + o) * LANES : nowhere;
+        }
+        if (together == 4)
+            multiply_row(dy, x, tiles, to);
+        else if (all - column > 1) /* with a constant its questions are answered before */
+            multiply(dy, next, x, tiles, to, 2);
+        else
+            multiply(dy, next, x, tiles, to, 1);
+    }
+}
+
+WITH_AMX static void add_products(const Work *w, const Layer *l, float *sums)
+{
+    Py_ssize_t parts = (w->tiles + STRETCH / 2) / STRETCH;
+    if (parts == 0) parts = 1;
     for (Py_ssize_t o = 0; o < l->filters; o += 2 * LANES)
-        for (Py_ssize_t t = 0; t < w->tiles; t += STRETCH) {
-            Py_ssize_t tiles = w->tiles - t < STRETCH ? w->tiles - t : STRETCH;
-            const uint16_t *dy = w->dy + (o / LANES * w->tiles + t) * TILE;
-            for (Py_ssize_t column = 0; column < all; column += 2) {
-                const uint16_t *x[] = {of_tap(w, l, column, t), of_tap(w, l, column + 1, t)};
-                float *to[] = {sums + (column * l->filters + o) * LANES,
-                               sums + ((column + 1) * l->filters + o) * LANES};
-                int rows = l->filters - o > LANES ? 2 : 1, columns = all - column > 1 ? 2 : 1;
-                if (rows == 2 && columns == 2) /* with constants all of its questions are answered before */
-                    multiply(dy, next, x, tiles, to, 2, 2);
-                else
-                    multiply(dy, next, x, tiles, to, rows, columns);
-            }
+        for (Py_ssize_t part = 0; part < parts; part++) {
+            Py_ssize_t t = w->tiles * part / parts, end = w->tiles * (part + 1) / parts;
+            add_stretch(w, l, o, t, end - t, sums);
         }
 }
 
@@ -140,7 +157,7 @@ WITH_AMX static int add_gradient(const Layer *l, const uint16_t *x, const uint16
     Work w;
     int prepared = prepare(&w, l);
     if (prepared) {
-        begin_tiles();
+        begin_tiles(LANES);
         for (Py_ssize_t n = 0; n < l->images; n += 2 * w.together) {
             Py_ssize_t pictures = l->images - n < 2 * w.together ? l->images - n : 2 * w.together;
             const uint16_t *first_x = x + n * l->height * l->width * l->channels;
@@ -199,9 +216,9 @@ static const char weight_gradient_says[] =
 static PyMethodDef methods[] = {{"weight_gradient", weight_gradient, METH_VARARGS, weight_gradient_says},
                                 {0}};
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_amx", NULL, 0, methods};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_weight_gradient", NULL, 0, methods};
 
-PyMODINIT_FUNC PyInit__amx(void)
+PyMODINIT_FUNC PyInit__weight_gradient(void)
 {
     if (!usable()) return PyErr_Format(PyExc_ImportError, "no matrix unit for bfloat16");
     return PyModule_Create(&module);

@@ -1,0 +1,219 @@
+/* Convolutions in bfloat16 by the matrix unit (AMX) of Intel's processors: windows 1 apart, any zeros around.
+
+What four products have summed up leaves the unit by way of memory. Bias and rounding follow there, while the
+next four are under way.
+
+The unit has a habit that no manual tells of: when more than 128 products have passed since a tile was stored,
+the next store takes 300 ns. So one is stored in between, for nobody. */
+
+#include "_pictures.h"
+
+#ifdef HAVE_AMX
+enum { OFTEN = 16 }; /* steps of four products after which a tile is stored at the latest */
+
+/* Sums that wait for bias and rounding: of pixels of some tiles, for 16 or 32 filters. */
+typedef struct {
+    const float *sums, *bias;
+    uint16_t *to[4];
+    Py_ssize_t next, wide, done; /* numbers from a pixel to the next; pixels of a tile, and those done */
+    int tiles;
+} Waiting;
+
+/* Add the bias to the next pixel of each tile and round. */
+WITH_AMX static inline __attribute__((always_inline)) void finish_pixel(Waiting *of, int filters)
+{
+    for (int t = 0; t < of->tiles; t++) {
+        const float *sums = of->sums + t * (filters > 1 ? 2 : 1) * SUMS + of->done * LANES;
+        uint16_t *to = of->to[t] + of->done * of->next;
+        __m512 low = _mm512_add_ps(_mm512_load_ps(sums), _mm512_loadu_ps(of->bias));
+        if (filters > 1) {
+            __m512 high = _mm512_add_ps(_mm512_load_ps(sums + SUMS), _mm512_loadu_ps(of->bias + LANES));
+            _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+        } else
+            _mm256_storeu_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(low));
+    }
+    of->done++;
+}
+
+WITH_AMX static void finish(Waiting *of, int filters)
+{
+    while (of->done < of->wide) finish_pixel(of, filters);
+}
+
+/* Sum up the products of four tiles: of `filters` tiles of filters, `next` numbers apart, and 4 / filters of
+pixels. Meanwhile the last four are finished. */
+WITH_AMX static inline __attribute__((always_inline)) void sum_up(const Work *w, Py_ssize_t steps,
+                                                                  const uint16_t *const a[4],
+                                                                  const uint16_t *b, Py_ssize_t next,
+                                                                  float *sums, Waiting *last, int filters)
+{
+    Py_ssize_t a_step = (w->wide + steps - 1) / steps;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (Py_ssize_t s = 0; s < steps; s++, b += TILE) {
+        Py_ssize_t at = w->offset[s];
+        _tile_loadd(6, b, LINE);
+        _tile_loadd(4, a[0] + at, LINE);
+        if (filters > 1) _tile_loadd(7, b + next, LINE);
+        _tile_loadd(5, a[1] + at, LINE);
+        _tile_dpbf16ps(0, 4, 6);
+        if (filters > 1) {
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        } else {
+            _tile_dpbf16ps(1, 5, 6);
+            _tile_loadd(4, a[2] + at, LINE);
+            _tile_loadd(5, a[3] + at, LINE);
+            _tile_dpbf16ps(2, 4, 6);
+            _tile_dpbf16ps(3, 5, 6);
+        }
+        for (Py_ssize_t i = 0; i < a_step && last->done < last->wide; i++) finish_pixel(last, filters);
+        if (s % OFTEN == OFTEN - 1) _tile_stored(4, w->sums + 8 * SUMS, LINE);
+    }
+    _tile_stored(0, sums, LINE);
+    _tile_stored(1, sums + SUMS, LINE);
+    _tile_stored(2, sums + 2 * SUMS, LINE);
+    _tile_stored(3, sums + 3 * SUMS, LINE);
+    finish(last, filters);
+}
+
+/* Some pictures, of one or two tiles of filters. */
+WITH_AMX static inline __attribute__((always_inline)) void convolve_some(const Work *w, const Layer *l,
+                                                                         Py_ssize_t pictures,
+                                                                         const uint16_t *b, const float *bias,
+                                                                         uint16_t *y, int filters)
+{
+    Py_ssize_t across = w->tiles / l->rows;
+    Waiting last = {.wide = 0};
+    float *sums = w->sums;
+    for (Py_ssize_t n = 0; n < pictures; n++, y += l->rows * l->columns * l->filters)
+        for (Py_ssize_t t = 0; t < w->tiles; t += 4 / filters) {
+            const uint16_t *a[4];
+            Waiting these = {sums, bias, .next = l->filters, .wide = w->wide, .tiles = 4 / filters};
+            for (int i = 0; i < 4 / filters; i++) {
+                Py_ssize_t tile = t + i < w->tiles ? t + i : w->tiles - 1;
+                Py_ssize_t row = tile / across, column = tile % across * w->wide;
+                if (column > l->columns - w->wide) column = l->columns - w->wide;
+                a[i] = w->x + n * w->area + (row * w->stride + column + 1) * PAIRS;
+                these.to[i] = y + (row * l->columns + column) * l->filters;
+            }
+            sum_up(w, l->steps, a, b, l->steps * TILE, sums, &last, filters);
+            last = these;
+            sums = sums == w->sums ? w->sums + 4 * SUMS : w->sums;
+        }
+    finish(&last, filters);
+}
+
+WITH_AMX static int convolve(const Layer *l, const uint16_t *x, const uint16_t *weights, const float *bias,
+                             uint16_t *y)
+{
+    Work w;
+    int prepared = prepare(&w, l);
+    if (prepared) {
+        begin_tiles(w.wide);
+        for (Py_ssize_t n = 0; n < l->images; n += w.together) {
+            Py_ssize_t pictures = l->images - n < w.together ? l->images - n : w.together;
+            for (Py_ssize_t i = 0; i < pictures; i++)
+                write_picture(&w, l, x + (n + i) * l->height * l->width * l->channels, w.x + i * w.area);
+            uint16_t *to = y + n * l->rows * l->columns * l->filters;
+            for (Py_ssize_t o = 0; o < l->filters; o += 2 * LANES) {
+                const uint16_t *b = weights + o / LANES * l->steps * TILE;
+                if (l->filters - o > LANES)
+                    convolve_some(&w, l, pictures, b, bias + o, to + o, 2);
+                else
+                    convolve_some(&w, l, pictures, b, bias + o, to + o, 1);
+            }
+        }
+        _tile_release();
+    }
+    end(&w);
+    return prepared;
+}
+
+#else
+static void write_weights(const uint16_t *weights, const Layer *l, uint16_t *to) {}
+static int convolve(const Layer *l, const uint16_t *x, const uint16_t *weights, const float *bias,
+                    uint16_t *y)
+{
+    return 0;
+}
+#endif
+
+static int fits(const Layer *l)
+{
+    return l->channels > 0 && l->channels % LANES == 0 && l->filters > 0 && l->filters % LANES == 0 &&
+           l->side > 0 && l->pad >= 0 && l->pad < l->side;
+}
+
+static PyObject *weight_tiles(PyObject *module, PyObject *arguments)
+{
+    Py_buffer weights, tiles;
+    Layer l = {.pad = 0};
+    if (!PyArg_ParseTuple(arguments, "y*w*nnn", &weights, &tiles, &l.filters, &l.side, &l.channels))
+        return NULL;
+    Py_ssize_t number = sizeof(uint16_t), places = l.side * l.side;
+    int fit = fits(&l) && weights.len == l.filters * places * l.channels * number &&
+              tiles.len == l.filters / LANES * steps_of(l.channels, l.side) * TILE * number &&
+              (uintptr_t)tiles.buf % LINE == 0;
+    if (fit) {
+        Py_BEGIN_ALLOW_THREADS
+        write_weights(weights.buf, &l, tiles.buf);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&weights), PyBuffer_Release(&tiles);
+    if (!fit) return PyErr_Format(PyExc_ValueError, "the arrays are not those of such a convolution");
+    Py_RETURN_NONE;
+}
+
+static PyObject *run(PyObject *module, PyObject *arguments)
+{
+    Py_buffer x, tiles, bias, y;
+    Layer l;
+    if (!PyArg_ParseTuple(arguments, "y*y*y*w*(nnnn)nnn", &x, &tiles, &bias, &y, &l.images, &l.height,
+                          &l.width, &l.channels, &l.filters, &l.side, &l.pad))
+        return NULL;
+    l.rows = l.height + 2 * l.pad - l.side + 1, l.columns = l.width + 2 * l.pad - l.side + 1;
+    l.steps = steps_of(l.channels, l.side);
+    Py_ssize_t number = sizeof(uint16_t);
+    int fit = fits(&l) && l.images > 0 && l.rows > 0 && l.columns > 0 &&
+              x.len == l.images * l.height * l.width * l.channels * number &&
+              tiles.len == l.filters / LANES * l.steps * TILE * number && (uintptr_t)tiles.buf % LINE == 0 &&
+              bias.len == l.filters * (Py_ssize_t)sizeof(float) &&
+              y.len == l.images * l.rows * l.columns * l.filters * number;
+    int done = 0;
+    if (fit) {
+        Py_BEGIN_ALLOW_THREADS
+        done = convolve(&l, x.buf, tiles.buf, bias.buf, y.buf);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&x), PyBuffer_Release(&tiles), PyBuffer_Release(&bias), PyBuffer_Release(&y);
+    if (!fit) return PyErr_Format(PyExc_ValueError, "the arrays are not those of such a convolution");
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"weight_tiles", weight_tiles, METH_VARARGS,
+     "weight_tiles(weights, tiles, filters, side, channels)\n--\n\n"
+     "Write weights as `convolve` reads them; all are bfloat16.\n\n"
+     "weights: filters x side x side x channels, of which numbers 16 and 16 are multiples; tiles: begin on "
+     "a\n"
+     "line of the caches, [filters / 16, steps, 512] with side * side steps for each 32 channels, and\n"
+     "side * ceil(side / 2) for 16 that are left over."},
+    {"convolve", run, METH_VARARGS,
+     "convolve(x, tiles, bias, y, shape, filters, side, pad)\n--\n\n"
+     "Write y, bfloat16, images x rows x columns x filters.\n\n"
+     "x: bfloat16 of `shape`, images x height x width x channels; bias: float32 [filters]."},
+    {0},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_convolve", NULL, 0, methods};
+
+PyMODINIT_FUNC PyInit__convolve(void)
+{
+    if (!usable()) return PyErr_Format(PyExc_ImportError, "no matrix unit for bfloat16");
+    return PyModule_Create(&module);
+}
