@@ -132,7 +132,6 @@ WITH_AMX static int convolve(const Layer *l, const uint16_t *x, const uint16_t *
     end(&w);
     return prepared;
 }
-
 #else
 static void write_weights(const uint16_t *weights, const Layer *l, uint16_t *to) {}
 static int convolve(const Layer *l, const uint16_t *x, const uint16_t *weights, const float *bias,
@@ -141,6 +140,16 @@ static int convolve(const Layer *l, const uint16_t *x, const uint16_t *weights, 
     return 0;
 }
 #endif
+
+/* One part of the pictures. */
+static int convolve_part(Layer l, const uint16_t *x, const uint16_t *weights, const float *bias, uint16_t *y,
+                         Py_ssize_t part, Py_ssize_t parts)
+{
+    Py_ssize_t image = l.images * part / parts;
+    l.images = l.images * (part + 1) / parts - image;
+    x += image * l.height * l.width * l.channels;
+    return convolve(&l, x, weights, bias, y + image * l.rows * l.columns * l.filters);
+}
 
 static int fits(const Layer *l)
 {
@@ -171,22 +180,25 @@ static PyObject *weight_tiles(PyObject *module, PyObject *arguments)
 static PyObject *run(PyObject *module, PyObject *arguments)
 {
     Py_buffer x, tiles, bias, y;
+    Py_ssize_t parts;
     Layer l;
-    if (!PyArg_ParseTuple(arguments, "y*y*y*w*(nnnn)nnn", &x, &tiles, &bias, &y, &l.images, &l.height,
-                          &l.width, &l.channels, &l.filters, &l.side, &l.pad))
+    if (!PyArg_ParseTuple(arguments, "y*y*y*w*(nnnn)nnnn", &x, &tiles, &bias, &y, &l.images, &l.height,
+                          &l.width, &l.channels, &l.filters, &l.side, &l.pad, &parts))
         return NULL;
     l.rows = l.height + 2 * l.pad - l.side + 1, l.columns = l.width + 2 * l.pad - l.side + 1;
     l.steps = steps_of(l.channels, l.side);
     Py_ssize_t number = sizeof(uint16_t);
-    int fit = fits(&l) && l.images > 0 && l.rows > 0 && l.columns > 0 &&
+    int fit = fits(&l) && parts > 0 && parts <= l.images && l.rows > 0 && l.columns > 0 &&
               x.len == l.images * l.height * l.width * l.channels * number &&
               tiles.len == l.filters / LANES * l.steps * TILE * number && (uintptr_t)tiles.buf % LINE == 0 &&
               bias.len == l.filters * (Py_ssize_t)sizeof(float) &&
               y.len == l.images * l.rows * l.columns * l.filters * number;
-    int done = 0;
+    int done = 1;
     if (fit) {
         Py_BEGIN_ALLOW_THREADS
-        done = convolve(&l, x.buf, tiles.buf, bias.buf, y.buf);
+#pragma omp parallel for num_threads(parts) schedule(static, 1) reduction(&& : done)
+        for (Py_ssize_t part = 0; part < parts; part++)
+            done = convolve_part(l, x.buf, tiles.buf, bias.buf, y.buf, part, parts) && done;
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&x), PyBuffer_Release(&tiles), PyBuffer_Release(&bias), PyBuffer_Release(&y);
@@ -204,9 +216,10 @@ static PyMethodDef methods[] = {
      "line of the caches, [filters / 16, steps, 512] with side * side steps for each 32 channels, and\n"
      "side * ceil(side / 2) for 16 that are left over."},
     {"convolve", run, METH_VARARGS,
-     "convolve(x, tiles, bias, y, shape, filters, side, pad)\n--\n\n"
+     "convolve(x, tiles, bias, y, shape, filters, side, pad, threads)\n--\n\n"
      "Write y, bfloat16, images x rows x columns x filters.\n\n"
-     "x: bfloat16 of `shape`, images x height x width x channels; bias: float32 [filters]."},
+     "x: bfloat16 of `shape`, images x height x width x channels; bias: float32 [filters]; threads: as many\n"
+     "as there are images, at most."},
     {0},
 };
 

@@ -13,4 +13,5 @@ def convolve(
     filters: int,
     side: int,
     pad: int,
+    threads: int,
 ) -> None: ...

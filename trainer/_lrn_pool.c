@@ -165,17 +165,19 @@ static void gradient(const Layer *l, const uint16_t *x, const uint16_t *dy, cons
 }
 #endif
 
-/* Normalise each picture (dx is NULL) or hand its gradient down; 0 if there is no memory. */
-static int each_picture(const Layer *l, const uint16_t *x, uint16_t *y, uint8_t *which, uint16_t *dx)
+/* Normalise pictures (dx is NULL) or hand their gradient down: one part of them; 0 if there is no memory. */
+static int do_part(const Layer *l, const uint16_t *x, uint16_t *y, uint8_t *which, uint16_t *dx,
+                   Py_ssize_t part, Py_ssize_t parts)
 {
     Py_ssize_t numbers = l->height * l->width * l->channels, outputs = l->rows * l->columns * l->channels;
     size_t room = (l->width + 1 + 3 * (l->columns + 2)) * l->channels * sizeof(float);
     void *memory = aligned_alloc(LINE, (room + LINE - 1) / LINE * LINE);
-    for (Py_ssize_t n = 0; memory && n < l->images; n++, x += numbers, y += outputs, which += outputs)
+    Py_ssize_t end = memory ? l->images * (part + 1) / parts : 0;
+    for (Py_ssize_t n = l->images * part / parts; n < end; n++)
         if (dx)
-            gradient(l, x, y, which, dx + n * numbers, memory);
+            gradient(l, x + n * numbers, y + n * outputs, which + n * outputs, dx + n * numbers, memory);
         else
-            normalise(l, x, y, which, memory);
+            normalise(l, x + n * numbers, y + n * outputs, which + n * outputs, memory);
     free(memory);
     return memory != NULL;
 }
@@ -184,24 +186,27 @@ static int each_picture(const Layer *l, const uint16_t *x, uint16_t *y, uint8_t 
 static PyObject *run(PyObject *arguments, int back)
 {
     Py_buffer x, y, which, dx = {0};
+    Py_ssize_t parts;
     Layer l;
-    const char *format = back ? "y*y*y*w*(nnnn)ff" : "y*w*w*(nnnn)ff";
-    int read = back ? PyArg_ParseTuple(arguments, format, &x, &y, &which, &dx, &l.images, &l.height, &l.width,
-                                       &l.channels, &l.k, &l.alpha)
-                    : PyArg_ParseTuple(arguments, format, &x, &y, &which, &l.images, &l.height, &l.width,
-                                       &l.channels, &l.k, &l.alpha);
+    int read = back ? PyArg_ParseTuple(arguments, "y*y*y*w*(nnnn)ffn", &x, &y, &which, &dx, &l.images,
+                                       &l.height, &l.width, &l.channels, &l.k, &l.alpha, &parts)
+                    : PyArg_ParseTuple(arguments, "y*w*w*(nnnn)ffn", &x, &y, &which, &l.images, &l.height,
+                                       &l.width, &l.channels, &l.k, &l.alpha, &parts);
     if (!read) return NULL;
     l.rows = (l.height - SIZE) / STRIDE + 1, l.columns = (l.width - SIZE) / STRIDE + 1;
     Py_ssize_t numbers = l.images * l.height * l.width * l.channels;
     Py_ssize_t outputs = l.images * l.rows * l.columns * l.channels;
-    int fit =
-        l.images > 0 && l.height >= SIZE && l.width >= SIZE && l.channels > 0 && l.channels % LANES == 0 &&
-        l.channels <= MOST * LANES && x.len == numbers * (Py_ssize_t)sizeof(uint16_t) &&
-        y.len == outputs * (Py_ssize_t)sizeof(uint16_t) && which.len == outputs && (!back || dx.len == x.len);
-    int done = 0;
+    int fit = parts > 0 && parts <= l.images && l.height >= SIZE && l.width >= SIZE && l.channels > 0 &&
+              l.channels % LANES == 0 && l.channels <= MOST * LANES &&
+              x.len == numbers * (Py_ssize_t)sizeof(uint16_t) &&
+              y.len == outputs * (Py_ssize_t)sizeof(uint16_t) && which.len == outputs &&
+              (!back || dx.len == x.len);
+    int done = 1;
     if (fit) {
         Py_BEGIN_ALLOW_THREADS
-        done = each_picture(&l, x.buf, y.buf, which.buf, dx.buf);
+#pragma omp parallel for num_threads(parts) schedule(static, 1) reduction(&& : done)
+        for (Py_ssize_t part = 0; part < parts; part++)
+            done = do_part(&l, x.buf, y.buf, which.buf, dx.buf, part, parts) && done;
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&x), PyBuffer_Release(&y), PyBuffer_Release(&which), PyBuffer_Release(&dx);
@@ -214,11 +219,11 @@ static PyObject *forward(PyObject *module, PyObject *arguments) { return run(arg
 static PyObject *backward(PyObject *module, PyObject *arguments) { return run(arguments, 1); }
 
 static const char forward_says[] =
-    "forward(x, y, which, shape, k, alpha)\n--\n\n"
+    "forward(x, y, which, shape, k, alpha, threads)\n--\n\n"
     "Write y and, a byte each, which number of its window every output is.\n\n"
     "x: bfloat16 of `shape`, images x height x width x channels, a multiple of 16 and at most 512 of these;\n"
-    "y: bfloat16, images x rows x columns x channels.";
-static const char backward_says[] = "backward(x, dy, which, dx, shape, k, alpha)\n--\n\n"
+    "y: bfloat16, images x rows x columns x channels; threads: as many as there are images, at most.";
+static const char backward_says[] = "backward(x, dy, which, dx, shape, k, alpha, threads)\n--\n\n"
                                     "Write dx, the gradient of x, from that of y.";
 
 static PyMethodDef methods[] = {{"forward", forward, METH_VARARGS, forward_says},

@@ -10,6 +10,7 @@ def forward(
     shape: Shape,
     k: float,
     alpha: float,
+    threads: int,
 ) -> None: ...
 def backward(
     x: NDArray[np.uint16],
@@ -19,4 +20,5 @@ def backward(
     shape: Shape,
     k: float,
     alpha: float,
+    threads: int,
 ) -> None: ...

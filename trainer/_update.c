@@ -61,32 +61,37 @@ INSIDE Py_ssize_t descend_lines(const Arrays *a, Py_ssize_t at, Py_ssize_t end, 
     return at;
 }
 
-WIDE static void descend_all(const Arrays *a, Py_ssize_t length)
+WIDE static void descend_part(const Arrays *a, Py_ssize_t at, Py_ssize_t end)
 {
-    Py_ssize_t begin = (LINE - (uintptr_t)a->rounded % LINE) % LINE / sizeof(uint16_t);
-    if (begin > length) begin = length;
-    descend_few(a, 0, begin);
-    Py_ssize_t end = a->wide ? descend_lines(a, begin, length, sizeof(float))
-                             : descend_lines(a, begin, length, sizeof(uint16_t));
-    descend_few(a, end, length);
+    Py_ssize_t line = at + (LINE - (uintptr_t)(a->rounded + at) % LINE) % LINE / sizeof(uint16_t);
+    if (line > end) line = end;
+    descend_few(a, at, line);
+    Py_ssize_t rest =
+        a->wide ? descend_lines(a, line, end, sizeof(float)) : descend_lines(a, line, end, sizeof(uint16_t));
+    descend_few(a, rest, end);
     _mm_sfence();
 }
 #else
-static void descend_all(const Arrays *a, Py_ssize_t length) {}
+static void descend_part(const Arrays *a, Py_ssize_t at, Py_ssize_t end) {}
 #endif
 
 static PyObject *descend(PyObject *module, PyObject *arguments)
 {
     Py_buffer w, v, g, rounded;
+    Py_ssize_t parts;
     Arrays a;
-    if (!PyArg_ParseTuple(arguments, "w*w*w*w*fff", &w, &v, &g, &rounded, &a.momentum, &a.lr_decay, &a.lr))
+    if (!PyArg_ParseTuple(arguments, "w*w*w*w*fffn", &w, &v, &g, &rounded, &a.momentum, &a.lr_decay, &a.lr,
+                          &parts))
         return NULL;
     a.w = w.buf, a.v = v.buf, a.g = g.buf, a.rounded = rounded.buf, a.wide = g.len == w.len;
-    int fit = v.len == w.len && 2 * rounded.len == w.len && (a.wide || g.len == rounded.len) &&
+    Py_ssize_t length = w.len / (Py_ssize_t)sizeof(float);
+    int fit = parts > 0 && v.len == w.len && 2 * rounded.len == w.len && (a.wide || g.len == rounded.len) &&
               w.len % (Py_ssize_t)sizeof(float) == 0 && (uintptr_t)rounded.buf % sizeof(uint16_t) == 0;
     if (fit) {
         Py_BEGIN_ALLOW_THREADS
-        descend_all(&a, w.len / (Py_ssize_t)sizeof(float));
+#pragma omp parallel for num_threads(parts) schedule(static, 1)
+        for (Py_ssize_t part = 0; part < parts; part++)
+            descend_part(&a, length * part / parts, length * (part + 1) / parts);
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&w), PyBuffer_Release(&v), PyBuffer_Release(&g), PyBuffer_Release(&rounded);
@@ -96,7 +101,7 @@ static PyObject *descend(PyObject *module, PyObject *arguments)
 
 static PyMethodDef methods[] = {
     {"descend", descend, METH_VARARGS,
-     "descend(w, v, g, rounded, momentum, lr_decay, lr)\n--\n\n"
+     "descend(w, v, g, rounded, momentum, lr_decay, lr, threads)\n--\n\n"
      "v = momentum v - lr_decay w - lr g; w = w + v; rounded = w; g = 0.\n\n"
      "w, v: float32 [N]; g: float32 or bfloat16 [N]; rounded: bfloat16 [N]."},
     {0},

@@ -11,4 +11,5 @@ def descend(
     momentum: float,
     lr_decay: float,
     lr: float,
+    threads: int,
 ) -> None: ...

@@ -18,8 +18,7 @@ Both are written anew for a few pictures at a time, which stay in the second cac
 #include "_tiles.h"
 
 enum {
-    STRETCH =
-        12, /* tiles that are added to sums at a time, about: four times as many kB, in the first cache */
+    STRETCH = 12,          /* tiles that are added to sums at a time, or nearly: four times as many kB */
     LONGEST = 17,          /* that a stretch gets where tiles are divided equally */
     GROUP_BYTES = 3 << 18, /* of pictures that are multiplied at a time, in the second cache */
 };
@@ -27,7 +26,7 @@ enum {
 /* Some filters of a convolution with square windows 1 apart: images x height x width x channels -> images x
 rows x columns x all_filters. */
 typedef struct {
-    Py_ssize_t images, height, width, channels, all_filters, first, filters, side, pad;
+    Py_ssize_t images, height, width, channels, all_filters, filters, side, pad;
     Py_ssize_t rows, columns;
 } Layer;
 
@@ -130,7 +129,7 @@ WITH_AMX static void add_stretch(const Work *w, const Layer *l, Py_ssize_t o, Py
         float *to[4];
         for (int i = 0; i < together; i++) {
             x[i] = of_tap(w, l, column + i, t);
-            to[i] = column + i < all ? sums + ((column + i) * l->filters + o) * LANES : nowhere;
+            to[i] = column + i < all ? sums + ((column + i) * l->all_filters + o) * LANES : nowhere;
         }
         if (together == 4)
             multiply_row(dy, x, tiles, to);
@@ -161,7 +160,7 @@ WITH_AMX static int add_gradient(const Layer *l, const uint16_t *x, const uint16
         for (Py_ssize_t n = 0; n < l->images; n += 2 * w.together) {
             Py_ssize_t pictures = l->images - n < 2 * w.together ? l->images - n : 2 * w.together;
             const uint16_t *first_x = x + n * l->height * l->width * l->channels;
-            const uint16_t *first_dy = dy + n * l->rows * l->columns * l->all_filters + l->first;
+            const uint16_t *first_dy = dy + n * l->rows * l->columns * l->all_filters;
             point(&w, w.before, w.line, first_x, pictures, l->height, l->width, l->channels);
             write_x(&w, l->channels);
             point(&w, 0, w.tiles * LANES, first_dy, pictures, l->rows, l->columns, l->all_filters);
@@ -178,25 +177,50 @@ WITH_AMX static int add_gradient(const Layer *l, const uint16_t *x, const uint16
 static int add_gradient(const Layer *l, const uint16_t *x, const uint16_t *dy, float *sums) { return 0; }
 #endif
 
+/* Where one of so many parts of a length begins; parts have whole units. */
+static Py_ssize_t begins(Py_ssize_t length, Py_ssize_t part, Py_ssize_t parts, Py_ssize_t unit)
+{
+    Py_ssize_t at = (length + unit - 1) / unit * part / parts * unit;
+    return at < length ? at : length;
+}
+
+/* One part of the pictures, with sums of its own, and one of the filters. */
+static int add_part(Layer l, const uint16_t *x, const uint16_t *dy, float *sums, Py_ssize_t p,
+                    Py_ssize_t parts, Py_ssize_t q, Py_ssize_t of_filters)
+{
+    Py_ssize_t image = begins(l.images, p, parts, 2), filter = begins(l.all_filters, q, of_filters, LANES);
+    l.images = begins(l.images, p + 1, parts, 2) - image;
+    l.filters = begins(l.all_filters, q + 1, of_filters, LANES) - filter;
+    x += image * l.height * l.width * l.channels;
+    dy += image * l.rows * l.columns * l.all_filters + filter;
+    sums += p * (l.channels * l.side * l.side + LANES) * l.all_filters + filter * LANES;
+    return l.images == 0 || l.filters == 0 || add_gradient(&l, x, dy, sums);
+}
+
 static PyObject *weight_gradient(PyObject *module, PyObject *arguments)
 {
     Py_buffer x, dy, sums;
+    Py_ssize_t parts, of_filters;
     Layer l;
-    if (!PyArg_ParseTuple(arguments, "y*y*w*(nnnn)n(nn)nn", &x, &dy, &sums, &l.images, &l.height, &l.width,
-                          &l.channels, &l.all_filters, &l.first, &l.filters, &l.side, &l.pad))
+    if (!PyArg_ParseTuple(arguments, "y*y*w*(nnnn)nnn(nn)", &x, &dy, &sums, &l.images, &l.height, &l.width,
+                          &l.channels, &l.all_filters, &l.side, &l.pad, &parts, &of_filters))
         return NULL;
-    l.filters -= l.first;
     l.rows = l.height + 2 * l.pad - l.side + 1, l.columns = l.width + 2 * l.pad - l.side + 1;
     int fit = l.images > 0 && l.rows > 0 && l.columns > 0 && l.side > 0 && l.pad >= 0 && l.pad < l.side &&
-              l.channels > 0 && l.channels % LANES == 0 && l.filters > 0 && l.filters % LANES == 0 &&
-              l.first >= 0 && l.first + l.filters <= l.all_filters &&
+              l.channels > 0 && l.channels % LANES == 0 && l.all_filters > 0 && l.all_filters % LANES == 0 &&
+              parts > 0 && of_filters > 0 &&
               x.len == l.images * l.height * l.width * l.channels * (Py_ssize_t)sizeof(uint16_t) &&
               dy.len == l.images * l.rows * l.columns * l.all_filters * (Py_ssize_t)sizeof(uint16_t) &&
-              sums.len == (l.channels * l.side * l.side + LANES) * l.filters * (Py_ssize_t)sizeof(float);
-    int added = 0;
+              sums.len ==
+                  parts * (l.channels * l.side * l.side + LANES) * l.all_filters * (Py_ssize_t)sizeof(float);
+    int added = 1;
     if (fit) {
         Py_BEGIN_ALLOW_THREADS
-        added = add_gradient(&l, x.buf, dy.buf, sums.buf);
+#pragma omp parallel for num_threads(parts *of_filters) schedule(static, 1) reduction(&& : added)
+        for (Py_ssize_t part = 0; part < parts * of_filters; part++)
+            added = add_part(l, x.buf, dy.buf, sums.buf, part / of_filters, parts, part % of_filters,
+                             of_filters) &&
+                    added;
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&x), PyBuffer_Release(&dy), PyBuffer_Release(&sums);
@@ -206,12 +230,13 @@ static PyObject *weight_gradient(PyObject *module, PyObject *arguments)
 }
 
 static const char weight_gradient_says[] =
-    "weight_gradient(x, dy, sums, shape, all_filters, some, side, pad)\n--\n\n"
-    "Add some filters' gradients to `sums`, float32 [channels / 16 * side * side + 1, filters, 16].\n\n"
+    "weight_gradient(x, dy, sums, shape, filters, side, pad, parts)\n--\n\n"
+    "Add gradients to `sums`, float32 [parts[0], channels / 16 * side * side + 1, filters, 16].\n\n"
     "x: bfloat16 of `shape`, images x height x width x channels; dy: bfloat16, images x rows x columns x\n"
-    "all_filters; some: the first of the filters, and the one behind the last; these, like the channels,\n"
-    "a multiple of 16. sums[c * side * side + tap, o, i] is that of the weight of filter o at channel\n"
-    "16 c + i; any number of its last row that of filter o's bias.";
+    "filters; numbers of filters and channels are multiples of 16. As many threads as there are parts share\n"
+    "the work: parts[0] of the pictures, each with sums of its own, times parts[1] of the filters.\n"
+    "sums[p, c * side * side + tap, o, i] is that of the weight of filter o at channel 16 c + i; any number\n"
+    "of its last row that of filter o's bias.";
 
 static PyMethodDef methods[] = {{"weight_gradient", weight_gradient, METH_VARARGS, weight_gradient_says},
                                 {0}};

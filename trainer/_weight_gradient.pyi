@@ -6,8 +6,8 @@ def weight_gradient(
     dy: NDArray[np.uint16],
     sums: NDArray[np.float32],
     shape: tuple[int, ...],
-    all_filters: int,
-    some: tuple[int, int],
+    filters: int,
     side: int,
     pad: int,
+    parts: tuple[int, int],
 ) -> None: ...

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from trainer.lrn_tiles import ZERO
 from trainer.rows import as_array, narrowed
-from trainer.threads import Ends, each, ends
 
 try:
     from trainer import _convolve, _weight_gradient
@@ -48,22 +47,17 @@ def convolve(x_BCHW: Tensor, weight_OkkC: Tensor, bias_O: Tensor, pad: int) -> T
     _convolve.weight_tiles(as_array(weight_OkkC.contiguous()), tiles, filters, k, C)
     y_BhwO = x_BCHW.new_empty(B, H + 2 * pad - k + 1, W + 2 * pad - k + 1, filters)
     y, bias = as_array(y_BhwO), bias_O.float().numpy()
-    pictures = ends(B, min(B, torch.get_num_threads()))
-
-    def some(part: int) -> None:
-        mine = slice(*pictures[part])
-        _convolve.convolve(x[mine], tiles, bias, y[mine], x[mine].shape, filters, k, pad)
-
-    each(some, len(pictures))
+    threads = min(B, torch.get_num_threads())
+    _convolve.convolve(x, tiles, bias, y, x.shape, filters, k, pad, threads)
     return y_BhwO.permute(0, 3, 1, 2)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(parallel=True, cache=True, nogil=True)
 def _round(sums_PROL: Any, weight_OCT: Any, bias_O: Any) -> None:
     """Add the parts up and write them where the weights have their places."""
     parts, lanes = sums_PROL.shape[0], sums_PROL.shape[3]
     filters, channels, taps = weight_OCT.shape
-    for o in range(filters):
+    for o in numba.prange(filters):
         for c in range(channels):
             for t in range(taps):
                 total = ZERO
@@ -81,33 +75,19 @@ def gradients(x_BCHW: Tensor, dy_BOhw: Tensor, side: int, pad: int) -> tuple[Ten
     x = as_array(x_BCHW.permute(0, 2, 3, 1).contiguous())
     dy = as_array(dy_BOhw.permute(0, 2, 3, 1).contiguous())
     channels, filters, taps = x.shape[3], dy.shape[3], side * side
+    parts = _parts(torch.get_num_threads(), len(x), filters)
+    sums = np.zeros((parts[0], channels // LANES * taps + 1, filters, LANES), np.float32)
+    _weight_gradient.weight_gradient(x, dy, sums, x.shape, filters, side, pad, parts)
     weight = x_BCHW.new_empty(filters, channels, side, side)
     bias = x_BCHW.new_empty(filters)
-    weight_OCT, bias_O = as_array(weight).reshape(filters, channels, taps), as_array(bias)
-    pictures, some = _parts(torch.get_num_threads(), len(x), filters)
-    rows = channels // LANES * taps + 1
-    sums = [np.zeros((len(pictures), rows, last - first, LANES), np.float32) for first, last in some]
-
-    def add(part: int) -> None:
-        p, q = divmod(part, len(some))
-        mine = slice(*pictures[p])
-        _weight_gradient.weight_gradient(
-            x[mine], dy[mine], sums[q][p], x[mine].shape, filters, some[q], side, pad
-        )
-
-    def finish(q: int) -> None:
-        _round(sums[q], weight_OCT[slice(*some[q])], bias_O[slice(*some[q])])
-
-    each(add, len(pictures) * len(some))
-    each(finish, len(some))
+    _round(sums, as_array(weight).reshape(filters, channels, taps), as_array(bias))
     return weight, bias
 
 
-def _parts(threads: int, pictures: int, filters: int) -> tuple[Ends, Ends]:
+def _parts(threads: int, pictures: int, filters: int) -> tuple[int, int]:
     """Divide the work: pictures among few threads, each with sums of its own; among more, filters too."""
     of_filters = min(-(-threads // FEW), -(-filters // BLOCK))
-    of_pictures = min(max(1, threads // of_filters), -(-pictures // 2))
-    return ends(pictures, of_pictures, 2), ends(filters, of_filters, LANES)
+    return min(max(1, threads // of_filters), -(-pictures // 2)), of_filters
 
 
 class _Convolution(torch.autograd.Function):

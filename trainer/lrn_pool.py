@@ -11,7 +11,6 @@ B batch, H and W of the input, h and w of the output, C channels; N = W C and M 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -23,7 +22,6 @@ from trainer.lrn import constants
 from trainer.lrn_tiles import ZERO, Constants, gradient_tile, normalise_tile, tile_arrays, tile_size
 from trainer.opaque import like, opaque
 from trainer.rows import as_array, narrowed, wide_vectors, widened
-from trainer.threads import each, ends
 
 try:
     from trainer import _lrn_pool
@@ -173,7 +171,8 @@ def _normalise(
 ) -> tuple[Tensor, Tensor]:
     y, which = _places(x, size, relu, n, k, alpha, beta)
     if _by_hand(x, size, relu, n, beta):
-        _share_out(_lrn_pool.forward, (x, y, which), k, alpha)
+        lines = _lines(x), _lines(y), _lines(which)
+        _lrn_pool.forward(*lines, _shape(x), k, alpha, min(len(x), torch.get_num_threads()))
     else:
         c = constants(x, relu, n, k, alpha, beta)
         _forward(_lines(x), _lines(y), _lines(which), size, c)
@@ -186,11 +185,17 @@ def _gradient(
 ) -> Tensor:
     dx = torch.empty_like(x)
     if _by_hand(x, size, relu, n, beta):
-        _share_out(_lrn_pool.backward, (x, dy, which, dx), k, alpha)
+        lines = _lines(x), _lines(dy), _lines(which), _lines(dx)
+        _lrn_pool.backward(*lines, _shape(x), k, alpha, min(len(x), torch.get_num_threads()))
     else:
         c = constants(x, relu, n, k, alpha, beta)
         _backward(_lines(x), _lines(dy), _lines(which), _lines(dx), size, c)
     return dx
+
+
+def _shape(x_BCHW: Tensor) -> tuple[int, int, int, int]:
+    B, C, H, W = x_BCHW.shape
+    return B, H, W, C
 
 
 def _by_hand(x_BCHW: Tensor, size: int, relu: bool, n: int, beta: float) -> bool:
@@ -198,19 +203,6 @@ def _by_hand(x_BCHW: Tensor, size: int, relu: bool, n: int, beta: float) -> bool
     known = relu and (size, n, beta) == (3, 5, 0.75)
     whole = len(x_BCHW) > 0 and x_BCHW.shape[1] % LANES == 0 and x_BCHW.shape[1] <= MOST
     return bool(_lrn_pool) and known and whole and x_BCHW.dtype == torch.bfloat16
-
-
-def _share_out(work: Callable[..., None], tensors: tuple[Tensor, ...], k: float, alpha: float) -> None:
-    """Have each thread do some of the pictures."""
-    B, C, H, W = tensors[0].shape
-    pictures = ends(B, min(B, torch.get_num_threads()))
-    arrays = [_lines(tensor) for tensor in tensors]
-
-    def some(part: int) -> None:
-        first, last = pictures[part]
-        work(*(array[first:last] for array in arrays), (last - first, H, W, C), k, alpha)
-
-    each(some, len(pictures))
 
 
 class _CompiledLRNPool(torch.autograd.Function):

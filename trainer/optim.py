@@ -24,14 +24,12 @@ from typing import Any, ClassVar
 import numba
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainer.config import Optim
 from trainer.lrn import has_triton
 from trainer.model import Tower
 from trainer.rows import PIECE, as_array, narrowed, widened
-from trainer.threads import each, ends
 
 try:
     from trainer import _update
@@ -129,18 +127,6 @@ def _descend_rounded(
             pg[i] = 0
 
 
-def _descend_by_hand(arrays: list[NDArray[Any]], numbers: list[np.float32]) -> None:
-    """Have each thread do some of the parameters."""
-    size = len(arrays[0])
-    parts = ends(size, max(1, min(torch.get_num_threads(), size // A_THREAD)))
-
-    def some(part: int) -> None:
-        mine = slice(*parts[part])
-        _update.descend(*(array[mine] for array in arrays), *numbers)  # type: ignore[arg-type]
-
-    each(some, len(parts))
-
-
 def descend(stage: FlatStage, optim: Optim, lr: float, frozen: tuple[str, ...] = ()) -> None:
     """One update of a stage, in one pass over its memory; leaves its gradients at zero.
 
@@ -160,7 +146,8 @@ def descend(stage: FlatStage, optim: Optim, lr: float, frozen: tuple[str, ...] =
             if stage.rounded is stage.weights and g.dtype == w.dtype:
                 _descend(*arrays[:3], *numbers)  # type: ignore[arg-type]
             elif _update and rounded.dtype == torch.bfloat16:
-                _descend_by_hand(arrays, numbers)
+                threads = max(1, min(torch.get_num_threads(), w.numel() // A_THREAD))
+                _update.descend(*arrays, *numbers, threads)  # type: ignore[arg-type, call-arg]
             else:
                 _descend_rounded(*arrays, *numbers)  # type: ignore[arg-type]
         elif has_triton(w.device):

@@ -109,10 +109,11 @@ def test_parts_of_a_batch_add_up_and_sums_are_added_to():
     shape, filters = x.shape, dy.shape[3]
 
     def sums(*parts):
-        total = np.zeros((shape[3] // 16 * side**2 + 1, filters, 16), np.float32)
+        total = np.zeros((1, shape[3] // 16 * side**2 + 1, filters, 16), np.float32)
         for part in parts:
-            some = x[part].shape, filters, (0, filters)
-            conv._weight_gradient.weight_gradient(x[part], dy[part], total, *some, side, pad)
+            conv._weight_gradient.weight_gradient(
+                x[part], dy[part], total, x[part].shape, filters, side, pad, (1, 1)
+            )
         return total
 
     whole = sums(slice(None))
@@ -126,19 +127,19 @@ def test_parts_of_a_batch_add_up_and_sums_are_added_to():
     "change",
     [
         {"filters": 32},
-        {"some": (0, 8)},
-        {"some": (16, 32)},
-        {"some": (-16, 0)},
+        {"filters": 8},
         {"side": 1},
         {"pad": 3},
         {"pad": -1},
         {"shape": (2, 4, 4, 8)},
         {"shape": (0, 4, 4, 16)},
+        {"parts": (2, 1)},
+        {"parts": (1, 0)},
     ],
     ids=str,
 )
 def test_arrays_of_another_convolution_are_refused(change):
-    right = {"shape": (2, 4, 4, 16), "filters": 16, "some": (0, 16), "side": 3, "pad": 1}
+    right = {"shape": (2, 4, 4, 16), "filters": 16, "side": 3, "pad": 1, "parts": (1, 1)}
     arrays = [np.zeros((2, 4, 4, 16), np.uint16)] * 2 + [np.zeros((10, 16, 16), np.float32)]
     conv._weight_gradient.weight_gradient(*arrays, *right.values())
     with pytest.raises(ValueError, match="not those of such a convolution"):
@@ -149,16 +150,25 @@ def test_arrays_of_another_convolution_are_refused(change):
 @needs_unit
 @pytest.mark.parametrize(
     "change",
-    [{"filters": 32}, {"filters": 8}, {"side": 5}, {"pad": 3}, {"pad": -1}, {"shape": (0, 4, 4, 48)}],
+    [
+        {"filters": 32},
+        {"filters": 8},
+        {"side": 5},
+        {"pad": 3},
+        {"pad": -1},
+        {"shape": (0, 4, 4, 48)},
+        {"threads": 3},
+        {"threads": 0},
+    ],
     ids=str,
 )
 def test_weights_of_another_convolution_are_refused(change):
-    right = {"shape": (2, 4, 4, 48), "filters": 16, "side": 3, "pad": 1}
+    right = {"shape": (2, 4, 4, 48), "filters": 16, "side": 3, "pad": 1, "threads": 2}
     numbers = {"x": 2 * 4 * 4 * 48, "weights": 16 * 9 * 48, "tiles": (9 + 6) * 512, "y": 2 * 4 * 4 * 16}
     x, weights, tiles, y = (torch.zeros(n, dtype=torch.uint16).numpy() for n in numbers.values())
     bias = np.zeros(16, np.float32)
 
-    def write(shape, filters, side, pad):
+    def write(shape, filters, side, pad, threads):
         conv._convolve.weight_tiles(weights, tiles, filters, side, shape[3])
 
     def convolve(*shape):
@@ -167,7 +177,7 @@ def test_weights_of_another_convolution_are_refused(change):
     write(**right)
     convolve(*right.values())
     wrong = right | change
-    if "shape" not in change and "pad" not in change:
+    if "filters" in change or "side" in change:
         with pytest.raises(ValueError, match="not those of such a convolution"):
             write(**wrong)
     with pytest.raises(ValueError, match="not those of such a convolution"):
@@ -178,13 +188,12 @@ def test_weights_of_another_convolution_are_refused(change):
 
 @pytest.mark.parametrize("threads", [1, 2, 5, 8, 32, 224])
 @pytest.mark.parametrize(("pictures", "filters"), [(128, 48), (64, 192), (7, 128), (1, 16)])
-def test_the_work_is_divided_among_threads_and_none_is_done_twice(threads, pictures, filters):
-    parts = conv._parts(threads, pictures, filters)
-    for ends, length, unit in zip(parts, (pictures, filters), (2, 16), strict=True):
-        assert [i for first, last in ends for i in range(first, last)] == list(range(length))
-        assert all(first % unit == 0 and first < last for first, last in ends)
-    assert len(parts[0]) * len(parts[1]) <= threads
-    assert len(parts[0]) * len(parts[1]) >= min(threads, pictures // 2 * (filters // 32)) // 2
+def test_the_work_is_divided_among_threads(threads, pictures, filters):
+    of_pictures, of_filters = conv._parts(threads, pictures, filters)
+    assert 0 < of_pictures <= -(-pictures // 2)
+    assert 0 < of_filters <= -(-filters // 32)
+    assert of_pictures * of_filters <= threads
+    assert of_pictures * of_filters >= min(threads, pictures // 2 * (filters // 32)) // 2
 
 
 def run(layer, x, dy):

@@ -108,24 +108,27 @@ def test_the_loops_by_hand_have_the_bits_of_the_compiled_ones(shape, numbers, mo
         torch.testing.assert_close(by_hand, compiled, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("change", ["x", "y", "which", "dx", "channels", "too many", "height", "images"])
+@pytest.mark.parametrize(
+    "change", ["x", "y", "which", "dx", "channels", "too many", "height", "images", "threads"]
+)
 @pytest.mark.processor
 @needs_wide
 def test_arrays_of_another_layer_are_refused(change):
     shape, outputs = (2, 7, 8, 32), (2, 3, 3, 32)
     arrays = {"x": shape, "y": outputs, "which": outputs, "dx": shape}
     right = {name: np.zeros(of, np.uint8 if name == "which" else np.uint16) for name, of in arrays.items()}
-    lrn_pool_module._lrn_pool.backward(*right.values(), shape, K, ALPHA)
+    lrn_pool_module._lrn_pool.backward(*right.values(), shape, K, ALPHA, 2)
     wrong = {"channels": (4, 7, 8, 8), "too many": (1, 7, 8, 1024), "height": (2, 2, 8, 32)}
     other = wrong.get(change, (0, 7, 8, 32) if change == "images" else shape)
+    threads = 3 if change == "threads" else 1
     if change in arrays:
         right[change] = right[change][:1]
     with pytest.raises(ValueError, match="not those of such a layer"):
-        lrn_pool_module._lrn_pool.backward(*right.values(), other, K, ALPHA)
+        lrn_pool_module._lrn_pool.backward(*right.values(), other, K, ALPHA, threads)
     if change != "dx":
         del right["dx"]
         with pytest.raises(ValueError, match="not those of such a layer"):
-            lrn_pool_module._lrn_pool.forward(*right.values(), other, K, ALPHA)
+            lrn_pool_module._lrn_pool.forward(*right.values(), other, K, ALPHA, threads)
 
 
 @pytest.mark.parametrize("size", [2, 3])

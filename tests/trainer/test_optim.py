@@ -74,9 +74,7 @@ def test_any_dtypes_of_network_and_gradients_give_the_same_update(dtype, travel)
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.processor
 @needs_wide
-def test_the_update_by_hand_begins_and_ends_anywhere(threads, travel, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(optim_module, "A_THREAD", 64)
+def test_the_update_by_hand_begins_and_ends_anywhere(threads, travel):
     dtypes = torch.float32, torch.float32, travel, torch.bfloat16
     draw = torch.Generator().manual_seed(0)
     for first, size in [(0, 64), (1, 31), (2, 32), (31, 97), (5, 0), (7, 1), (63, 1500)]:
@@ -85,7 +83,7 @@ def test_the_update_by_hand_begins_and_ends_anywhere(threads, travel, monkeypatc
         w, v, g, rounded = (x.clone().to(dtype) for x, dtype in zip(before, dtypes, strict=True))
         g_before, rounded_before = g.clone(), rounded.clone()
         arrays = [as_array(x)[mine] for x in (w, v, g, rounded)]
-        optim_module._descend_by_hand(arrays, [np.float32(x) for x in (0.9, 0.01, 0.1)])
+        optim_module._update.descend(*arrays, 0.9, 0.01, 0.1, threads)
         exact_v = 0.9 * before[1].double() - 0.01 * before[0].double() - 0.1 * g_before.double()
         exact_w = before[0].double() + exact_v
         for found, exact, kept in ((v, exact_v, before[1]), (w, exact_w, before[0])):
@@ -102,10 +100,10 @@ def test_the_update_by_hand_begins_and_ends_anywhere(threads, travel, monkeypatc
 @needs_wide
 def test_arrays_of_other_lengths_are_not_updated(wrong):
     arrays = [np.zeros(9, dtype) for dtype in (np.float32, np.float32, np.uint16, np.uint16)]
-    optim_module._update.descend(*arrays, 0.9, 0.0, 0.1)
+    optim_module._update.descend(*arrays, 0.9, 0.0, 0.1, 1)
     arrays[wrong] = arrays[wrong][:8]
     with pytest.raises(ValueError, match="not of one length"):
-        optim_module._update.descend(*arrays, 0.9, 0.0, 0.1)
+        optim_module._update.descend(*arrays, 0.9, 0.0, 0.1, 1)
 
 
 def test_the_rate_is_inside_the_velocity():
