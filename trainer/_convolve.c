@@ -1,34 +1,39 @@
 /* Convolutions in bfloat16 by the matrix unit (AMX) of Intel's processors: windows 1 apart, any zeros around.
 
-What four products have summed up leaves the unit by way of memory. Bias and rounding follow there, while the
-next four are under way.
+What four products have summed up leaves the unit by way of memory. Bias, ReLU and rounding follow there,
+while the next four are under way.
 
 The unit has a habit that no manual tells of: when more than 128 products have passed since a tile was stored,
 the next store takes 300 ns. So one is stored in between, for nobody. */
 
 #include "_pictures.h"
+#include <math.h>
 
 #ifdef HAVE_AMX
 enum { OFTEN = 16 }; /* steps of four products after which a tile is stored at the latest */
 
-/* Sums that wait for bias and rounding: of pixels of some tiles, for 16 or 32 filters. */
+/* Sums that wait for all that follows: of pixels of some tiles, for 16 or 32 filters. */
 typedef struct {
     const float *sums, *bias;
     uint16_t *to[4];
     Py_ssize_t next, wide, done; /* numbers from a pixel to the next; pixels of a tile, and those done */
     int tiles;
+    float floor;
 } Waiting;
 
-/* Add the bias to the next pixel of each tile and round. */
+/* Add the bias to the next pixel of each tile, cut off what lies below the floor, and round. */
 WITH_AMX static inline __attribute__((always_inline)) void finish_pixel(Waiting *of, int filters)
 {
+    const __m512 floor =
+        _mm512_set1_ps(of->floor); /* first of two, so that what is not a number stays that */
     for (int t = 0; t < of->tiles; t++) {
         const float *sums = of->sums + t * (filters > 1 ? 2 : 1) * SUMS + of->done * LANES;
         uint16_t *to = of->to[t] + of->done * of->next;
         __m512 low = _mm512_add_ps(_mm512_load_ps(sums), _mm512_loadu_ps(of->bias));
+        low = _mm512_max_ps(floor, low);
         if (filters > 1) {
             __m512 high = _mm512_add_ps(_mm512_load_ps(sums + SUMS), _mm512_loadu_ps(of->bias + LANES));
-            _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+            _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(_mm512_max_ps(floor, high), low));
         } else
             _mm256_storeu_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(low));
     }
@@ -93,6 +98,7 @@ WITH_AMX static inline __attribute__((always_inline)) void convolve_some(const W
         for (Py_ssize_t t = 0; t < w->tiles; t += 4 / filters) {
             const uint16_t *a[4];
             Waiting these = {sums, bias, .next = l->filters, .wide = w->wide, .tiles = 4 / filters};
+            these.floor = l->floor;
             for (int i = 0; i < 4 / filters; i++) {
                 Py_ssize_t tile = t + i < w->tiles ? t + i : w->tiles - 1;
                 Py_ssize_t row = tile / across, column = tile % across * w->wide;
@@ -182,11 +188,13 @@ static PyObject *run(PyObject *module, PyObject *arguments)
     Py_buffer x, tiles, bias, y;
     Py_ssize_t parts;
     Layer l;
-    if (!PyArg_ParseTuple(arguments, "y*y*y*w*(nnnn)nnnn", &x, &tiles, &bias, &y, &l.images, &l.height,
-                          &l.width, &l.channels, &l.filters, &l.side, &l.pad, &parts))
+    int relu;
+    if (!PyArg_ParseTuple(arguments, "y*y*y*w*(nnnn)nnnpn", &x, &tiles, &bias, &y, &l.images, &l.height,
+                          &l.width, &l.channels, &l.filters, &l.side, &l.pad, &relu, &parts))
         return NULL;
     l.rows = l.height + 2 * l.pad - l.side + 1, l.columns = l.width + 2 * l.pad - l.side + 1;
     l.steps = steps_of(l.channels, l.side);
+    l.floor = relu ? 0 : -INFINITY;
     Py_ssize_t number = sizeof(uint16_t);
     int fit = fits(&l) && parts > 0 && parts <= l.images && l.rows > 0 && l.columns > 0 &&
               x.len == l.images * l.height * l.width * l.channels * number &&
@@ -216,7 +224,7 @@ static PyMethodDef methods[] = {
      "line of the caches, [filters / 16, steps, 512] with side * side steps for each 32 channels, and\n"
      "side * ceil(side / 2) for 16 that are left over."},
     {"convolve", run, METH_VARARGS,
-     "convolve(x, tiles, bias, y, shape, filters, side, pad, threads)\n--\n\n"
+     "convolve(x, tiles, bias, y, shape, filters, side, pad, relu, threads)\n--\n\n"
      "Write y, bfloat16, images x rows x columns x filters.\n\n"
      "x: bfloat16 of `shape`, images x height x width x channels; bias: float32 [filters]; threads: as many\n"
      "as there are images, at most."},

@@ -13,5 +13,6 @@ def convolve(
     filters: int,
     side: int,
     pad: int,
+    relu: bool,
     threads: int,
 ) -> None: ...

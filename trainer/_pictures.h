@@ -14,6 +14,7 @@ typedef struct {
     Py_ssize_t images, height, width, channels, filters, side, pad;
     Py_ssize_t rows, columns;
     Py_ssize_t steps; /* products of which a sum consists */
+    float floor;      /* the least that is said: 0 with a ReLU, else -infinity */
 } Layer;
 
 /* 32 channels for each place of a window; and of the last 16 pairs of places. */

@@ -1,4 +1,4 @@
-"""conv1 as a convolution of blocks, for matrix units that want many channels.
+"""conv1: its zeros, and its form as a convolution of blocks, for matrix units that want many channels.
 
 conv1 reads 11 x 11 pixels of 3 channels, 4 apart: too few channels for a unit that multiplies 32 at a time.
 Blocks of 4 x 4 pixels, 48 numbers each, make the same layer a convolution of 3 x 3 blocks, 1 apart, whose
@@ -15,10 +15,15 @@ import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from trainer.conv import convolution
 from trainer.opaque import opaque
 from trainer.rows import as_array, narrowed, widened
+
+# conv1 reads zeros beyond the right and the bottom edge: ceil((224 - 11) / 4) + 1 = 55 windows of 11 pixels,
+# 4 apart, reach pixel 227. Padding both sides by 2 gives 55 too, but other pixels to each window.
+PAD = 3
 
 SIDE = 4  # pixels of a block; conv1's windows lie as far apart
 CHANNELS = 3
@@ -72,3 +77,23 @@ def of_weights(weight_O3HW: Tensor) -> Tensor:
     h, w = padded.shape[2] // SIDE, padded.shape[3] // SIDE
     split = padded.reshape(filters, channels, h, SIDE, w, SIDE)
     return split.permute(0, 3, 5, 1, 2, 4).reshape(filters, -1, h, w)
+
+
+def conv1(layer: nn.Conv2d, x_B3HW: Tensor) -> Tensor:
+    """The images, of any dtype, through the first layer: [B, O, 55, 55] of the weights' dtype."""
+    dtype = layer.weight.dtype
+    if dtype == torch.bfloat16 and x_B3HW.device.type == "cpu" and not x_B3HW.requires_grad:
+        return convolution(of_images(x_B3HW), of_weights(layer.weight), layer.bias)
+    said: Tensor = layer(_padded(x_B3HW, dtype))
+    return said
+
+
+def _padded(x_BCHW: Tensor, dtype: torch.dtype) -> Tensor:
+    """The images in conv1's dtype with zeros beyond two edges, in one pass over them."""
+    B, C, H, W = x_BCHW.shape
+    shape = (B, C, H + PAD, W + PAD)
+    padded = torch.empty(shape, dtype=dtype, device=x_BCHW.device, memory_format=torch.channels_last)
+    padded[:, :, H:].zero_()
+    padded[:, :, :H, W:].zero_()
+    padded[:, :, :H, :W].copy_(x_BCHW)
+    return padded

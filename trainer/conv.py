@@ -34,7 +34,7 @@ BLOCK = 32  # filters that keep all of its registers busy
 FEW = 4  # threads that may have sums of their own: 1.8 MB for conv3
 
 
-def convolve(x_BCHW: Tensor, weight_OkkC: Tensor, bias_O: Tensor, pad: int) -> Tensor:
+def convolve(x_BCHW: Tensor, weight_OkkC: Tensor, bias_O: Tensor, pad: int, relu: bool = False) -> Tensor:
     """[B, C, H, W] -> [B, O, h, w] in channels_last; all tensors are bfloat16, C and O multiples of 16.
 
     Sums are float32, and rounded once, with the bias.
@@ -48,7 +48,7 @@ def convolve(x_BCHW: Tensor, weight_OkkC: Tensor, bias_O: Tensor, pad: int) -> T
     y_BhwO = x_BCHW.new_empty(B, H + 2 * pad - k + 1, W + 2 * pad - k + 1, filters)
     y, bias = as_array(y_BhwO), bias_O.float().numpy()
     threads = min(B, torch.get_num_threads())
-    _convolve.convolve(x, tiles, bias, y, x.shape, filters, k, pad, threads)
+    _convolve.convolve(x, tiles, bias, y, x.shape, filters, k, pad, relu, threads)
     return y_BhwO.permute(0, 3, 1, 2)
 
 
@@ -92,38 +92,44 @@ def _parts(threads: int, pictures: int, filters: int) -> tuple[int, int]:
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, pad: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, pad: int, relu: bool) -> Tensor:
+        y = convolve(x, weight.permute(0, 2, 3, 1), bias, pad, relu)
+        ctx.save_for_backward(x, weight, y if relu else None)
         ctx.pad = pad
-        return convolve(x, weight.permute(0, 2, 3, 1), bias, pad)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        x, weight, y = ctx.saved_tensors
         (dy,) = grads
+        if y is not None:
+            dy = torch.ops.aten.threshold_backward(dy, y, 0)
         channels, side = weight.shape[1:3]
         of_weight, of_bias = gradients(x, dy, side, ctx.pad)
         of_x = None
         if ctx.needs_input_grad[0]:
             turned_CkkO = weight.flip(2, 3).permute(1, 2, 3, 0)
             of_x = convolve(dy, turned_CkkO, weight.new_zeros(channels), side - 1 - ctx.pad)
-        return of_x, of_weight, of_bias, None
+        return of_x, of_weight, of_bias, None, None
 
 
-def convolution(x_BCHW: Tensor, weight_OCkk: Tensor, bias_O: Tensor | None, pad: int = 0) -> Tensor:
-    """`F.conv2d` with square windows 1 apart and `pad` zeros around."""
+def convolution(
+    x_BCHW: Tensor, weight_OCkk: Tensor, bias_O: Tensor | None, pad: int = 0, relu: bool = False
+) -> Tensor:
+    """`F.conv2d` with square windows 1 apart and `pad` zeros around; then, if asked, `F.relu`."""
     filters, channels, side = weight_OCkk.shape[:3]
     unit = HAS_UNIT and weight_OCkk.dtype == x_BCHW.dtype == torch.bfloat16 and x_BCHW.device.type == "cpu"
     known = bias_O is not None and filters % LANES == channels % LANES == 0 and pad < side and len(x_BCHW) > 0
     if unit and known and not torch.compiler.is_compiling():
-        y: Tensor = _Convolution.apply(x_BCHW, weight_OCkk, bias_O, pad)
+        y: Tensor = _Convolution.apply(x_BCHW, weight_OCkk, bias_O, pad, relu)
         return y
-    return F.conv2d(x_BCHW, weight_OCkk, bias_O, padding=pad)
+    y = F.conv2d(x_BCHW, weight_OCkk, bias_O, padding=pad)
+    return F.relu(y) if relu else y
 
 
 class Conv2d(nn.Conv2d):
     """`nn.Conv2d` with square windows 1 apart."""
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, O, h, w], both of the weights' dtype."""
-        return convolution(x_BCHW, self.weight, self.bias, int(self.padding[0]))
+    def forward(self, x_BCHW: Tensor, relu: bool = False) -> Tensor:
+        """[B, C, H, W] -> [B, O, h, w], both of the weights' dtype; with `relu` its ReLU."""
+        return convolution(x_BCHW, self.weight, self.bias, int(self.padding[0]), relu)

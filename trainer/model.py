@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from trainer import blocks
 from trainer.config import Network as Settings
-from trainer.conv import Conv2d, convolution
+from trainer.conv import Conv2d
 from trainer.linear import Linear
 from trainer.lrn import local_response_norm, spatial
 from trainer.lrn_pool import lrn_pool
@@ -32,10 +32,6 @@ TOWERS: tuple[TowerName, TowerName] = ("a", "b")
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 READ_BOTH = {"conv3", "fc6", "fc7"}  # fc8 reads both too, but its sum is split, not its input gathered
 READ_BOTH_DENSE = READ_BOTH | {"conv2", "conv4", "conv5"}
-
-# conv1 reads zeros beyond the right and the bottom edge: ceil((224 - 11) / 4) + 1 = 55 windows of 11 pixels,
-# 4 apart, reach pixel 227. Padding both sides by 2 gives 55 too, but other pixels to each window.
-CONV1_PAD = 3
 
 # The program's second normalisation after conv2: a 5x5 window, scale 0.001 / 25, power 0.75. The sources
 # that were read name no other constant; k = 2 as in its first normalisation.
@@ -115,24 +111,35 @@ class Tower(nn.Module):
     def _layer(self, layer: str, x: Tensor, keep: Keep | None) -> Tensor:
         if layer == "fc6":
             x = x.flatten(1)  # also of channels_last: channel, row, column, so that tower a comes first
-        x = self._conv1(x) if layer == "conv1" else getattr(self, layer)(x)
         if layer == "fc8":
+            x = self.fc8(x)
             return x.to(torch.promote_types(x.dtype, torch.float32))  # shares of the logits are added up
-        for operation in self._joined(layer, x.device).split("-"):
+        operations = self._joined(layer, x.device).split("-")
+        if layer == "conv1":
+            x = blocks.conv1(self.conv1, x)
+        elif layer.startswith("conv") and operations[0] == "relu" and self.settings.activation == "relu":
+            x = getattr(self, layer)(x, relu=True)
+            self._show(layer, x)
+            del operations[0]
+        else:
+            x = getattr(self, layer)(x)
+        for operation in operations:
             x = getattr(self, f"_{operation}")(layer, x, keep)
         return x
 
-    def _conv1(self, x: Tensor) -> Tensor:
-        weight, bias = self.conv1.weight, self.conv1.bias
-        if weight.dtype == torch.bfloat16 and x.device.type == "cpu" and not x.requires_grad:
-            return convolution(blocks.of_images(x), blocks.of_weights(weight), bias)
-        y: Tensor = self.conv1(_padded(x, weight.dtype))
-        return y
+    def _show(self, layer: str, x: Tensor) -> None:
+        if self.watch:
+            self.watch(layer, x.detach())
+
+    def _show_relu(self, layer: str, x: Tensor) -> None:
+        """What a ReLU within a loop says: nobody who watches may change what is computed."""
+        if self.watch:
+            self.watch(layer, F.relu(x.detach()))
 
     def _joined(self, layer: str, device: torch.device) -> str:
-        """What follows a layer, where it can as one loop; the bits are the same."""
+        """What follows a layer, where it can as one loop."""
         s, order = self.settings, self.after[layer]
-        if s.activation == "relu" and s.lrn and not self.watch:
+        if s.activation == "relu" and s.lrn:
             if device.type == "cpu" and not (layer == "conv2" and s.conv2_spatial_norm):
                 order = order.replace("relu-lrn-pool", "relu_lrn_pool").replace("lrn-pool", "lrn_pool")
             order = order.replace("relu-lrn", "relu_lrn")
@@ -140,14 +147,15 @@ class Tower(nn.Module):
 
     def _relu(self, layer: str, x: Tensor, keep: Keep | None) -> Tensor:
         x = ACTIVATIONS[self.settings.activation](x)
-        if self.watch:
-            self.watch(layer, x.detach())
+        self._show(layer, x)
         return x
 
     def _lrn(self, layer: str, x: Tensor, keep: Keep | None, relu: bool = False) -> Tensor:
         s = self.settings
         if not s.lrn:
             return x
+        if relu:
+            self._show_relu(layer, x)
         x = local_response_norm(x, s.lrn_size, s.lrn_k, s.lrn_alpha, s.lrn_beta, relu)
         return spatial(x, *SPATIAL_NORM) if layer == "conv2" and s.conv2_spatial_norm else x
 
@@ -159,6 +167,8 @@ class Tower(nn.Module):
 
     def _lrn_pool(self, layer: str, x: Tensor, keep: Keep | None, relu: bool = False) -> Tensor:
         s = self.settings
+        if relu:
+            self._show_relu(layer, x)
         return lrn_pool(x, self._window, s.lrn_size, s.lrn_k, s.lrn_alpha, s.lrn_beta, relu)
 
     def _relu_lrn_pool(self, layer: str, x: Tensor, keep: Keep | None) -> Tensor:
@@ -175,17 +185,6 @@ class Tower(nn.Module):
         if keep is None:
             return x_BF * (1 - self.settings.dropout)
         return x_BF * keep(layer)
-
-
-def _padded(x_BCHW: Tensor, dtype: torch.dtype) -> Tensor:
-    """The images in conv1's dtype with zeros beyond two edges, in one pass over them."""
-    B, C, H, W = x_BCHW.shape
-    shape = (B, C, H + CONV1_PAD, W + CONV1_PAD)
-    padded = torch.empty(shape, dtype=dtype, device=x_BCHW.device, memory_format=torch.channels_last)
-    padded[:, :, H:].zero_()
-    padded[:, :, :H, W:].zero_()
-    padded[:, :, :H, :W].copy_(x_BCHW)
-    return padded
 
 
 class Network(nn.Module):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from trainer import blocks
 from trainer.config import Network as Settings
-from trainer.model import CONV1_PAD, build_tower
+from trainer.model import build_tower
 
 
 def images(count: int, dtype: torch.dtype = torch.float32, side: int = 224) -> torch.Tensor:
@@ -33,7 +33,7 @@ def test_the_sums_are_those_of_windows_of_11_pixels_and_so_are_the_gradients():
     draw = torch.Generator().manual_seed(2)
     weight = torch.randn(6, 3, 11, 11, generator=draw, dtype=torch.float64)
     leaves = [weight.clone().requires_grad_() for _ in range(2)]
-    padded = F.pad(x.double(), (0, CONV1_PAD, 0, CONV1_PAD))
+    padded = F.pad(x.double(), (0, blocks.PAD, 0, blocks.PAD))
     expected = F.conv2d(padded, leaves[0], stride=4)
     said = F.conv2d(blocks.of_images(x).double(), blocks.of_weights(leaves[1]))
     dy = torch.randn(expected.shape, generator=draw, dtype=torch.float64)
@@ -48,7 +48,7 @@ def test_a_bfloat16_tower_says_what_a_float32_one_says_but_for_rounding():
     said = {}
     for dtype in (torch.float32, torch.bfloat16):
         tower = build_tower(Settings(filters=(6, 8, 12, 12, 8), hidden=32), 10, "a", seed=0).to(dtype)
-        y = tower._conv1(images(2))
+        y = blocks.conv1(tower.conv1, images(2))
         y.backward(torch.ones_like(y))
         said[dtype] = y.float(), tower.conv1.weight.grad.float(), tower.conv1.bias.grad.float()
     for low, exact in zip(said[torch.bfloat16], said[torch.float32], strict=True):

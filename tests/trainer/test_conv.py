@@ -88,6 +88,26 @@ def test_what_is_said_and_handed_down_is_a_sum_in_float32_rounded_once(layer, th
     check_rounded_once(found, exact, both_ways(F.conv2d, lambda t: t.double().abs()))
 
 
+@pytest.mark.parametrize("unit", [pytest.param(True, marks=[pytest.mark.processor, needs_unit]), False])
+def test_a_relu_in_the_layer_has_the_bits_of_one_after_it(unit, monkeypatch):
+    monkeypatch.setattr(conv, "HAS_UNIT", unit)
+    x, dy = tensors(*LAYERS["higher than wide"])
+    x[1, 2, 3, 4] = float("nan")
+    draw = torch.Generator().manual_seed(1)
+    weight, bias = torch.randn(16, 16, 5, 5, generator=draw).bfloat16(), torch.zeros(16).bfloat16()
+    results = []
+    for form in (
+        lambda *args: conv.convolution(*args, pad=2, relu=True),
+        lambda *args: F.relu(conv.convolution(*args, pad=2)),
+    ):
+        leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+        said = form(*leaves)
+        results.append([said.detach(), *torch.autograd.grad(said, leaves, dy)])
+    assert results[0][0].isnan().sum() == 16 * 5 * 3  # windows 5 rows high; the picture ends beside it
+    for within, after in zip(*results, strict=True):
+        torch.testing.assert_close(within, after, rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("channel", [3, 40])  # of the first 32, and of the 16 that are left over
 @pytest.mark.processor
 @needs_unit
@@ -163,12 +183,12 @@ def test_arrays_of_another_convolution_are_refused(change):
     ids=str,
 )
 def test_weights_of_another_convolution_are_refused(change):
-    right = {"shape": (2, 4, 4, 48), "filters": 16, "side": 3, "pad": 1, "threads": 2}
+    right = {"shape": (2, 4, 4, 48), "filters": 16, "side": 3, "pad": 1, "relu": True, "threads": 2}
     numbers = {"x": 2 * 4 * 4 * 48, "weights": 16 * 9 * 48, "tiles": (9 + 6) * 512, "y": 2 * 4 * 4 * 16}
     x, weights, tiles, y = (torch.zeros(n, dtype=torch.uint16).numpy() for n in numbers.values())
     bias = np.zeros(16, np.float32)
 
-    def write(shape, filters, side, pad, threads):
+    def write(shape, filters, side, pad, relu, threads):
         conv._convolve.weight_tiles(weights, tiles, filters, side, shape[3])
 
     def convolve(*shape):

@@ -171,14 +171,23 @@ def test_several_threads_have_the_bits_of_one(dtype, monkeypatch):
 
 
 @pytest.mark.parametrize("order", ["relu-lrn-pool", "lrn-pool-relu"])
-def test_a_tower_that_is_watched_has_the_bits_of_one_that_is_not(order):
-    settings = Settings(filters=(6, 8, 12, 12, 8), hidden=32, conv1_order=order)
-    images = torch.randn(3, 3, 224, 224, generator=torch.Generator().manual_seed(5))
-    results = []
-    for watch in (None, lambda layer, said: None):
-        tower = build_tower(settings, 10, "a", seed=0)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("filters", [(6, 8, 12, 12, 8), (32, 32, 32, 32, 32)])
+def test_a_tower_that_is_watched_has_the_bits_of_one_that_is_not(order, dtype, filters):
+    settings = Settings(filters=filters, hidden=32, conv1_order=order)
+    draw = torch.Generator().manual_seed(5)
+    images = torch.randn(3, 3, 224, 224, generator=draw)
+    both = torch.randn(3, 2 * filters[1], 13, 13, generator=draw).to(dtype)
+    results, shown = [], []
+    for watch in (None, lambda layer, said: shown.append((layer, said.min() >= 0))):
+        tower = build_tower(settings, 10, "a", seed=0).to(dtype)
         tower.watch = watch
-        said = tower.stage(0, images)
-        said.backward(said.detach())
-        results.append((said, tower.conv1.weight.grad, tower.conv2.bias.grad))
-    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+        for stage, x in enumerate((images, both)):
+            said = tower.stage(stage, x)
+            said.backward(said.detach())
+            results.append(said)
+        results += [p.grad for name, p in tower.named_parameters() if name.startswith("conv")]
+    assert shown == [(f"conv{i}", True) for i in range(1, 6)]
+    half = len(results) // 2
+    assert half == 12
+    assert all(map(torch.equal, results[:half], results[half:]))
