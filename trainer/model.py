@@ -120,7 +120,7 @@ class Tower(nn.Module):
         elif layer.startswith("conv") and operations[0] == "relu" and self.settings.activation == "relu":
             x = getattr(self, layer)(x, relu=True)
             self._show(layer, x)
-            del operations[0]
+            operations = operations[1:]
         else:
             x = getattr(self, layer)(x)
         for operation in operations:
