@@ -113,7 +113,7 @@ WITH_AMX static inline __attribute__((always_inline)) void convolve_some(const W
     finish(&last, filters);
 }
 
-WITH_AMX static int convolve(const Layer *l, const uint16_t *x, const uint16_t *weights, const float *bias,
+WITH_AMX static int convolve(const Layer *l, const uint16_t *x, const uint16_t *tiles, const float *bias,
                              uint16_t *y)
 {
     Work w;
@@ -126,7 +126,7 @@ WITH_AMX static int convolve(const Layer *l, const uint16_t *x, const uint16_t *
                 write_picture(&w, l, x + (n + i) * l->height * l->width * l->channels, w.x + i * w.area);
             uint16_t *to = y + n * l->rows * l->columns * l->filters;
             for (Py_ssize_t o = 0; o < l->filters; o += 2 * LANES) {
-                const uint16_t *b = weights + o / LANES * l->steps * TILE;
+                const uint16_t *b = tiles + o / LANES * l->steps * TILE;
                 if (l->filters - o > LANES)
                     convolve_some(&w, l, pictures, b, bias + o, to + o, 2);
                 else
@@ -140,94 +140,76 @@ WITH_AMX static int convolve(const Layer *l, const uint16_t *x, const uint16_t *
 }
 #else
 static void write_weights(const uint16_t *weights, const Layer *l, uint16_t *to) {}
-static int convolve(const Layer *l, const uint16_t *x, const uint16_t *weights, const float *bias,
-                    uint16_t *y)
+static int convolve(const Layer *l, const uint16_t *x, const uint16_t *tiles, const float *bias, uint16_t *y)
 {
     return 0;
 }
 #endif
 
 /* One part of the pictures. */
-static int convolve_part(Layer l, const uint16_t *x, const uint16_t *weights, const float *bias, uint16_t *y,
+static int convolve_part(Layer l, const uint16_t *x, const uint16_t *tiles, const float *bias, uint16_t *y,
                          Py_ssize_t part, Py_ssize_t parts)
 {
     Py_ssize_t image = l.images * part / parts;
     l.images = l.images * (part + 1) / parts - image;
     x += image * l.height * l.width * l.channels;
-    return convolve(&l, x, weights, bias, y + image * l.rows * l.columns * l.filters);
+    return convolve(&l, x, tiles, bias, y + image * l.rows * l.columns * l.filters);
 }
 
-static int fits(const Layer *l)
+/* All of them; 0 if there is no memory. */
+static int convolve_all(const Layer *l, const uint16_t *x, const uint16_t *weights, const float *bias,
+                        uint16_t *y, Py_ssize_t parts)
 {
-    return l->channels > 0 && l->channels % LANES == 0 && l->filters > 0 && l->filters % LANES == 0 &&
-           l->side > 0 && l->pad >= 0 && l->pad < l->side;
-}
-
-static PyObject *weight_tiles(PyObject *module, PyObject *arguments)
-{
-    Py_buffer weights, tiles;
-    Layer l = {.pad = 0};
-    if (!PyArg_ParseTuple(arguments, "y*w*nnn", &weights, &tiles, &l.filters, &l.side, &l.channels))
-        return NULL;
-    Py_ssize_t number = sizeof(uint16_t), places = l.side * l.side;
-    int fit = fits(&l) && weights.len == l.filters * places * l.channels * number &&
-              tiles.len == l.filters / LANES * steps_of(l.channels, l.side) * TILE * number &&
-              (uintptr_t)tiles.buf % LINE == 0;
-    if (fit) {
-        Py_BEGIN_ALLOW_THREADS
-        write_weights(weights.buf, &l, tiles.buf);
-        Py_END_ALLOW_THREADS
+    uint16_t *tiles = aligned_alloc(LINE, l->filters / LANES * l->steps * TILE * sizeof(uint16_t));
+    int done = tiles != NULL;
+    if (tiles) {
+        write_weights(weights, l, tiles);
+#pragma omp parallel for num_threads(parts) schedule(static, 1) reduction(&& : done)
+        for (Py_ssize_t part = 0; part < parts; part++)
+            done = convolve_part(*l, x, tiles, bias, y, part, parts) && done;
     }
-    PyBuffer_Release(&weights), PyBuffer_Release(&tiles);
-    if (!fit) return PyErr_Format(PyExc_ValueError, "the arrays are not those of such a convolution");
-    Py_RETURN_NONE;
+    free(tiles);
+    return done;
 }
 
 static PyObject *run(PyObject *module, PyObject *arguments)
 {
-    Py_buffer x, tiles, bias, y;
+    Py_buffer x, weights, bias, y;
     Py_ssize_t parts;
     Layer l;
     int relu;
-    if (!PyArg_ParseTuple(arguments, "y*y*y*w*(nnnn)nnnpn", &x, &tiles, &bias, &y, &l.images, &l.height,
+    if (!PyArg_ParseTuple(arguments, "y*y*y*w*(nnnn)nnnpn", &x, &weights, &bias, &y, &l.images, &l.height,
                           &l.width, &l.channels, &l.filters, &l.side, &l.pad, &relu, &parts))
         return NULL;
     l.rows = l.height + 2 * l.pad - l.side + 1, l.columns = l.width + 2 * l.pad - l.side + 1;
-    l.steps = steps_of(l.channels, l.side);
     l.floor = relu ? 0 : -INFINITY;
     Py_ssize_t number = sizeof(uint16_t);
-    int fit = fits(&l) && parts > 0 && parts <= l.images && l.rows > 0 && l.columns > 0 &&
-              x.len == l.images * l.height * l.width * l.channels * number &&
-              tiles.len == l.filters / LANES * l.steps * TILE * number && (uintptr_t)tiles.buf % LINE == 0 &&
+    int fit = l.channels > 0 && l.channels % LANES == 0 && l.filters > 0 && l.filters % LANES == 0 &&
+              l.side > 0 && l.pad >= 0 && l.pad < l.side && l.rows > 0 && l.columns > 0 && parts > 0 &&
+              parts <= l.images && x.len == l.images * l.height * l.width * l.channels * number &&
+              weights.len == l.filters * l.side * l.side * l.channels * number &&
               bias.len == l.filters * (Py_ssize_t)sizeof(float) &&
               y.len == l.images * l.rows * l.columns * l.filters * number;
     int done = 1;
     if (fit) {
+        l.steps = steps_of(l.channels, l.side);
         Py_BEGIN_ALLOW_THREADS
-#pragma omp parallel for num_threads(parts) schedule(static, 1) reduction(&& : done)
-        for (Py_ssize_t part = 0; part < parts; part++)
-            done = convolve_part(l, x.buf, tiles.buf, bias.buf, y.buf, part, parts) && done;
+        done = convolve_all(&l, x.buf, weights.buf, bias.buf, y.buf, parts);
         Py_END_ALLOW_THREADS
     }
-    PyBuffer_Release(&x), PyBuffer_Release(&tiles), PyBuffer_Release(&bias), PyBuffer_Release(&y);
+    PyBuffer_Release(&x), PyBuffer_Release(&weights), PyBuffer_Release(&bias), PyBuffer_Release(&y);
     if (!fit) return PyErr_Format(PyExc_ValueError, "the arrays are not those of such a convolution");
     if (!done) return PyErr_NoMemory();
     Py_RETURN_NONE;
 }
 
 static PyMethodDef methods[] = {
-    {"weight_tiles", weight_tiles, METH_VARARGS,
-     "weight_tiles(weights, tiles, filters, side, channels)\n--\n\n"
-     "Write weights as `convolve` reads them; all are bfloat16.\n\n"
-     "weights: filters x side x side x channels, of which numbers 16 and 16 are multiples; tiles: begin on "
-     "a\n"
-     "line of the caches, [filters / 16, steps, 512] with side * side steps for each 32 channels, and\n"
-     "side * ceil(side / 2) for 16 that are left over."},
     {"convolve", run, METH_VARARGS,
-     "convolve(x, tiles, bias, y, shape, filters, side, pad, relu, threads)\n--\n\n"
+     "convolve(x, weights, bias, y, shape, filters, side, pad, relu, threads)\n--\n\n"
      "Write y, bfloat16, images x rows x columns x filters.\n\n"
-     "x: bfloat16 of `shape`, images x height x width x channels; bias: float32 [filters]; threads: as many\n"
-     "as there are images, at most."},
+     "x: bfloat16 of `shape`, images x height x width x channels; weights: bfloat16, filters x side x\n"
+     "side x channels; numbers of filters and channels are multiples of 16. bias: float32 [filters];\n"
+     "threads: as many as there are images, at most."},
     {0},
 };
 

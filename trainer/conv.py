@@ -27,9 +27,7 @@ try:
 except ImportError:  # another processor, or no compiler when the project was installed
     HAS_UNIT = False
 
-LANES = 16  # filters that the unit multiplies at a time
-PAIRS = 32  # channels
-TILE = 512  # numbers that it holds of either
+LANES = 16  # channels, and filters, that the unit multiplies at a time
 BLOCK = 32  # filters that keep all of its registers busy
 FEW = 4  # threads that may have sums of their own: 1.8 MB for conv3
 
@@ -39,16 +37,14 @@ def convolve(x_BCHW: Tensor, weight_OkkC: Tensor, bias_O: Tensor, pad: int, relu
 
     Sums are float32, and rounded once, with the bias.
     """
-    B, C, H, W = x_BCHW.shape
+    B, _, H, W = x_BCHW.shape
     filters, k = weight_OkkC.shape[:2]
     x = as_array(x_BCHW.permute(0, 2, 3, 1).contiguous())
-    steps = C // PAIRS * k * k + (k * -(-k // 2) if C % PAIRS else 0)
-    tiles = as_array(weight_OkkC.new_empty(filters // LANES, steps, TILE))
-    _convolve.weight_tiles(as_array(weight_OkkC.contiguous()), tiles, filters, k, C)
+    weights = as_array(weight_OkkC.contiguous())
     y_BhwO = x_BCHW.new_empty(B, H + 2 * pad - k + 1, W + 2 * pad - k + 1, filters)
     y, bias = as_array(y_BhwO), bias_O.float().numpy()
     threads = min(B, torch.get_num_threads())
-    _convolve.convolve(x, tiles, bias, y, x.shape, filters, k, pad, relu, threads)
+    _convolve.convolve(x, weights, bias, y, x.shape, filters, k, pad, relu, threads)
     return y_BhwO.permute(0, 3, 1, 2)
 
 
