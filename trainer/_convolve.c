@@ -17,17 +17,16 @@ typedef struct {
     const float *sums, *bias;
     uint16_t *to[4];
     Py_ssize_t next, wide, done; /* numbers from a pixel to the next; pixels of a tile, and those done */
-    int tiles;
     float floor;
 } Waiting;
 
-/* Add the bias to the next pixel of each tile, cut off what lies below the floor, and round. */
+/* Add the bias to the next pixel of each tile, cut off what lies below the floor, and round. Where either is
+not a number the maximum is the second: what is not a number stays that. */
 WITH_AMX static inline __attribute__((always_inline)) void finish_pixel(Waiting *of, int filters)
 {
-    const __m512 floor =
-        _mm512_set1_ps(of->floor); /* first of two, so that what is not a number stays that */
-    for (int t = 0; t < of->tiles; t++) {
-        const float *sums = of->sums + t * (filters > 1 ? 2 : 1) * SUMS + of->done * LANES;
+    const __m512 floor = _mm512_set1_ps(of->floor);
+    for (int t = 0; t < 4 / filters; t++) {
+        const float *sums = of->sums + t * filters * SUMS + of->done * LANES;
         uint16_t *to = of->to[t] + of->done * of->next;
         __m512 low = _mm512_add_ps(_mm512_load_ps(sums), _mm512_loadu_ps(of->bias));
         low = _mm512_max_ps(floor, low);
@@ -97,8 +96,7 @@ WITH_AMX static inline __attribute__((always_inline)) void convolve_some(const W
     for (Py_ssize_t n = 0; n < pictures; n++, y += l->rows * l->columns * l->filters)
         for (Py_ssize_t t = 0; t < w->tiles; t += 4 / filters) {
             const uint16_t *a[4];
-            Waiting these = {sums, bias, .next = l->filters, .wide = w->wide, .tiles = 4 / filters};
-            these.floor = l->floor;
+            Waiting these = {sums, bias, .next = l->filters, .wide = w->wide, .floor = l->floor};
             for (int i = 0; i < 4 / filters; i++) {
                 Py_ssize_t tile = t + i < w->tiles ? t + i : w->tiles - 1;
                 Py_ssize_t row = tile / across, column = tile % across * w->wide;
