@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import tyro
 
-from trainer import runs
+from trainer import checkpoint, runs
 from trainer.config import Config
 from trainer.recipes import AUTO, RECIPES
 
@@ -43,13 +43,21 @@ def parse(
 
 def parse_config(argv: Sequence[str] | None = None) -> Config:
     """The training command's flags, on top of what they name: a run that exists brings its own settings,
-    otherwise the recipe does."""
+    otherwise the recipe does. Rank 0 reads the run's and tells the others."""
+    from trainer.topology import MPI, on_root
+
     args = list(sys.argv[1:] if argv is None else argv)
-    default = RECIPES.get(_value(args, "--recipe") or "auto", AUTO)
-    run = _value(args, "--run")
-    if run is not None and (Path(run) / runs.CONFIG).exists():
-        default = runs.with_session(runs.read_config(Path(run)), max_steps=None, resume="auto")
-    return parse(Config, "python -m trainer.run", default, args)
+    return parse(Config, "python -m trainer.run", on_root(MPI.COMM_WORLD, lambda: _default(args)), args)
+
+
+def _default(args: Sequence[str]) -> Config:
+    """The configuration that the flags change: that of the run which --run or --resume names, or a recipe."""
+    run, resume = _value(args, "--run"), _value(args, "--resume")
+    if run is None and resume not in (None, "auto", "never"):
+        run = str(checkpoint.run_of(Path(str(resume))))
+    if run is not None and runs.record(Path(run)):
+        return runs.with_session(runs.read_config(Path(run)), run=None, max_steps=None, resume="auto")
+    return RECIPES.get(_value(args, "--recipe") or "auto", AUTO)
 
 
 def _rank() -> int:
@@ -59,10 +67,11 @@ def _rank() -> int:
 
 
 def _value(args: Sequence[str], flag: str) -> str | None:
-    """What a flag is set to, before the whole command line is read."""
+    """What a flag is set to, before the whole command line is read; the last of several counts."""
+    found = None
     for this, following in pairwise([*args, ""]):
         if this == flag:
-            return following
+            found = following
         if this.startswith(f"{flag}="):
-            return this.removeprefix(f"{flag}=")
-    return None
+            found = this.removeprefix(f"{flag}=")
+    return found

@@ -159,9 +159,10 @@ class Session:
     run: Path | None = None
     """Folder of the run. None: the unfinished run of this recipe, or a new one in runs/."""
     resume: str = "auto"
-    """auto: go on where the run stopped, if it exists. never: refuse an existing run. PATH: a checkpoint."""
+    """auto: go on where the run stopped, if it exists. never: refuse an existing run. PATH: go on from this
+    checkpoint, of this run or another; later ones of this run are set aside."""
     max_steps: int | None = None
-    """Stop, and save, after this many steps in all."""
+    """Stop, save and validate after this many steps in all."""
     seed: int = 0
     """Seed of weights, order, augmentation and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -185,9 +186,14 @@ class Session:
     figures: bool = True
     """Draw the run's figures when it is complete."""
     keep: int = 3
-    """Newest checkpoints that are kept; the best one is kept besides."""
+    """Newest checkpoints that are kept; kept besides are the best one, and the one before the newest until a
+    step has been taken from it."""
     timeout: float = 300.0
-    """Seconds without progress after which the job ends, naming the rank that the others wait for."""
+    """Seconds without progress after which the job ends, naming the rank that the others wait for; until the
+    first step is done at least 600, for its loops may be compiled."""
+
+    def __post_init__(self) -> None:
+        _check(self.keep >= 1, f"--keep must be at least 1, not {self.keep}.")
 
 
 @dataclass(frozen=True, kw_only=True)

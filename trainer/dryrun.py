@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer import checkpoint, runs, summary
+from trainer import checkpoint, resuming, runs, summary
 from trainer.config import Config
 from trainer.data import TrainingBatches, open_data
 from trainer.optim import Schedule
@@ -40,7 +40,7 @@ def show(config: Config, topology: Topology) -> None:
     activations, seconds = measure(trainer)
     if not topology.leads:
         return
-    run = config.session.run or runs.choose(config)
+    run, config = resuming.choose(config, store)
     done = standing(run, config, store.fingerprint)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
     batch, parameters = trainer.batch_size, sum(f.weights.numel() for tower in trainer.flat for f in tower)
@@ -126,11 +126,10 @@ def standing(run: Path, config: Config, fingerprint: str) -> int:
     """The step that the run would go on from. Raises UserError when it was started with other settings."""
     if not (run / runs.CONFIG).exists():
         return 0
-    runs.refuse_if_different(run, config, fingerprint)
-    if not checkpoint.exists(run):
-        return 0
-    step: int = checkpoint.find(run)[0].state["step"]
-    return step
+    runs.changes(run, config, fingerprint)
+    if config.session.resume not in ("auto", "never"):
+        return checkpoint.verified(Path(config.session.resume)).step
+    return checkpoint.find(run)[0].step if checkpoint.exists(run) else 0
 
 
 def size(count: float) -> str:

@@ -12,27 +12,35 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import rich
+import rich.markup
 import torch
+from mpi4py import MPI
 from torch import Tensor
 from tqdm import tqdm
 
 from preprocess.store import Store
 from trainer import augment, checkpoint, runs
+from trainer.checkpoint import Checkpoint
 from trainer.cli import parse
 from trainer.config import Config
 from trainer.data import evaluation_batches, open_data
 from trainer.ensemble import Ensemble
 from trainer.errors import UserError
+from trainer.files import write_atomic
 from trainer.metrics import Counts, Tally
+from trainer.requests import Requests
 from trainer.results import CENTER, TEN, Result, record, show, show_classes
 from trainer.step import Trainer
-from trainer.topology import Topology, all_or_none, arrange
+from trainer.topology import Topology, all_or_none, arrange, on_root
+from trainer.training_set import TrainingSet, as_seen
+
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +61,7 @@ class Arguments:
     checkpoint: tuple[str, ...] = ("best",)
     """best: by validation error. latest: the newest. PATH: this one. Several: each of them, of every run."""
     store: Path | None = None
-    """Another store than the one the run was trained on."""
+    """Another store than the one the run was trained on; its classes are matched by name."""
     json: Path | None = None
     """Write the figures to this file too."""
     batch_size: int = 64
@@ -64,11 +72,24 @@ class Arguments:
     """auto: a GPU where there is one."""
 
 
+class StoppedError(Exception):
+    """A signal or a file asked to stop in the middle of an evaluation."""
+
+
 def evaluate(
-    trainer: Trainer, store: Store, ten_crop: bool, batch: int, progress: str = ""
+    trainer: Trainer,
+    store: Store,
+    ten_crop: bool,
+    batch: int,
+    progress: str = "",
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Counts]:
-    """Counts over the whole validation set by kind of view; every rank gets the sums."""
-    found = tallies(trainer, store, ten_crop, batch, progress)
+    """Counts over the whole validation set by kind of view; every rank gets the sums.
+
+    stop: asked by all ranks before each batch, with the same answer on all; StoppedError is raised when it
+    says so.
+    """
+    found = tallies(trainer, store, ten_crop, batch, progress, stop=stop)
     return {views: tally.counts for views, tally in found.items()}
 
 
@@ -79,10 +100,11 @@ def tallies(
     batch: int,
     progress: str = "",
     ensemble: Ensemble | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Tally]:
     """The same class by class; the outputs are added to `ensemble` too."""
     found = {views: Tally(trainer.classes) for views in ((CENTER, TEN) if ten_crop else (CENTER,))}
-    for number, (labels_B, outputs) in enumerate(_outputs(trainer, store, ten_crop, batch, progress)):
+    for number, (labels_B, outputs) in enumerate(_outputs(trainer, store, ten_crop, batch, progress, stop)):
         for views, p_BK in outputs.items():
             found[views].add(p_BK, labels_B)
         if ensemble:
@@ -91,7 +113,7 @@ def tallies(
 
 
 def _outputs(
-    trainer: Trainer, store: Store, ten_crop: bool, batch: int, progress: str
+    trainer: Trainer, store: Store, ten_crop: bool, batch: int, progress: str, stop: Callable[[], bool]
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """Labels and softmax outputs float32 [B, K] by kind of view, for this pair's share of the pictures.
 
@@ -108,7 +130,15 @@ def _outputs(
         disable=not (progress and topology.leads and sys.stderr.isatty()),
         leave=False,
     )
-    for pictures, labels in evaluation_batches(store.val, batch, topology.pair, topology.pairs):
+    batches = evaluation_batches(store.val, batch, topology.pair, topology.pairs)
+    largest_share = -(-len(store.val) // topology.pairs)
+    for _ in range(-(-largest_share // batch)):  # the same number on all ranks, or they could not agree
+        if stop():
+            bar.close()
+            raise StoppedError
+        pictures, labels = next(batches, (None, None))
+        if pictures is None or labels is None:  # this pair's share is done
+            continue
         found: dict[str, Tensor] = {}
         average_BK = torch.zeros(len(labels), trainer.classes, device=topology.device)
         for index, (top, left, flip) in enumerate(cuts):
@@ -125,76 +155,120 @@ def _outputs(
     bar.close()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One network that is evaluated, as rank 0 found it on the disk."""
+
+    run: Path
+    config: Config
+    found: Checkpoint
+    trained_on: TrainingSet
+    remarks: list[str]
+
+
 def members(arguments: Arguments) -> list[tuple[Path, str]]:
-    """Every run with every checkpoint. Without --run a checkpoint's PATH names its run, the folder two
-    above it; best and latest are those of the latest run."""
+    """Every run with every checkpoint. Without --run a checkpoint's PATH names its run, the one whose folder
+    it lies in; best and latest are those of the latest run."""
     if arguments.run:
         return [(run, which) for run in arguments.run for which in arguments.checkpoint]
-    above = [(Path(which).absolute().parent.parent, which) for which in arguments.checkpoint]
-    return [(run if (run / runs.CONFIG).exists() else runs.latest(), which) for run, which in above]
+    named = (checkpoint.BEST, checkpoint.LATEST)
+    return [
+        (runs.latest() if which in named else checkpoint.run_of(Path(which)), which)
+        for which in arguments.checkpoint
+    ]
 
 
-def evaluate_all(arguments: Arguments) -> tuple[list[Result], bool]:
-    """Each network's counts and, where it is asked for, their ensemble's after them; and whether this rank
-    is the one that speaks."""
-    named = members(arguments)
-    configs = [runs.read_config(run) for run, _ in named]
-    stores = [open_data(arguments.store or config.session.store) for config in configs]
+def _find(arguments: Arguments) -> list[Member]:
+    """All networks that were named. Raises UserError."""
+    found: list[Member] = []
+    for run, which in members(arguments):
+        config = runs.read_config(run)
+        loaded, remarks = checkpoint.find(run, which)
+        if arguments.ensemble and any(loaded.path == other.found.path for other in found):
+            raise UserError(f"{loaded.path} is twice in the ensemble.")
+        trained_on = TrainingSet.read(loaded.path) or TrainingSet.of(runs.store_of(run, config))
+        found.append(Member(run=run, config=config, found=loaded, trained_on=trained_on, remarks=remarks))
     if arguments.ensemble:
-        _refuse_odd_ensemble(configs, stores)
-    topologies = {n: arrange(arguments.device, towers=n) for n in {c.network.towers for c in configs}}
+        _refuse_odd_ensemble(found, arguments.store)
+    return found
+
+
+def _refuse_odd_ensemble(found: Sequence[Member], store: Path | None) -> None:
+    """Raise UserError where networks cannot be averaged image by image."""
+    if len(found) < 2:
+        raise UserError("An ensemble wants two networks or more: name them with --run or with --checkpoint.")
+    if len({member.trained_on.classes for member in found}) > 1:
+        raise UserError(
+            "These networks do not tell the same classes apart, in one order: leave out --ensemble."
+        )
+    if store is None and len({member.trained_on.fingerprint for member in found}) > 1:
+        raise UserError("An ensemble's networks were trained on different stores: name one with --store.")
+    if len({member.config.network.towers for member in found}) > 1:
+        raise UserError("Networks of one tower and of two lie differently on ranks: leave out --ensemble.")
+
+
+def evaluate_all(arguments: Arguments, world: MPI.Comm, requests: Requests) -> list[Result]:
+    """Each network's counts and, where it is asked for, their ensemble's after them.
+
+    Raises StoppedError when a signal asks any rank to stop.
+    """
+    found = on_root(world, lambda: _find(arguments))  # rank 0 looks at the disk, all are told
+    towers = {member.config.network.towers for member in found}
+    topologies = {n: arrange(arguments.device, world, towers=n) for n in towers}
     ensemble = Ensemble() if arguments.ensemble else None
     results: list[Result] = []
-    for (run, which), config, store in zip(named, configs, stores, strict=True):
-        trainer, path = _open(run, which, config, arguments, topologies[config.network.towers], store)
-        if ensemble and any(path in result.checkpoints for result in results):
-            raise UserError(f"{path} is twice in the ensemble.")
-        found = tallies(trainer, store, arguments.ten_crop, arguments.batch_size, run.name, ensemble)
-        results.append(Result(name=run.name, checkpoints=(path,), tallies=found, store=store))
+    for member in found:
+        topology = topologies[member.config.network.towers]
+        store, remarks = as_seen(open_data(arguments.store or member.config.session.store), member.trained_on)
+        if topology.leads:
+            for remark in [*member.remarks, *remarks]:
+                rich.print(f"[yellow]{rich.markup.escape(remark)}[/]")
+        trainer = _load(member, arguments, topology, store)
+        views = tallies(
+            trainer,
+            store,
+            arguments.ten_crop,
+            arguments.batch_size,
+            member.run.name,
+            ensemble,
+            stop=lambda: bool(world.allreduce(requests.signalled, MPI.LOR)),
+        )
+        path = member.found.path
+        results.append(Result(name=member.run.name, checkpoints=(path,), tallies=views, store=store))
         total = trainer.transport.total
         del trainer  # or the next one would stand beside it in memory
     if ensemble:
         paths = tuple(path for result in results for path in result.checkpoints)
-        found = ensemble.tallies(list(found), len(store.classes), total)
-        results.append(Result(name="ensemble", checkpoints=paths, tallies=found, store=store))
-    return results, next(iter(topologies.values())).leads
+        views = ensemble.tallies(list(views), len(store.classes), total)
+        results.append(Result(name="ensemble", checkpoints=paths, tallies=views, store=store))
+    return results
 
 
-def _refuse_odd_ensemble(configs: Sequence[Config], stores: Sequence[Store]) -> None:
-    """Raise UserError where networks cannot be averaged picture by picture."""
-    if len(configs) < 2:
-        raise UserError("An ensemble wants two networks or more: name them with --run or with --checkpoint.")
-    if len({store.fingerprint for store in stores}) > 1:
-        raise UserError("An ensemble's networks were trained on different stores: name one with --store.")
-    if len({config.network.towers for config in configs}) > 1:
-        raise UserError("Networks of one tower and of two lie differently on ranks: leave out --ensemble.")
-
-
-def _open(
-    run: Path, which: str, config: Config, arguments: Arguments, topology: Topology, store: Store
-) -> tuple[Trainer, Path]:
-    """One checkpoint's network, and where it lies."""
+def _load(member: Member, arguments: Arguments, topology: Topology, store: Store) -> Trainer:
+    """One checkpoint's network."""
     if not len(store.val):
         raise UserError("The store has no validation pictures; preprocess with a validation part.")
+    config = member.config
     precision = config.session.precision if arguments.precision == "auto" else arguments.precision
     config = runs.with_session(config, precision=precision, compile=False)  # which serves training
     # The batch of training means nothing here, and need not divide among these ranks.
     trainer = Trainer(runs.with_batch(config, topology.pairs), topology, len(store.classes))
-    # One rank verifies, all read.
-    found = checkpoint.find(run, which) if topology.leads else None
-    loaded, remarks = topology.world.bcast(found)
-    if topology.leads:
-        for remark in remarks:
-            rich.print(f"[yellow]{remark}[/]")
-    checkpoint.load(loaded, trainer.towers, trainer.flat)
-    return trainer, loaded.path
+    checkpoint.load(member.found, trainer.towers, trainer.flat, topology.tower_comm)
+    return trainer
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     with all_or_none():
+        requests = Requests()
         arguments = parse(Arguments, "python -m trainer.evaluate", Arguments(), argv)
-        results, speaks = evaluate_all(arguments)
-        if speaks:
+        world = MPI.COMM_WORLD
+        try:
+            results = evaluate_all(arguments, world, requests)
+        except StoppedError:
+            if world.rank == 0:
+                print("asked to stop: nothing was measured; start the same command again", flush=True)
+            results = []
+        if results and world.rank == 0:
             show(results)
             if arguments.per_class:
                 for result in results:
@@ -202,7 +276,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             if arguments.json:
                 records = [record(result, arguments.per_class) for result in results]
                 text = json.dumps(records[0] if len(records) == 1 else records, indent=1)
-                checkpoint.write_atomic(arguments.json, text.encode())
+                write_atomic(arguments.json, text.encode())
+        world.Barrier()
+    if not results:
+        raise SystemExit(STOPPED)
 
 
 if __name__ == "__main__":

@@ -49,8 +49,6 @@ class Arguments:
     """Folder to write to. None: export/ in the run's folder."""
     checkpoint: Literal["best", "latest"] = "best"
     """best: by validation error. latest: the newest."""
-    store: Path | None = None
-    """Another store than the one the run was trained on."""
     onnx: bool = True
     """Write the ONNX file too."""
 
@@ -103,9 +101,8 @@ def write_weights(trained: Trained, path: Path) -> None:
         "classes": trained.classes,
         "class_names": trained.class_names,
         "image_size": trained.image_size,
-        "state": {
-            k: v for k, v in trained.state.items() if k in ("step", "epoch", "best", "seed", "versions")
-        },
+        "fingerprint": trained.fingerprint,
+        "state": {k: v for k, v in trained.state.items() if k in ("step", "epoch", "seed", "versions")},
     }
     ready = {name: tensor.cpu().float().contiguous() for name, tensor in tensors.items()}
     safetensors.torch.save_file(ready, path, {"about": json.dumps(about)})
@@ -139,7 +136,7 @@ def _copy_figures(run: Path | None, folder: Path) -> list[Path]:
 def main(argv: Sequence[str] | None = None) -> None:
     with one_sentence():
         a = parse(Arguments, "python -m trainer.export", Arguments(), argv, ranks=False)
-        trained = open_trained(a.run, a.checkpoint, a.store, device="cpu")
+        trained = open_trained(a.run, a.checkpoint, device="cpu")
         if trained.run is None:
             raise UserError(f"{trained.source} is an exported file already; name a run or a checkpoint.")
         for line in export(trained, a.to or trained.run / "export", a.onnx):

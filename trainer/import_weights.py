@@ -35,6 +35,7 @@ from trainer.saving import Writer
 from trainer.single import Weights, split
 from trainer.topology import all_or_none, arrange
 from trainer.trained import EXPORTED, MEAN
+from trainer.training_set import TrainingSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,10 +145,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         assert config.optim.batch_size is not None
         schedule = Schedule(config.optim, len(store.train) / config.optim.batch_size)
         state = {"step": 0, "epoch": 0.0, "schedule": schedule.state(), "seed": config.session.seed}
-        state |= {"best": {"top1_error": None}, "world": 1, "imported": a.file.name}
+        state |= {"world": 1, "imported": a.file.name}
         runs.write_config(a.run, config, store.fingerprint)
-        writer = Writer(a.run, topology, config.session.keep)
-        writer.save(towers, [flatten(tower) for tower in towers], state, best=True)
+        writer = Writer(a.run, topology, config.session.keep, TrainingSet.of(store))
+        writer.save(towers, [flatten(tower) for tower in towers], state)
         writer.finish()
         print(f"{a.run}: a run of {a.file.name}; its errors: python -m trainer.evaluate --run {a.run}")
 

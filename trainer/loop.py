@@ -1,8 +1,9 @@
-"""The training loop: steps, and what happens between them: log, validate, save, stop."""
+"""The training loop: steps, and what happens between them: log, save, validate, stop."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +11,60 @@ from tqdm import tqdm
 
 from preprocess.store import Store
 from trainer import checkpoint, figures, progress, runs, summary
+from trainer.checkpoint import Checkpoint
 from trainer.config import Config
 from trainer.data import Batch, TrainingBatches
-from trainer.evaluate import CENTER, evaluate
+from trainer.errors import UserError
+from trainer.evaluate import CENTER, StoppedError, evaluate
 from trainer.eventlog import RunLog
 from trainer.health import Doctor, Observation
-from trainer.metrics import Meter
+from trainer.lock import RunLock
+from trainer.metrics import Counts, Meter
 from trainer.optim import Schedule
 from trainer.requests import Request, Requests
-from trainer.saving import Writer
-from trainer.step import Trainer
-from trainer.topology import agree, end_all
+from trainer.saving import LARGEST, Writer, largest_weight
+from trainer.step import DivergedError, Trainer
+from trainer.topology import agree, on_root
+from trainer.training_set import TrainingSet
 from trainer.watchdog import Watchdog
 
 COMPLETE = 0
 TO_BE_CONTINUED = 75  # EX_TEMPFAIL of sysexits.h: try again
 EVALUATION_BATCH = 64
+WORSE_THAN_GUESSING = 2.0
+"""A loss of so many nats above ln K, that of a uniform guess, is a network that is diverging."""
 
 
 class Loop:
     """One run from wherever it stands to its end."""
 
-    def __init__(self, config: Config, store: Store, trainer: Trainer, run: Path, requests: Requests) -> None:
-        """`config` is settled; `run` is the folder of the run."""
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        trainer: Trainer,
+        run: Path,
+        requests: Requests,
+        watchdog: Watchdog,
+        lock: RunLock | None,
+    ) -> None:
+        """`config` is settled; `run` is the folder of the run; rank 0 has its lock."""
         self.config, self.store, self.trainer, self.run, self.requests = config, store, trainer, run, requests
-        self.topology = trainer.topology
+        self.topology, self.watchdog, self.lock = trainer.topology, watchdog, lock
         self.doctor = Doctor(trainer.classes, config.network.activation)
         self.schedule = Schedule(config.optim, len(store.train) / trainer.batch_size)
-        self.writer = Writer(run, self.topology, config.session.keep)
+        self.writer = Writer(run, self.topology, config.session.keep, TrainingSet.of(store))
+        self.log: RunLog | None = None
+        """Rank 0's, from the start of training."""
         self.step = 0
+        self.guessing = math.log(trainer.classes)
+        """The loss of a network that gives all classes the same probability."""
         self.samples = ""
-        """SHA-256 of the pictures that this rank's pair was trained on, in their order, chained by step."""
+        """SHA-256 of the images that this rank's pair was trained on, in their order, chained by step."""
+        self.epoch_is_open = False
+        """Whether the last checkpoint ends an epoch whose validation the schedule has not counted yet."""
+        self.counts: Counts | None = None
+        """The errors of the network as it is now, once they are measured."""
         self.last_step = self.schedule.last_step()
         if config.session.max_steps is not None:
             self.last_step = min(self.last_step, config.session.max_steps)
@@ -50,21 +74,21 @@ class Loop:
         if self.topology.leads:
             tqdm.write(text)
 
-    def restore(self, found: checkpoint.Checkpoint) -> None:
-        """Go on from a checkpoint."""
-        checkpoint.load(found, self.trainer.towers, self.trainer.flat)
-        self.step = found.state["step"]
-        self.samples = found.state.get("samples", "")
-        self.schedule.restore(found.state["schedule"])
+    def restore(self, found: Checkpoint) -> None:
+        """Go on from a checkpoint. All ranks call it; pair 0 reads."""
+        checkpoint.load(found, self.trainer.towers, self.trainer.flat, self.topology.tower_comm)
+        state = found.state
+        self.step, self.samples = found.step, state.get("samples", "")
+        self.writer.resumed(self.step)
+        self.schedule.restore(state["schedule"])
+        self.epoch_is_open = state.get("epoch_is_open", False)
+        self.counts = on_root(self.topology.world, lambda: checkpoint.recorded_counts(found.path))
         self.say(f"{self.run}: going on from step {self.step}")
 
-    def train(self) -> int:
-        """Run to the end; returns the exit code."""
+    def train(self, changed: dict[str, list[Any]] | None = None) -> int:
+        """Run to the end; returns the exit code. `changed`: settings that are new, for the log."""
         session = self.config.session
-        log = RunLog(self.run / runs.LOG, self.step) if self.topology.leads else None
-        if log:
-            ranks, device = self.topology.world.size, self.topology.device.type
-            log.write(step=self.step, ranks=ranks, device=device, last_step=self.last_step)
+        on_root(self.topology.world, lambda: self._open_log(changed))
         batches = TrainingBatches(
             self.store,
             self.config.augment,
@@ -82,51 +106,97 @@ class Loop:
             self.run.name,
             self.topology.leads,
         )
-        meter = Meter(self.trainer.batch_size)
-        watchdog = Watchdog(self.topology, session.timeout, end_all)
-        self.trainer.mark = watchdog.mark
+        self.trainer.mark = self.watchdog.mark
         try:
-            watchdog.mark("reading pictures")
+            stopped = self._steps(batches, bar)
+            self._request()  # or an end whose log was not written would call itself complete
+            self.watchdog.mark("writing the last checkpoint")
+            self.writer.close()
+            self.topology.world.Barrier()
+        except DivergedError as error:
+            self.writer.close()
+            raise self._diverged(str(error)) from None
+        finally:
+            self.watchdog.close()
+            bar.close()
+            batches.close()
+            if self.log:
+                self.log.close()
+        if stopped:
+            again = "the same command" if session.resume == "auto" else "the same command without --resume"
+            self.say(f"asked to stop: saved at step {self.step}; {again} goes on from here")
+            return TO_BE_CONTINUED
+        on_root(self.topology.world, self._end)
+        return COMPLETE
+
+    def _open_log(self, changed: dict[str, list[Any]] | None) -> None:
+        """Rank 0's log, with a line about this start."""
+        self.log = RunLog(self.run / runs.LOG, self.step)
+        ranks, device = self.topology.world.size, self.topology.device.type
+        new = {"changed": changed} if changed else {}
+        self.log.write(step=self.step, ranks=ranks, device=device, last_step=self.last_step, **new)
+
+    def _steps(self, batches: TrainingBatches, bar: Any) -> bool:
+        """Every step from here to the last, or to a request to stop; returns whether that was asked."""
+        meter = Meter(self.trainer.batch_size)
+        try:
+            if self.epoch_is_open and self._end_epoch():
+                return False
+            self.watchdog.mark("reading pictures")
             for batch in meter.waits(batches):
-                watchdog.mark_step(self.step)
+                self.watchdog.mark_step(self.step)
                 lr = self.schedule.rate(self.step)
-                looks = (self.step + 1) % session.log_every == 0
+                looks = (self.step + 1) % self.config.session.log_every == 0
                 observation = Observation(self.trainer.towers) if looks else None
-                meter.step(self._train_on(batch, lr, observation))
+                loss = self._train_on(batch, lr, observation)
+                self.writer.step_taken(sound=loss < self.guessing + WORSE_THAN_GUESSING)
+                self.counts = None
                 self.step += 1
+                meter.step(loss)
                 bar.update(self.trainer.batch_size)
                 bar.set_postfix(loss=f"{meter.recent_loss:.3f}", lr=f"{lr:.2g}", refresh=False)
                 if observation:
-                    self._look(observation, meter.read(), lr, log)
-                request = Request(agree(self.topology, self.requests.look(self.run)))
-                ended = False
-                if self.schedule.ends_epoch(self.step):
-                    ended = self._after_epoch(log)
-                    meter.pause()
-                elif request or self.step == self.last_step or self._due():
+                    self._look(observation, meter.read(), lr)
+                request = self._request()
+                self.epoch_is_open = self.schedule.ends_epoch(self.step)
+                if request or self.epoch_is_open or self.step == self.last_step or self._due():
                     self._save()
-                self.writer.check()
                 if request is Request.SAVE and self.topology.leads:
-                    self.requests.saved(self.run)
-                if request is Request.STOP and not ended and self.step < self.last_step:
                     self.writer.finish()
-                    self.say(f"asked to stop: saved at step {self.step}; the same command goes on from here")
-                    return TO_BE_CONTINUED
-                if ended:
-                    break
-                watchdog.mark("reading pictures")
-            watchdog.mark("writing the last checkpoint")
-            self.writer.finish()
-            self.topology.world.Barrier()
-        finally:
-            watchdog.close()
-            bar.close()
-            batches.close()
-            if log:
-                log.close()
-        if self.topology.leads:
-            self._end()
-        return COMPLETE
+                    self.requests.saved(self.run)
+                if request is Request.STOP:
+                    return True
+                if self.epoch_is_open:
+                    if self._end_epoch():
+                        return False
+                    meter.pause()
+                self.watchdog.mark("reading pictures")
+            if self.counts is None and len(self.store.val):
+                self._validate()
+        except StoppedError:
+            return True
+        return False
+
+    def _request(self) -> Request:
+        """What was asked of any rank; all ranks get the same.
+
+        Raises UserError when rank 0 can no longer write to the run's folder.
+        """
+        failure = self._failure()
+        request = Request(agree(self.topology, Request.FAIL if failure else self.requests.look(self.run)))
+        if request is Request.FAIL:
+            raise UserError(self.topology.world.bcast(failure))
+        return request
+
+    def _failure(self) -> str | None:
+        """What rank 0 has found wrong with the run's folder."""
+        if self.lock and self.lock.lost():
+            return (
+                f"{self.run} was removed or moved while it was trained, or another job took it: nothing more "
+                f"can be saved there. Step {self.step} was reached; earlier checkpoints are where the folder "
+                "is now."
+            )
+        return self.log.failure if self.log else None
 
     def _end(self) -> None:
         """What rank 0 does once all is trained and saved."""
@@ -151,14 +221,12 @@ class Loop:
         self.samples = hashlib.sha256(self.samples.encode() + batch.indices_B.tobytes()).hexdigest()
         return loss
 
-    def _look(
-        self, observation: Observation, measured: dict[str, float], lr: float, log: RunLog | None
-    ) -> None:
+    def _look(self, observation: Observation, measured: dict[str, float], lr: float) -> None:
         """Log the last steps, and what the layers look like; warn of a network that dies."""
         observation.close()
         seen = observation.summary(self.trainer.transport)
-        if log:
-            log.write(step=self.step, epoch=self._epoch(), lr=lr, **measured, **seen)
+        if self.log:
+            self.log.write(step=self.step, epoch=self._epoch(), lr=lr, **measured, **seen)
         warning = self.doctor.diagnose(seen, measured["loss"], self._epoch(), lr)
         if warning:
             self.say(f"warning: {warning}")
@@ -170,31 +238,71 @@ class Loop:
         every = self.config.session.checkpoint_every
         return every is not None and self.step % every == 0
 
-    def _after_epoch(self, log: RunLog | None) -> bool:
-        """Validate, log, save; True when the schedule ends the run."""
-        epoch, ended, best = round(self._epoch()), False, False
-        if len(self.store.val):
-            c = evaluate(self.trainer, self.store, False, EVALUATION_BATCH, progress="validation")[CENTER]
-            best = c.top1_error < self.schedule.best_error
-            ended = self.schedule.after_epoch(c.top1_error)
-            if log:
-                log.write(
-                    step=self.step, epoch=epoch, val_top1_error=c.top1_error, val_top5_error=c.top5_error
-                )
+    def _end_epoch(self) -> bool:
+        """Validate the network that was saved; True when the schedule ends the run."""
+        self.epoch_is_open = False
+        if not len(self.store.val):
+            return False
+        return self.schedule.after_epoch(self._validate().top1_error)
+
+    def _validate(self) -> Counts:
+        """Measure, log and record the errors of the network that was saved last.
+
+        Raises StoppedError when a request to stop comes meanwhile: the same command starts it again.
+        """
+        if self.counts is None:
+            c = evaluate(
+                self.trainer,
+                self.store,
+                False,
+                EVALUATION_BATCH,
+                progress="validation",
+                stop=lambda: self._request() is Request.STOP,
+            )[CENTER]
+            self.watchdog.mark("recording the validation error")
+            self.writer.record_validation(self.step, c)
+            self.counts = c
+        c = self.counts
+        ends = self.schedule.ends_epoch(self.step)  # else the run was told to end within an epoch
+        epoch = self.schedule.epochs_done(self.step) if ends else round(self._epoch(), 3)
+        if self.log and not self.log.has_validation(self.step):
+            errors = {"val_top1_error": c.top1_error, "val_top5_error": c.top5_error}
+            self.log.write(step=self.step, epoch=epoch, **errors)
             top1, top5 = 100 * c.top1_error, 100 * c.top5_error
             self.say(f"epoch {epoch}: validation error {top1:.2f} % top-1, {top5:.2f} % top-5")
-        self._save(best)
-        return ended
+        return c
 
-    def _save(self, best: bool = False) -> None:
+    def _save(self) -> None:
+        largest = largest_weight(self.trainer.flat)
+        if agree(self.topology, int(not largest < LARGEST)):
+            raise DivergedError(
+                f"After step {self.step} weights are as large as {largest:.1e}: training diverged, and this "
+                "network was not saved."
+            )
         state: dict[str, Any] = {
             "step": self.step,
             "epoch": self._epoch(),
+            "epoch_is_open": self.epoch_is_open,
             "schedule": self.schedule.state(),
             "seed": self.config.session.seed,
-            "best": {"top1_error": self.schedule.state()["best_error"]},
             "world": self.topology.world.size,
             "samples": self.samples,
             "versions": checkpoint.versions(),
         }
-        self.writer.save(self.trainer.towers, self.trainer.flat, state, best)
+        self.writer.save(self.trainer.towers, self.trainer.flat, state)
+
+    def _diverged(self, sentence: str) -> UserError:
+        """The sentence with the command that goes on from before the divergence, at a tenth of the rate."""
+        path = on_root(self.topology.world, lambda: checkpoint.before_divergence(self.run))
+        assert self.config.optim.lr is not None
+        size, lr = self.topology.world.size, self.config.optim.lr / 10
+        command = ("" if size == 1 else f"mpirun -n {size} ") + "python -m trainer.run"
+        if path is None:
+            return UserError(
+                f"{sentence} There is no checkpoint from before that: start a new run with a lower rate, "
+                f"{command} --lr {lr:g}, or a longer --warmup-epochs."
+            )
+        return UserError(
+            f"{sentence} Go on from before it with a lower rate: {command} --run {self.run} --resume {path} "
+            f"--lr {lr:g}"
+        )

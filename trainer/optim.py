@@ -190,6 +190,12 @@ class Schedule:
         passes = 1 / self.steps_per_epoch
         return math.floor(steps * passes + 1e-9) > math.floor((steps - 1) * passes + 1e-9)
 
+    def epochs_done(self, steps: int) -> int:
+        """Epochs whose last image was in one of so many steps. The last batch of a run may reach into further
+        epochs, which are not counted: a run of E epochs ends with epoch E."""
+        assert self.optim.epochs is not None
+        return min(self.optim.epochs, math.floor(steps / self.steps_per_epoch + 1e-9))
+
     def rate(self, step: int) -> float:
         """The learning rate of one step."""
         o = self.optim

@@ -1,7 +1,7 @@
 """What a trained network sees in pictures: JPEGs, PNGs, and folders of them. Needs no MPI.
 
 python -m trainer.predict cat.jpg holiday/                         the latest run's best checkpoint
-python -m trainer.predict cat.jpg --model alexnet.safetensors      an exported file; needs no store
+python -m trainer.predict cat.jpg --model alexnet.safetensors      an exported file
 
 Pictures go through preprocess/images.py, the very code that made the store: what the network is shown here
 must be, to the byte, what it was trained on. Training itself knows preprocess.store alone.
@@ -54,8 +54,6 @@ class Arguments:
     """Write each picture with its bars, as PNG, into this folder too."""
     checkpoint: Literal["best", "latest"] = "best"
     """Of a run. best: by validation error. latest: the newest."""
-    store: Path | None = None
-    """Another store than the run's own to take the mean image and the classes from."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU where there is one."""
 
@@ -143,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if a.top < 1:
             raise UserError(f"--top must be at least 1, not {a.top}.")
         paths = find(a.pictures)
-        trained = open_trained(a.model, a.checkpoint, a.store, a.device)
+        trained = open_trained(a.model, a.checkpoint, a.device)
         bar = tqdm(total=len(paths), unit="img", disable=not sys.stderr.isatty(), leave=False)
         found: list[Answer] = []
         for answer in answers(trained, paths, a.ten_crop):

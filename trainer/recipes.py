@@ -72,5 +72,10 @@ def settle(config: Config, train_images: int) -> tuple[Config, list[str]]:
             reasons.append(
                 "warm-up over 1 epoch: the full rate in the first steps can silence units for good"
             )
+    if batch > train_images:
+        reasons.append(
+            f"a batch of {batch} is larger than the training set of {train_images}: each step shows an image "
+            f"{batch / train_images:.3g} times; --batch-size N takes a smaller one"
+        )
     o = dataclasses.replace(o, batch_size=batch, lr=lr, epochs=epochs, warmup_epochs=warmup)
     return dataclasses.replace(config, optim=o), reasons

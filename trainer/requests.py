@@ -19,6 +19,8 @@ class Request(IntEnum):
     NOTHING = 0
     SAVE = 1
     STOP = 2
+    FAIL = 3
+    """Nothing was asked: rank 0 can no longer write to the run's folder."""
 
 
 class Requests:
@@ -31,6 +33,11 @@ class Requests:
 
     def _note(self, number: int, frame: Any) -> None:
         self._signalled = True
+
+    @property
+    def signalled(self) -> bool:
+        """Whether a signal asked this process to stop."""
+        return self._signalled
 
     def look(self, run: Path) -> Request:
         """What this rank knows of."""

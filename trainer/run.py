@@ -14,56 +14,61 @@ import json
 from collections.abc import Sequence
 
 from preprocess.store import Store
-from trainer import checkpoint, dryrun, runs, summary
+from trainer import checkpoint, dryrun, resuming, runs, summary
 from trainer.cli import parse_config
 from trainer.config import Config, to_dict
 from trainer.data import open_data
-from trainer.errors import UserError
+from trainer.lock import RunLock
 from trainer.loop import Loop
 from trainer.recipes import settle
 from trainer.requests import Requests
+from trainer.resuming import Start
 from trainer.step import Trainer
-from trainer.topology import Topology, all_or_none, arrange, refuse_differences
+from trainer.topology import Topology, all_or_none, arrange, end_all, on_root, refuse_differences
+from trainer.watchdog import Watchdog
 
 
-def begin(config: Config, topology: Topology, requests: Requests) -> Loop:
-    """Everything before the first step: one store, one configuration, one folder for all ranks."""
+def train(config: Config, topology: Topology, requests: Requests) -> int:
+    """One start of a run, from the store to its end or to a request to stop; returns the exit code.
+
+    All ranks must hold one store and one configuration. Rank 0 looks at the run's folder and tells the rest.
+    """
+    watchdog = Watchdog(topology, config.session.timeout, end_all)
+    watchdog.mark("opening the store")
     store = open_data(config.session.store)
+    watchdog.mark("comparing the ranks' settings", waiting=True)
     refuse_differences(topology, facts(config, store))
     config, reasons = settle(config, len(store.train))
-    trainer = Trainer(config, topology, len(store.classes))
-    run = config.session.run or (runs.choose(config) if topology.leads else None)
-    loop = Loop(config, store, trainer, topology.world.bcast(run), requests)
-    loop.say(f"{topology.describe()}, {trainer.precision}")
-    for line in [*reasons, *summary.settings(config)]:
-        loop.say(line)
-    _resume(loop)
-    return loop
+    locks: list[RunLock] = []  # rank 0's
 
+    def look() -> Start:
+        run, continued = resuming.choose(config, store)
+        locks.append(RunLock(run))
+        return resuming.find(run, continued, store)
 
-def _resume(loop: Loop) -> None:
-    """Go on from a checkpoint where there is one; else start anew and write down how."""
-    run, config, topology = loop.run, loop.config, loop.topology
-    wish, started = config.session.resume, (run / runs.CONFIG).exists()
-    topology.world.Barrier()  # all ranks have looked before rank 0 writes
-    if wish == "never" and started:
-        raise UserError(f"{run} exists already; name another --run, or leave out --resume never.")
-    if started:
-        runs.refuse_if_different(run, config, loop.store.fingerprint)
-    which = wish if wish not in ("auto", "never") else checkpoint.LATEST
-    if which != checkpoint.LATEST or (started and checkpoint.exists(run)):
-        # One rank verifies, all read.
-        found = checkpoint.find(run, which) if topology.leads else None
-        verified, remarks = topology.world.bcast(found)
-        for remark in remarks:
-            loop.say(remark)
-        loop.restore(verified)
-    else:
-        loop.say(f"{run}: a new run")
-    if topology.leads:
-        (run / runs.COMPLETE).unlink(missing_ok=True)
-        loop.requests.clear(run)
-        runs.write_config(run, config, loop.store.fingerprint)
+    try:
+        watchdog.mark("rank 0's look at the run's folder", waiting=not topology.leads)
+        start = on_root(topology.world, look)
+        watchdog.mark("building the network")
+        trainer = Trainer(start.config, topology, len(store.classes))
+        config = runs.with_session(start.config, precision=trainer.precision)
+        watchdog.mark("rank 0's writing of the configuration", waiting=not topology.leads)
+        said = on_root(topology.world, lambda: resuming.begin(start, config, store))
+        lock = locks[0] if locks else None
+        loop = Loop(config, store, trainer, start.run, requests, watchdog, lock)
+        loop.say(f"{topology.describe()}, {trainer.precision}")
+        for line in [*reasons, *summary.settings(config), *start.remarks, *said]:
+            loop.say(line)
+        if start.found:
+            watchdog.mark("reading the checkpoint", waiting=topology.pair > 0)
+            loop.restore(start.found)
+        else:
+            loop.say(f"{start.run}: a new run")
+        return loop.train(start.changed)
+    finally:
+        watchdog.close()
+        for lock in locks:
+            lock.release()
 
 
 def facts(config: Config, store: Store) -> dict[str, str]:
@@ -89,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if config.session.dry_run:
             dryrun.show(config, topology)
             return
-        code = begin(config, topology, requests).train()
+        code = train(config, topology, requests)
         topology.world.Barrier()
     raise SystemExit(code)
 

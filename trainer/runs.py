@@ -8,17 +8,33 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from preprocess.store import Store
 from trainer import checkpoint
 from trainer.config import Config, from_dict, to_dict
+from trainer.data import open_data
 from trainer.errors import UserError
+from trainer.files import write_atomic
 
 RUNS = Path("runs")
 COMPLETE = "complete"
 CONFIG = "config.json"
 LOG = "metrics.jsonl"
+
+CHANGEABLE = {
+    "lr": "optim",
+    "warmup_epochs": "optim",
+    "schedule": "optim",
+    "patience": "optim",
+    "lr_steps": "optim",
+    "epochs": "optim",
+    "precision": "session",
+    "gradient_dtype": "session",
+}
+"""What may differ when a run is continued, and the part of the configuration that it is in."""
 
 
 def read_config(run: Path) -> Config:
@@ -32,27 +48,72 @@ def read_config(run: Path) -> Config:
         raise UserError(f"{path} cannot be read as a run's configuration.") from None
 
 
-def write_config(run: Path, config: Config, store_fingerprint: str) -> None:
-    """Save the resolved configuration and what the run stands on."""
-    run.mkdir(parents=True, exist_ok=True)
-    record = {"config": to_dict(config), "store": store_fingerprint, "versions": checkpoint.versions()}
-    checkpoint.write_atomic(run / CONFIG, json.dumps(record, indent=1).encode())
+def record(run: Path) -> dict[str, Any]:
+    """All of config.json: configuration, the store's fingerprint, versions, changes. Empty: no run yet."""
+    try:
+        found: dict[str, Any] = json.loads((run / CONFIG).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        raise UserError(f"{run / CONFIG} cannot be read as a run's configuration.") from None
+    return found
 
 
-def refuse_if_different(run: Path, config: Config, store_fingerprint: str) -> None:
-    """Raise UserError when a run cannot be continued with these settings, or on this store.
+def write_config(
+    run: Path, config: Config, store_fingerprint: str, changes: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Save the settled configuration, with absolute paths, and what the run stands on.
 
-    More epochs than it was started with, or fewer, are welcome.
+    changes: what was changed at which step, all of it, oldest first.
     """
-    different = differences(read_config(run), config)
-    different.pop("epochs", None)
-    if different:
-        phrases = "; ".join(different.values())
-        raise UserError(f"{run} was started with other settings: {phrases}. Name another --run.")
-    if json.loads((run / CONFIG).read_text())["store"] != store_fingerprint:
+    run.mkdir(parents=True, exist_ok=True)
+    settled = with_session(
+        config, store=config.session.store.absolute(), run=run.absolute(), resume="auto", max_steps=None
+    )
+    found = {
+        "config": to_dict(settled),
+        "store": store_fingerprint,
+        "versions": checkpoint.versions(),
+        "changes": list(changes),
+    }
+    write_atomic(run / CONFIG, json.dumps(found, indent=1).encode())
+
+
+def changes(run: Path, config: Config, store_fingerprint: str) -> dict[str, list[Any]]:
+    """Settings that a run is continued with and was not started with, each with its old and new value.
+
+    Raises UserError when the run cannot be continued with these settings, or on this store: the learning
+    rate, its schedule and the arithmetic may change, what the network or its data are may not.
+    """
+    before = read_config(run)
+    refused = [phrase for name, phrase in differences(before, config).items() if name not in CHANGEABLE]
+    if refused:
+        raise UserError(f"{run} was started with other settings: {'; '.join(refused)}. Name another --run.")
+    if record(run).get("store") != store_fingerprint:
         raise UserError(
-            f"{run} was trained on another store than {config.session.store}; name another --run."
+            f"{run} was trained on another store than {config.session.store} is now (its fingerprint "
+            "differs): name the run's own with --store, or another --run."
         )
+    old, new = to_dict(before), to_dict(config)
+    return {
+        name: [old[part][name], new[part][name]]
+        for name, part in CHANGEABLE.items()
+        if old[part][name] != new[part][name]
+    }
+
+
+def store_of(run: Path, config: Config) -> Store:
+    """The store of a run whose checkpoints hold no training set, as those of older versions do not.
+
+    Raises UserError when the store is not the one that the run was trained on.
+    """
+    store = open_data(config.session.store)
+    if record(run).get("store") != store.fingerprint:
+        raise UserError(
+            f"{config.session.store} was made anew since {run} was trained on it, and this checkpoint has no "
+            "mean image of its own: make the store again as it was."
+        )
+    return store
 
 
 def latest() -> Path:
@@ -65,16 +126,37 @@ def latest() -> Path:
     return max(found, key=lambda run: (run / LOG).stat().st_mtime if (run / LOG).exists() else 0.0)
 
 
-def choose(config: Config) -> Path:
-    """The folder for a bare command: the newest unfinished run of the same settings, or a new one."""
-    mine = sorted(RUNS.glob(f"{config.recipe}-*/{CONFIG}"), reverse=True)
-    for path in mine:
+def choose(config: Config, store_fingerprint: str) -> Path:
+    """The folder for a command without --run: that of the checkpoint which --resume names, else the newest
+    unfinished run of the same settings on the same store, else a new one."""
+    resume = config.session.resume
+    if resume not in ("auto", "never"):
+        return _short(checkpoint.run_of(Path(resume)))
+    for path in sorted(RUNS.glob(f"{config.recipe}-*/{CONFIG}"), reverse=True) if resume == "auto" else ():
         run = path.parent
         with contextlib.suppress(UserError):  # a run of another version is not this one
-            if not (run / COMPLETE).exists() and not differences(read_config(run), config):
+            same_store = record(run).get("store") == store_fingerprint
+            same = not (differences(read_config(run), config) and differences(started_with(run), config))
+            if same and same_store and not (run / COMPLETE).exists():
                 return run
     numbers = [int(n) for p in RUNS.glob(f"{config.recipe}-*") if (n := p.name.rpartition("-")[2]).isdigit()]
     return RUNS / f"{config.recipe}-{max(numbers, default=0) + 1:03d}"
+
+
+def started_with(run: Path) -> Config:
+    """The configuration of a run's first start, before the changes of later ones."""
+    found = record(run)
+    for change in reversed(found.get("changes", [])):
+        for name, (old, _) in change["changed"].items():
+            found["config"][CHANGEABLE[name]][name] = old
+    return from_dict(found["config"])
+
+
+def _short(path: Path) -> Path:
+    """Relative to the working folder where it lies below it."""
+    with contextlib.suppress(ValueError):
+        return path.relative_to(Path.cwd())
+    return path
 
 
 def differences(old: Config, new: Config) -> dict[str, str]:

@@ -30,6 +30,10 @@ from trainer.topology import Topology, first_on_each_host
 from trainer.transport import Pending, Transport, connect
 
 
+class DivergedError(UserError):
+    """The network computes no finite loss any more; the same on all ranks."""
+
+
 class Trainer:
     """The towers of this rank with everything that a step needs."""
 
@@ -103,7 +107,7 @@ class Trainer:
     ) -> float:
         """Train on this pair's share of a global batch; returns the loss, the mean over the global batch.
 
-        images_BCHW: float32 [local_batch, 3, 224, 224]; labels_B: int64 [local_batch]. Raises UserError,
+        images_BCHW: float32 [local_batch, 3, 224, 224]; labels_B: int64 [local_batch]. Raises DivergedError,
         before any parameter changes, when the loss is not finite.
         """
         loss, pending = self._forward_backward(images_BCHW, labels_B, step)
@@ -141,9 +145,8 @@ class Trainer:
         self.mark("the sum of the losses", waiting=True)
         mean_loss = self.transport.total(loss[None].double() / self.batch_size).item()
         if not math.isfinite(mean_loss):
-            raise UserError(
-                f"The loss at step {step} is {mean_loss}: training diverged, and the step was not taken. "
-                "Go on from the last checkpoint with a lower --lr or a longer --warmup-epochs."
+            raise DivergedError(
+                f"The loss at step {step} is {mean_loss}: training diverged, and the step was not taken."
             )
         return mean_loss, self._backward(inputs, outputs, grad_BK)
 

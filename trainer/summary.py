@@ -56,7 +56,7 @@ def ending(run: Path, log: Path, steps: int, classes: int, validation_images: in
         for which, line in (("best", best), ("last", validated[-1])):
             if which == "last" and line is best:
                 continue
-            name = f"this run, centre crop, {which}: epoch {line['epoch']}"
+            name = f"this run, centre crop, {which}: epoch {line['epoch']:g}"
             table.append((name, 100 * line["val_top1_error"], 100 * line["val_top5_error"]))
         imagenet = (classes, validation_images) == IMAGENET
         table += PUBLISHED if imagenet else ()

@@ -19,7 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numba
 import torch
@@ -28,6 +28,8 @@ from mpi4py import MPI
 from trainer.errors import UserError
 from trainer.memory import keep_freed
 from trainer.model import TOWERS, TowerName
+
+T = TypeVar("T")
 
 # What launchers tell a rank about the size of its world.
 LAUNCHER_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -221,3 +223,21 @@ def refuse_differences(topology: Topology, facts: dict[str, str]) -> None:
 def agree(topology: Topology, code: int) -> int:
     """The largest of all ranks' codes, so that all of them leave the loop at the same step."""
     return topology.world.allreduce(code, MPI.MAX)
+
+
+def on_root(world: MPI.Comm, work: Callable[[], T]) -> T:
+    """Rank 0 alone looks at the disk and decides: all ranks get its result, or raise its UserError."""
+    told: tuple[Any, str | None] = (None, None)
+    if world.rank == 0:
+        try:
+            told = (work(), None)
+        except UserError as error:
+            told = (None, str(error))
+        except OSError as error:
+            where = error.filename or "the disk"
+            told = (None, f"{where}: {error.strerror}. Make room, or mend its permissions, and start again.")
+    result, failure = world.bcast(told)
+    if failure is not None:
+        raise UserError(failure)
+    found: T = result
+    return found

@@ -3,8 +3,8 @@
     trained = open_trained(Path("runs/auto-001"))           # a run, a checkpoint's folder or an exported file
     p_BK = trained.probabilities(pictures_BSS3, ten_crop=True)
 
-Both towers live in one process, in evaluation form: no dropout is drawn, arithmetic is float32. A run or a
-checkpoint takes the mean image and the names of the classes from its store; an exported file has its own.
+Both towers live in one process, in evaluation form: no dropout is drawn, arithmetic is float32. Mean image
+and classes come with the checkpoint or the exported file; no store is needed.
 
 B batch, S side of the stored picture (256), K classes, F hidden units of one tower.
 """
@@ -12,6 +12,7 @@ B batch, S side of the stored picture (256), K classes, F hidden units of one to
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,10 +26,10 @@ from torch import Tensor
 
 from trainer import augment, checkpoint, runs
 from trainer.config import Config, from_dict
-from trainer.data import open_data
 from trainer.errors import UserError
 from trainer.model import TOWERS, Network, Tower
 from trainer.single import split
+from trainer.training_set import TrainingSet
 
 EXPORTED = ".safetensors"
 MEAN = "mean_image"
@@ -52,12 +53,24 @@ class Trained:
     """The same in words, where the source of the pictures knew them."""
     mean_SS3: NDArray[np.float32] = field(repr=False)
     """The training set's mean image, 0..255."""
+    fingerprint: str | None = None
+    """Of the store that the network was trained on; None where an exported file does not say it."""
     network: Network = field(repr=False)
 
     @property
     def image_size(self) -> int:
         """S, the side in pixels of the pictures that the views are cut from."""
         return len(self.mean_SS3)
+
+    @property
+    def trained_on(self) -> TrainingSet:
+        """What the network keeps of its training set."""
+        return TrainingSet(
+            mean_SS3=self.mean_SS3,
+            classes=self.classes,
+            class_names=self.class_names,
+            fingerprint=self.fingerprint or "",
+        )
 
     @property
     def device(self) -> torch.device:
@@ -125,33 +138,33 @@ def _in_batches(
     return torch.cat(parts).numpy()
 
 
-def open_trained(
-    path: Path | None = None, which: str = "best", store: Path | None = None, device: str = "auto"
-) -> Trained:
+def open_trained(path: Path | None = None, which: str = "best", device: str = "auto") -> Trained:
     """Open a run's folder, a checkpoint's, or an exported file.
 
     Args:
         path: none is the latest run in runs/.
         which: of a run's checkpoints: best or latest.
-        store: another store than the run's own; an exported file needs none.
         device: auto is a GPU where there is one.
 
     Raises:
         UserError: nothing there can be opened; the message says why.
     """
     path = path or runs.latest()
-    found = _exported(path) if path.suffix == EXPORTED else _of_run(path, which, store)
+    found = _exported(path) if path.suffix == EXPORTED else _of_run(path, which)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     found.network.eval().requires_grad_(False).to(device)
     return found
 
 
-def _of_run(path: Path, which: str, store: Path | None) -> Trained:
-    run = path.parent.parent if path.name.startswith("step-") else path
+def _of_run(path: Path, which: str) -> Trained:
+    one = checkpoint.OWN.fullmatch(path.name) is not None
+    run = checkpoint.run_of(path) if one else path
     config = runs.read_config(run)
-    found, _ = checkpoint.find(run, which if run is path else str(path))
-    data = open_data(store or config.session.store)
+    found, remarks = checkpoint.find(run, str(path) if one else which)
+    for remark in remarks:
+        print(remark, file=sys.stderr)
+    data = TrainingSet.read(found.path) or TrainingSet.of(runs.store_of(run, config))
     weights = [
         _parameters(found.path / f"tower_{name}.safetensors") for name in TOWERS[: config.network.towers]
     ]
@@ -162,7 +175,8 @@ def _of_run(path: Path, which: str, store: Path | None) -> Trained:
         state=found.state,
         classes=data.classes,
         class_names=data.class_names,
-        mean_SS3=data.mean,
+        mean_SS3=data.mean_SS3,
+        fingerprint=data.fingerprint,
         network=_network(config, len(data.classes), weights, found.path),
     )
 
@@ -186,6 +200,7 @@ def _exported(path: Path) -> Trained:
         classes=tuple(classes),
         class_names=tuple(names) if names else None,
         mean_SS3=mean,
+        fingerprint=about.get("fingerprint"),
         network=_network(config, len(classes), split(tensors, config.network.towers), path),
     )
 

@@ -19,6 +19,7 @@ from trainer.topology import Topology
 POLL = 0.5  # seconds between looks at the clock and at questions of others
 PATIENCE = 5.0  # seconds for an answer; each thread looks every POLL
 QUESTION, ANSWER = 1, 2
+START_UP = 600.0  # seconds without a new mark until the first step is done: it may have loops to compile
 
 
 class Doing(NamedTuple):
@@ -35,6 +36,7 @@ class Watchdog:
 
     def __init__(self, topology: Topology, timeout: float, alarm: Callable[[UserError], None]) -> None:
         self._topology, self._timeout, self._alarm = topology, timeout, alarm
+        self._limit, self._steps = max(timeout, START_UP), 0
         self._doing = Doing(0, "the start", False)
         self._marked = time.monotonic()
         self._over = threading.Event()
@@ -50,7 +52,10 @@ class Watchdog:
         self._marked = time.monotonic()
 
     def mark_step(self, step: int) -> None:
-        """The rank has begun a step."""
+        """The rank has begun a step. Until the second one the time-out is that of the start."""
+        self._steps += 1
+        if self._steps > 1:
+            self._limit = self._timeout
         self._doing = Doing(step, "the beginning", False)
         self._marked = time.monotonic()
 
@@ -63,7 +68,7 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._over.wait(POLL):
             self._answer()
-            if time.monotonic() - self._marked > self._timeout:
+            if time.monotonic() - self._marked > self._limit:
                 self._alarm(self._complaint(self._ask()))
                 return
 
@@ -105,7 +110,7 @@ class Watchdog:
         else:
             who = "every rank waits for another"
         return UserError(
-            f"No progress for {self._timeout:g} s (--timeout) in {mine.phase} of step {mine.step}; {who}. "
+            f"No progress for {self._limit:g} s (--timeout) in {mine.phase} of step {mine.step}; {who}. "
             "The same command goes on from the last checkpoint."
         )
 

@@ -10,8 +10,10 @@ import pytest
 from mpi4py import MPI
 
 from trainer import checkpoint, saving
+from trainer.data import open_data
 from trainer.step import Trainer
 from trainer.topology import arrange
+from trainer.training_set import TrainingSet
 
 from .test_parity import CLASSES, SMALL, configuration
 
@@ -22,14 +24,15 @@ pytestmark = pytest.mark.mpi(min_size=2)
 def test_the_next_checkpoint_does_not_begin_before_the_last_is_complete(monkeypatch):
     trainer = Trainer(configuration(dataclasses.replace(SMALL, hidden=8), batch=8), arrange("cpu"), CLASSES)
     run = Path(WORLD.bcast(os.environ["TINY_STORE"] + f".run-{os.getpid()}"))
-    prune = saving.Writer._prune
+    complete = saving.Writer._complete
 
-    def slowly(writer):
+    def slowly(*arguments):
+        complete(*arguments)
         time.sleep(0.5)
-        prune(writer)
 
-    monkeypatch.setattr(saving.Writer, "_prune", slowly)
-    writer = saving.Writer(run, trainer.topology, keep=5)
+    monkeypatch.setattr(saving.Writer, "_complete", slowly)
+    trained_on = TrainingSet.of(open_data(Path(os.environ["TINY_STORE"])))
+    writer = saving.Writer(run, trainer.topology, keep=5, trained_on=trained_on)
     for step in (15, 16):
         writer.save(trainer.towers, trainer.flat, {"step": step})
     writer.finish()

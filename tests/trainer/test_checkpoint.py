@@ -14,10 +14,12 @@ import torch
 from trainer import checkpoint
 from trainer.config import Network, Session
 from trainer.errors import UserError
+from trainer.metrics import Counts
 from trainer.recipes import PAPER
 from trainer.saving import Writer
 from trainer.step import Trainer
 from trainer.topology import arrange
+from trainer.training_set import TrainingSet
 
 SMALL = Network(filters=(4, 4, 6, 6, 4), hidden=16)
 
@@ -38,10 +40,23 @@ def step(trainer: Trainer, number: int) -> float:
     return trainer.train_step(images, torch.randint(0, 5, (4,), generator=draw), number, lr=0.001)
 
 
-def save(run, trainer: Trainer, number: int, keep: int = 10, best: bool = False) -> None:
-    writer = Writer(run, trainer.topology, keep)
-    writer.save(trainer.towers, trainer.flat, {"step": number}, best)
+TRAINED_ON = TrainingSet(
+    mean_SS3=np.full((256, 256, 3), 120, np.float32),
+    classes=("ant", "bee", "cat", "dog", "eel"),
+    class_names=None,
+    fingerprint="0123",
+)
+
+
+def save(run, trainer: Trainer, number: int, keep: int = 10, error: float | None = None, **state) -> None:
+    """Save, validate, take a step: what the loop does around a checkpoint."""
+    writer = Writer(run, trainer.topology, keep, TRAINED_ON)
+    writer.save(trainer.towers, trainer.flat, {"step": number, **state})
     writer.finish()
+    if error is not None:
+        writer.record_validation(number, Counts(1000, round(1000 * error), 0))
+    writer.step_taken(sound=True)
+    writer.close()
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -123,7 +138,7 @@ def test_a_write_that_was_killed_leaves_no_checkpoint(tmp_path):
 def test_the_newest_are_kept_and_the_best_besides(tmp_path):
     trainer = make_trainer()
     for number in range(1, 7):
-        save(tmp_path, trainer, number, keep=2, best=number == 2)
+        save(tmp_path, trainer, number, keep=2, error=0.25 if number == 2 else 0.5)
     kept = sorted(p.name for p in (tmp_path / "checkpoints").glob("step-*"))
     assert kept == ["step-00000002", "step-00000005", "step-00000006"]
     assert checkpoint.find(tmp_path, "best")[0].path.name == "step-00000002"

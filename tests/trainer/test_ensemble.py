@@ -17,6 +17,7 @@ from trainer.results import TEN, confusion_matrix
 from trainer.saving import Writer
 from trainer.step import Trainer
 from trainer.topology import arrange
+from trainer.training_set import TrainingSet
 
 # Weights large enough that networks are sure of different classes.
 SMALL = Network(filters=(6, 8, 12, 12, 8), hidden=32, init_std=0.06, init_std_conv345=0.2)
@@ -32,7 +33,8 @@ def networks(tiny_store, tmp_path_factory):
         )
         trainer = Trainer(config, arrange("cpu"), classes=10)
         runs.write_config(folder / run, config, open_data(tiny_store).fingerprint)
-        writer = Writer(folder / run, trainer.topology, keep=9)
+        trained_on = TrainingSet.of(open_data(tiny_store))
+        writer = Writer(folder / run, trainer.topology, keep=9, trained_on=trained_on)
         writer.save(trainer.towers, trainer.flat, {"step": step})
         writer.finish()
         made.append((folder / run / "checkpoints" / f"step-{step:08d}", trainer))

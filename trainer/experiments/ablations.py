@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from trainer import runs
-from trainer.checkpoint import write_atomic
 from trainer.data import open_data
 from trainer.errors import UserError
 from trainer.figures import style
+from trainer.files import write_atomic
 from trainer.metrics import read_log
 
 Part = Literal["lrn", "overlap", "dropout", "colour", "towers"]

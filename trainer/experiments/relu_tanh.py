@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainer.checkpoint import write_atomic
 from trainer.errors import UserError
 from trainer.experiments import cifar
 from trainer.experiments.small import Activation, Racer, reached
 from trainer.figures import style
+from trainer.files import write_atomic
 
 RUNGS = ((1, 3), (3, 2), (9, 1))
 """After so many epochs so many rates go on: the fastest at first may be too high later."""

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainer.checkpoint import write_atomic
+from trainer.files import write_atomic
 
 Activation = Literal["relu", "tanh"]
 BATCH, MOMENTUM = 128, 0.9

@@ -15,6 +15,7 @@ from trainer.figures import confusion, curves, filters, neighbours, predictions,
 from trainer.figures.subject import ON_CPU, ON_GPU, Subject
 from trainer.metrics import read_log
 from trainer.trained import open_trained
+from trainer.training_set import as_seen
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,8 +67,10 @@ def draw(
         UserError: there is no such run or store, or no matplotlib. A figure that fails alone is only said.
     """
     style.available()
-    trained = open_trained(run, which, store, device)
-    data = open_data(store or trained.config.session.store)
+    trained = open_trained(run, which, device)
+    data, remarks = as_seen(open_data(store or trained.config.session.store), trained.trained_on)
+    for remark in remarks:
+        say(remark)
     limit = pictures or (ON_GPU if trained.device.type == "cuda" else ON_CPU)
     subject = Subject(trained, data, read_log(run / runs.LOG), limit)
     written: list[Path] = []

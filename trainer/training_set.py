@@ -1,0 +1,153 @@
+"""What a network keeps of the set it was trained on: mean image, classes and their names, fingerprint.
+
+It travels with each checkpoint, so that a network stays itself whatever becomes of its store. Images of
+another store are shown to it less the network's own mean image, and their classes are matched by name.
+
+S side of the stored image, K classes of the network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from preprocess.store import Split, Store
+from trainer.errors import UserError
+
+FILE = "training_set.safetensors"
+MEAN = "mean_image"
+SHOWN = 3  # names of unknown classes in a message
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """The part of a store that belongs to a network."""
+
+    mean_SS3: NDArray[np.float32] = field(repr=False)
+    """Mean image, float32 [S, S, 3], 0..255."""
+    classes: tuple[str, ...]
+    """K names as the folders have them, such as n01440764, in the order of the network's outputs."""
+    class_names: tuple[str, ...] | None
+    """The same in words, where the source of the images knew them."""
+    fingerprint: str
+    """Of the store: it follows from every byte of the store's content."""
+
+    @staticmethod
+    def of(store: Store) -> TrainingSet:
+        """The training set of a network that is trained on this store."""
+        return TrainingSet(
+            mean_SS3=store.mean,
+            classes=store.classes,
+            class_names=store.class_names,
+            fingerprint=store.fingerprint,
+        )
+
+    def to_bytes(self) -> bytes:
+        """A safetensors file: the mean image, and the rest as JSON under `about` in its header."""
+        about = {"classes": self.classes, "class_names": self.class_names, "fingerprint": self.fingerprint}
+        return safetensors.numpy.save({MEAN: self.mean_SS3}, {"about": json.dumps(about)})
+
+    @staticmethod
+    def read(checkpoint: Path) -> TrainingSet | None:
+        """What a checkpoint's folder holds; None where an older version wrote the checkpoint.
+
+        Raises UserError when the file is damaged.
+        """
+        path = checkpoint / FILE
+        if not path.exists():
+            return None
+        try:
+            with safetensors.safe_open(path, "numpy") as file:
+                about: dict[str, Any] = json.loads((file.metadata() or {})["about"])
+                mean = file.get_tensor(MEAN)
+            names = about["class_names"]
+            return TrainingSet(
+                mean_SS3=mean,
+                classes=tuple(about["classes"]),
+                class_names=None if names is None else tuple(names),
+                fingerprint=about["fingerprint"],
+            )
+        except (safetensors.SafetensorError, OSError, KeyError, ValueError):
+            raise UserError(f"{path} cannot be read; use another checkpoint.") from None
+
+
+def as_seen(store: Store, network: TrainingSet) -> tuple[Store, list[str]]:
+    """A store as a trained network sees it: its mean image, its classes, its numbering of the labels.
+
+    Also returns a sentence for each thing that differs. Raises UserError when the store's images have
+    another size, or a class that the network does not know.
+    """
+    if store.fingerprint == network.fingerprint:
+        return store, []
+    if store.image_size != len(network.mean_SS3):
+        raise UserError(
+            f"The images of {store.path} have {store.image_size} pixels a side, the network was trained on "
+            f"{len(network.mean_SS3)}: preprocess them with image_size={len(network.mean_SS3)}."
+        )
+    remarks = [
+        f"{store.path} is not the store that this network was trained on (fingerprint {store.fingerprint}, "
+        f"then {network.fingerprint}): the network's own mean image is subtracted, and classes are matched "
+        "by name."
+    ]
+    index_K, how = match(store.classes, network.classes, str(store.path))
+    remarks += [how] if how else []
+
+    def numbered(split: Split) -> Split:
+        return dataclasses.replace(split, labels=index_K[split.labels].astype(np.int16))
+
+    seen = dataclasses.replace(
+        store,
+        train=numbered(store.train),
+        val=numbered(store.val),
+        classes=network.classes,
+        class_names=network.class_names,
+        mean=network.mean_SS3,
+    )
+    return seen, remarks
+
+
+def match(found: Sequence[str], known: Sequence[str], where: str) -> tuple[NDArray[np.int64], str | None]:
+    """For each class of a store the network's output of the same class, int64; and how, if not by name.
+
+    Folders named by numbers, as ImageNet-V2's, are places in the order of the network's classes: all numbers
+    below K, or as many numbers as there are classes. Raises UserError when a class is unknown.
+    """
+    place = {name: index for index, name in enumerate(known)}
+    unknown = [name for name in found if name not in place]
+    if not unknown:
+        return np.array([place[name] for name in found], np.int64), None
+    numbers, known_numbers = (all(name.isdecimal() for name in names) for names in (found, known))
+    if numbers != known_numbers and len(found) == len(known):
+        index_K = np.empty(len(found), np.int64)
+        index_K[_in_order(found)] = _in_order(known)
+        return index_K, _explained(found, known, index_K, where)
+    if numbers and not known_numbers and max(map(int, found)) < len(known):
+        index_K = np.array(_in_order(known))[[int(name) for name in found]]
+        return index_K, _explained(found, known, index_K, where)
+    shown = ", ".join(unknown[:SHOWN]) + (", ..." if len(unknown) > SHOWN else "")
+    raise UserError(
+        f"{len(unknown)} of {len(found)} classes of {where} are unknown to the network ({shown}; it knows "
+        f"{', '.join(known[:SHOWN])}, ...): name the folders as the network's classes and preprocess again."
+    )
+
+
+def _in_order(names: Sequence[str]) -> list[int]:
+    """Places of the names in their order: as numbers where all are numbers, else as text."""
+    numbers = all(name.isdecimal() for name in names)
+    return sorted(range(len(names)), key=lambda index: int(names[index]) if numbers else names[index])
+
+
+def _explained(found: Sequence[str], known: Sequence[str], index_K: NDArray[np.int64], where: str) -> str:
+    pairs = ", ".join(f"{found[k]} is {known[index_K[k]]}" for k in _in_order(found)[:SHOWN])
+    return (
+        f"The classes of {where} or of the network are numbers and were matched by their order: {pairs}, ..."
+    )
