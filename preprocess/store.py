@@ -134,7 +134,7 @@ def _open_split(path: Path) -> Split:
 def _open_array(path: Path) -> Any:
     specification = {
         "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": str(path)},
+        "kvstore": {"driver": "file", "path": str(path.resolve())},  # which takes no ".."
         "fill_missing_data_reads": False,  # or a missing shard would read as black pictures
         "recheck_cached_data": "open",
     }

@@ -55,14 +55,14 @@ SMALL = ("--batch-size", "4", "--filters", "6", "8", "12", "12", "8", "--hidden"
 
 @contextlib.contextmanager
 def training(
-    size: int, store: Path, folder: Path, *flags: str, name: str = "run"
+    size: int, store: Path, folder: Path, *flags: str, name: str = "run", output: Path | None = None
 ) -> Iterator[tuple[subprocess.Popen, Path]]:
     """A run of `size` ranks without an end, once it has taken its first step; with its output."""
     command = [sys.executable, "-m", "trainer.run", "--store", str(store), "--run", str(folder / name)]
     command += [*SMALL, "--epochs", "100000", "--log-every", "1", *flags]
     if size > 1:
         command = ["mpirun", "-n", str(size), *command]
-    output, metrics = folder / "output", folder / name / "metrics.jsonl"
+    output, metrics = output or folder / "output", folder / name / "metrics.jsonl"
     with output.open("w") as file:
         job = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
     try:

@@ -186,7 +186,9 @@ def _find(arguments: Arguments) -> list[Member]:
         loaded, remarks = checkpoint.find(run, which)
         if arguments.ensemble and any(loaded.path == other.found.path for other in found):
             raise UserError(f"{loaded.path} is twice in the ensemble.")
-        trained_on = TrainingSet.read(loaded.path) or TrainingSet.of(runs.store_of(run, config))
+        trained_on = TrainingSet.read(loaded.path) or TrainingSet.of(
+            runs.store_of(run, arguments.store or config.session.store)
+        )
         found.append(Member(run=run, config=config, found=loaded, trained_on=trained_on, remarks=remarks))
     if arguments.ensemble:
         _refuse_odd_ensemble(found, arguments.store)

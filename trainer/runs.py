@@ -102,16 +102,16 @@ def changes(run: Path, config: Config, store_fingerprint: str) -> dict[str, list
     }
 
 
-def store_of(run: Path, config: Config) -> Store:
+def store_of(run: Path, path: Path) -> Store:
     """The store of a run whose checkpoints hold no training set, as those of older versions do not.
 
-    Raises UserError when the store is not the one that the run was trained on.
+    Raises UserError when the store at this path is not the one that the run was trained on.
     """
-    store = open_data(config.session.store)
+    store = open_data(path)
     if record(run).get("store") != store.fingerprint:
         raise UserError(
-            f"{config.session.store} was made anew since {run} was trained on it, and this checkpoint has no "
-            "mean image of its own: make the store again as it was."
+            f"{path} is not the store that {run} was trained on, and this checkpoint has no mean image of "
+            "its own: make the store again as it was."
         )
     return store
 

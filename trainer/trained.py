@@ -164,7 +164,7 @@ def _of_run(path: Path, which: str) -> Trained:
     found, remarks = checkpoint.find(run, str(path) if one else which)
     for remark in remarks:
         print(remark, file=sys.stderr)
-    data = TrainingSet.read(found.path) or TrainingSet.of(runs.store_of(run, config))
+    data = TrainingSet.read(found.path) or TrainingSet.of(runs.store_of(run, config.session.store))
     weights = [
         _parameters(found.path / f"tower_{name}.safetensors") for name in TOWERS[: config.network.towers]
     ]
