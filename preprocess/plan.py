@@ -105,7 +105,8 @@ def require_image_size(image_size: int) -> None:
     least, most = IMAGE_SIZES
     if not least <= image_size <= most:
         raise UserError(
-            f"image_size must be {least} to {most} pixels, not {image_size}: the network crops {least}x{least}"
+            f"image_size must be {least} to {most} pixels, not {image_size}: "
+            f"the network crops {least}x{least} pixels"
         )
 
 

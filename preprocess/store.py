@@ -129,9 +129,8 @@ def _refuse_disagreement(store: Store) -> None:
         shapes[f"{name}/images"] = (split.shape, (len(split), side, side, 3))
     for name, (found, expected) in shapes.items():
         if found != expected:
-            raise StoreError(
-                f"{store.path / name} has the shape {list(found)}, not {list(expected)}: {_repair(store.path)}"
-            )
+            shape = f"has the shape {list(found)}, not {list(expected)}"
+            raise StoreError(f"{store.path / name} {shape}: {_repair(store.path)}")
 
 
 def _open_split(path: Path) -> Split:

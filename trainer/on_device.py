@@ -21,10 +21,10 @@ def cut(images_BSS3: Tensor, mean_SS3: Tensor, views: Views, settings: Augment, 
     do not belong together: on a GPU a wrong index ends the process, and a negative one reads other pixels.
     """
     device, side = images_BSS3.device, len(mean_SS3)
-    shapes = list(images_BSS3.shape), list(mean_SS3.shape)
-    if shapes != ([len(views.top_B), side, side, 3], [side, side, 3]) or images_BSS3.dtype != torch.uint8:
+    B, shapes = len(views.top_B), (list(images_BSS3.shape), list(mean_SS3.shape))
+    if shapes != ([B, side, side, 3], [side, side, 3]) or images_BSS3.dtype != torch.uint8:
         raise ValueError(
-            f"images are {images_BSS3.dtype} {shapes[0]} for {len(views.top_B)} views and a mean image {shapes[1]}"
+            f"images are {images_BSS3.dtype} {shapes[0]} for {B} views and a mean image {shapes[1]}"
         )
     views.check(side)
     top_B, left_B, flip_B, shift_B3, angle_B = (

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from preprocess.plan import IMAGE_SIZES
-from tests.launch import ROOT, run
+from tests.launch import run
 from tests.stores import make_store_of_size
 from trainer import augment
 from trainer.config import Augment
@@ -173,9 +173,16 @@ def test_a_store_of_images_smaller_than_a_crop_is_refused_by_name(small_store):
 
 @pytest.mark.parametrize(
     "command",
-    ["run --run {new}", "run --run {new} --dry-run", "evaluate --run {run}", "evaluate --run {run} --ten-crop",
-     "predict {new}.jpg --model {run}", "export {run} --to {new}", "figures {run}"],
-)  # fmt: skip
+    [
+        "run --run {new}",
+        "run --run {new} --dry-run",
+        "evaluate --run {run} --ten-crop",
+        "predict {new}.jpg --model {run}",
+        "export {run} --to {new}",
+        "import_weights {new}.npz --run {new}",
+        "figures {run}",
+    ],
+)
 def test_every_command_refuses_such_a_store_in_one_sentence(command, small_store, small_run, tmp_path):
     Image.new("RGB", (300, 300)).save(tmp_path / "new.jpg")
     words = command.format(new=tmp_path / "new", run=small_run).split()
