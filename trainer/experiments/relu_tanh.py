@@ -128,7 +128,7 @@ def run(arguments: Arguments) -> None:
         }
         write_atomic(out / f"{activation}.json", json.dumps(record).encode())
         found[activation] = record
-    curves = {a: record for a in PAPER if (record := found[a])}
+    curves = {a: curve for a in PAPER if (curve := found[a])}
     figure = draw(curves, arguments.target, out)
     for line in conclusion(curves, arguments.target):
         print(line)
