@@ -156,8 +156,8 @@ def test_what_torch_saved_is_imported_after_the_command_that_the_sentence_gives(
 
 
 def test_a_pickled_npy_is_imported_after_the_command_that_the_sentence_gives(images, tiny_store, tmp_path):
-    """bvlc_alexnet.npy: a dictionary of [weights, biases], convolutions [H, W, I, O], layers [I, O]; there fc6
-    reads a row of channels for each place, since TensorFlow flattens [H, W, C]."""
+    """bvlc_alexnet.npy: a dictionary of [weights, biases], convolutions [H, W, I, O], layers [I, O]; there
+    fc6 reads a row of channels for each place, since TensorFlow flattens [H, W, C]."""
     weights, theirs = narrow_alexnet(), {}
     for layer in LAYERS:
         w = weights[f"{layer}.weight"]
