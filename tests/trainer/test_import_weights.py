@@ -87,8 +87,8 @@ def test_caffes_weights_give_caffes_logits(caffe_npz, images, tiny_store, tmp_pa
     found = trained.logits(images)
     assert difference(found, caffe(narrow_alexnet(), x, towers=2)) < 1e-5
     assert "weights of fc7 and fc8 are divided by 0.5" in said
-    # With Caffe's own normalisation, across the border, they differ, but little.
-    assert 1e-4 < difference(found, caffe(narrow_alexnet(), x)) < 0.1
+    # With Caffe's own normalisation, across the border, they differ: 4 of only 12 channels are beside it.
+    assert 1e-4 < difference(found, caffe(narrow_alexnet(), x)) < 0.3
 
 
 def test_without_the_division_the_logits_would_be_others(caffe_npz, images, tiny_store, tmp_path):
