@@ -23,7 +23,9 @@ try:
 except WorkflowError as error:
     # the schema's own error says it in a line, Snakemake's prints the schema and all settings
     wrong = error.__context__
-    sys.exit(f"error: a setting is wrong, {wrong.json_path}: {wrong.message}")
+    why = wrong.schema.get("description")
+    reason = f" ({why})" if why else ""
+    sys.exit(f"error: a setting is wrong, {wrong.json_path}: {wrong.message}{reason}")
 
 WORK = f"{config['store']}/.preprocess"
 

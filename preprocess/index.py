@@ -14,7 +14,16 @@ from preprocess import stage
 from preprocess.errors import UserError
 from preprocess.files import write_json
 from preprocess.official import check_md5, extent
-from preprocess.plan import SPLITS, Plan, find, identified, manifest, save, work_folder
+from preprocess.plan import (
+    SPLITS,
+    Plan,
+    find,
+    identified,
+    manifest,
+    require_image_size,
+    save,
+    work_folder,
+)
 from preprocess.skip import leave_out, publish
 from preprocess.sources import recognise
 from preprocess.tables import Source
@@ -100,6 +109,7 @@ def refuse_other_store(store: Path, old: Plan, new: Plan) -> None:
 def index(arguments: argparse.Namespace) -> str:
     """Find the source, choose, and create the store; a store that is there already must be the same."""
     store: Path = arguments.store
+    require_image_size(arguments.image_size)
     old = find(store)
     cache = work_folder(store) / "archives"
     source = recognise(arguments.imagenet, cache)

@@ -18,6 +18,7 @@ from preprocess.errors import UserError
 from preprocess.files import write_atomically, write_json
 
 SPLITS = ("train", "val")
+IMAGE_SIZES = (224, 4096)  # pixels, least and most; the network crops 224x224
 FORMAT = 3  # counts up when the same pictures and settings would give other bytes
 
 
@@ -97,6 +98,16 @@ def save(store: Path, plan: Plan, tables: dict[str, NDArray[np.void]]) -> None:
         np.save(buffer, tables[split])
         write_atomically(work_folder(store) / f"{split}.npy", buffer.getvalue())
     write_json(work_folder(store) / "plan.json", asdict(plan))
+
+
+def require_image_size(image_size: int) -> None:
+    """Raises UserError for a size that no store may have."""
+    least, most = IMAGE_SIZES
+    if not least <= image_size <= most:
+        raise UserError(
+            f"image_size must be {least} to {most} pixels, not {image_size}: "
+            f"the network crops {least}x{least} pixels"
+        )
 
 
 def find(store: Path) -> Plan | None:

@@ -36,6 +36,7 @@ class Split:
     path: Path
     labels: NDArray[np.int16]  # [N] index into the store's classes
     image_size: int  # S
+    shape: tuple[int, ...]  # (N, S, S, 3)
     _images: Any = field(repr=False)  # a ShardReader, or tensorstore's array where pictures are compressed
 
     def __len__(self) -> int:
@@ -100,7 +101,7 @@ def open_store(path: Path | str) -> Store:
     if "fingerprint" not in attributes:
         raise StoreError(f"the store at {path} is not finished: run `snakemake preprocess` to go on with it")
     statistics = path / "statistics"
-    return Store(
+    store = Store(
         path=path,
         train=_open_split(path / "train"),
         val=_open_split(path / "val"),
@@ -112,6 +113,24 @@ def open_store(path: Path | str) -> Store:
         eigenvectors=_read(_open_array(statistics / "eigenvectors"), statistics),
         fingerprint=attributes["fingerprint"],
     )
+    _refuse_disagreement(store)
+    return store
+
+
+def _refuse_disagreement(store: Store) -> None:
+    """Raise StoreError where the parts are not of one store: compiled loops rely on their shapes."""
+    side = store.image_size
+    shapes = {
+        "statistics/mean": (store.mean.shape, (side, side, 3)),
+        "statistics/eigenvalues": (store.eigenvalues.shape, (3,)),
+        "statistics/eigenvectors": (store.eigenvectors.shape, (3, 3)),
+    }
+    for name, split in (("train", store.train), ("val", store.val)):
+        shapes[f"{name}/images"] = (split.shape, (len(split), side, side, 3))
+    for name, (found, expected) in shapes.items():
+        if found != expected:
+            shape = f"has the shape {list(found)}, not {list(expected)}"
+            raise StoreError(f"{store.path / name} {shape}: {_repair(store.path)}")
 
 
 def _open_split(path: Path) -> Split:
@@ -127,6 +146,7 @@ def _open_split(path: Path) -> Split:
         path=path,
         labels=_read(_open_array(path / "labels"), path),
         image_size=metadata["shape"][1],
+        shape=tuple(metadata["shape"]),
         _images=ShardReader(path / "images", metadata) if plain else _open_array(path / "images"),
     )
 

@@ -15,3 +15,22 @@ def make_tiny_store(folder: Path) -> Path:
         done = run(*command, cwd=ROOT, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
     return store
+
+
+UNCHECKED = """
+import runpy, sys
+from preprocess import plan
+plan.IMAGE_SIZES = (1, 4096)
+runpy.run_module("preprocess.index", run_name="__main__")
+"""
+
+
+def make_store_of_size(side: int, imagenet: Path, store: Path) -> Path:
+    """A store that `snakemake preprocess` refuses to make now, and did make in earlier versions."""
+    settings = ("--imagenet", str(imagenet), f"--image-size={side}", "--shard-length=16")
+    stages = [["-c", UNCHECKED, *settings]]
+    stages += [["-m", f"preprocess.{name}"] for name in ("shard", "statistics", "verify")]
+    for stage in stages:
+        done = run("python", *stage, "--store", str(store), cwd=ROOT, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return store

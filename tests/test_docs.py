@@ -26,6 +26,7 @@ from PIL import Image
 
 from tests import reference
 from tests.launch import ROOT, ranks, run
+from tests.weights import narrow_alexnet
 from trainer.cli import parse, parse_config
 from trainer.experiments import ablations
 
@@ -133,6 +134,7 @@ def workplace(tiny_store, small_run, tmp_path_factory):
     pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     (folder / "photographs").mkdir()
     Image.fromarray(pixels).save(folder / "photographs" / "cat.jpg")
+    np.savez(folder / "caffe.npz", **narrow_alexnet())
     records = np.random.default_rng(0).integers(0, 10, (50, 3073), dtype=np.uint8).tobytes()
     with tarfile.open(folder / "data" / "cifar-10-binary.tar.gz", "w:gz") as archive:
         member = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")

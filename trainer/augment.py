@@ -20,6 +20,7 @@ from torch import Tensor
 from trainer import cut_loops
 from trainer.config import Augment
 from trainer.cut_loops import CROP, ROW
+from trainer.errors import UserError
 from trainer.randomness import Purpose, generator
 
 
@@ -38,10 +39,38 @@ class Views:
     def __getitem__(self, which: Any) -> Views:
         return Views(*(getattr(self, f.name)[which] for f in fields(Views)))
 
+    def check(self, side: int, which: Any = ...) -> None:
+        """Raises ValueError where `which` of the views reach beyond an image of S pixels a side."""
+        B = len(self.top_B)
+        for name, shape in (("left_B", (B,)), ("flip_B", (B,)), ("shift_B3", (B, 3)), ("angle_B", (B,))):
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} has the shape {getattr(self, name).shape}, not {shape}")
+        for name, first_B in (("top_B", self.top_B), ("left_B", self.left_B)):
+            first = first_B[which].tolist()  # of a few numbers Python finds the least sooner than NumPy does
+            if first and not 0 <= min(first) <= max(first) <= side - CROP:
+                raise ValueError(
+                    f"{name} has {min(first)} to {max(first)}, and a crop of {CROP} pixels begins at 0 to "
+                    f"{side - CROP} in an image of {side}x{side}"
+                )
+
     @staticmethod
     def join(parts: Sequence[Views]) -> Views:
         """One after the other."""
         return Views(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Views)))
+
+
+REMEDY = "make another store: snakemake preprocess --config image_size=256 store=PATH"
+
+
+def require_size(side: int, where: object, remedy: str = REMEDY) -> None:
+    """Raises UserError for images, or a mean image, of fewer pixels a side than the crops that are cut of it.
+
+    where: what has these images, as the sentence's subject.
+    """
+    if side < CROP:
+        raise UserError(
+            f"{where} has images of {side}x{side} pixels, and the network crops {CROP}x{CROP}: {remedy}."
+        )
 
 
 def color_axes(eigenvalues: NDArray[np.float64], eigenvectors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -102,6 +131,10 @@ class Cutter:
 
     def __init__(self, mean_SS3: NDArray[np.float32], settings: Augment, training: bool) -> None:
         side = len(mean_SS3)
+        if mean_SS3.shape != (side, side, 3) or side < CROP:
+            raise ValueError(
+                f"a mean image has the shape [S, S, 3], S at least {CROP}, and not {list(mean_SS3.shape)}"
+            )
         self._side = side
         self._centered = settings.mean_window == "center"
         mirrored = np.ascontiguousarray(mean_SS3[:, ::-1])
@@ -115,11 +148,17 @@ class Cutter:
         places_K: NDArray[np.int64],
         out_BHW3: NDArray[np.float32],
     ) -> None:
-        """Picture k, uint8, by view b = places_K[k] into out_BHW3[b], float32 [224, 224, 3]; contiguous."""
+        """Picture k, uint8, by view b = places_K[k] into out_BHW3[b], float32 [224, 224, 3]; contiguous.
+
+        Raises ValueError for arrays that do not belong together: the compiled loops check no index.
+        """
+        self._check(pictures_KSS3, views, places_K, out_BHW3)
         turned_K = views.angle_B[places_K] != 0
         if turned_K.any():
             pieces, mean_SS3 = views[places_K[turned_K]], self._mean.reshape(self._side, self._side, 3)
             where = (pieces.top_B, pieces.left_B, pieces.flip_B, pieces.shift_B3, pieces.angle_B)
+            if not np.isfinite(pieces.angle_B).all():
+                raise ValueError("an angle is not a finite number")
             turned = np.empty((len(pieces.top_B), CROP, CROP, 3), np.float32)
             cut_loops.cut_turned(
                 pictures_KSS3[turned_K], mean_SS3, *where, self._scale, self._centered, turned
@@ -139,6 +178,29 @@ class Cutter:
             self._centered,
             out_BHW3.reshape(len(out_BHW3), CROP, ROW),
         )
+
+    def _check(
+        self,
+        pictures_KSS3: NDArray[np.uint8],
+        views: Views,
+        places_K: NDArray[np.int64],
+        out_BHW3: NDArray[np.float32],
+    ) -> None:
+        """Once a call, never for a pixel."""
+        expected = (len(places_K), self._side, self._side, 3)
+        if pictures_KSS3.shape != expected or pictures_KSS3.dtype != np.uint8:
+            raise ValueError(
+                f"images are {pictures_KSS3.dtype} {list(pictures_KSS3.shape)}, not uint8 {list(expected)}"
+            )
+        crops = (len(out_BHW3), CROP, CROP, 3)
+        if out_BHW3.shape != crops or out_BHW3.dtype != np.float32 or not out_BHW3.flags.c_contiguous:
+            raise ValueError(
+                f"the output is {out_BHW3.dtype} {list(out_BHW3.shape)}, not contiguous float32 {list(crops)}"
+            )
+        places, there = places_K.tolist(), min(len(views.top_B), len(out_BHW3))
+        if places and not 0 <= min(places) <= max(places) < there:
+            raise ValueError(f"places {min(places)} to {max(places)} are not within 0 to {there - 1}")
+        views.check(self._side, places_K)
 
 
 def input_scale(settings: Augment, training: bool) -> np.float32:

@@ -61,7 +61,9 @@ def _empty(x_BCHW: Tensor) -> Tensor:
 def of_images(x_BCHW: Tensor) -> Tensor:
     """Images [B, 3, H, W], both sides multiples of 4 -> bfloat16 [B, 48, H / 4 + 1, W / 4 + 1], the last
     blocks of each line and the last line zeros."""
-    B, _, H, W = x_BCHW.shape
+    B, C, H, W = x_BCHW.shape
+    if C != CHANNELS or H % SIDE or W % SIDE:
+        raise ValueError(f"images [B, 3, H, W], H and W multiples of 4, are cut, not {list(x_BCHW.shape)}")
     lines = as_array(x_BCHW.permute(0, 2, 3, 1).contiguous()).reshape(B, H, W * CHANNELS)
     blocks_BKhw = _empty(x_BCHW)
     blocks_BKhw[:, :, H // SIDE].zero_()

@@ -66,7 +66,10 @@ class Network:
 
     def __post_init__(self) -> None:
         _check(0 <= self.dropout < 1, f"--dropout must lie in [0, 1), not {self.dropout}.")
-        _check(self.lrn_size % 2 == 1, f"--lrn-size must be odd, not {self.lrn_size}.")
+        odd = self.lrn_size >= 1 and self.lrn_size % 2 == 1
+        _check(odd, f"--lrn-size must be odd and at least 1, not {self.lrn_size}.")
+        _check(min(self.filters) >= 1, f"--filters must be at least 1 each, not {self.filters}.")
+        _check(self.hidden >= 1, f"--hidden must be at least 1, not {self.hidden}.")
         _check(not self.dense or self.towers == 2, "--dense joins two towers: leave out --towers 1.")
 
     @property

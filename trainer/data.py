@@ -32,9 +32,11 @@ from trainer.randomness import Purpose, generator
 def open_data(path: Path) -> Store:
     """Open the store of `snakemake preprocess`; whatever is wrong with it is a UserError."""
     try:
-        return open_store(path)
+        store = open_store(path)
     except (FileNotFoundError, ValueError) as error:
         raise UserError(str(error)) from None
+    augment.require_size(store.image_size, path)
+    return store
 
 
 def _read(split: Split, indices_B: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Literal
 
 import rich
-import rich.markup
 import torch
 from mpi4py import MPI
 from torch import Tensor
@@ -224,7 +223,7 @@ def evaluate_all(arguments: Arguments, world: MPI.Comm, requests: Requests) -> l
         store, remarks = as_seen(open_data(arguments.store or member.config.session.store), member.trained_on)
         if topology.leads:
             for remark in [*member.remarks, *remarks]:
-                rich.print(f"[yellow]{rich.markup.escape(remark)}[/]")
+                rich.get_console().print(remark, style="yellow", markup=False, soft_wrap=True)
         trainer = _load(member, arguments, topology, store)
         views = tallies(
             trainer,

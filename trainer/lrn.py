@@ -77,7 +77,12 @@ def _backward(x_N: Any, dy_N: Any, dx_N: Any, c: Constants) -> None:
 
 
 def constants(x_BCHW: Tensor, relu: bool, n: int, k: float, alpha: float, beta: float) -> Constants:
-    """For the compiled loops; they compute in float64 where the tensor is, else in float32."""
+    """For the compiled loops; they compute in float64 where the tensor is, else in float32.
+
+    Raises ValueError for a window that the loops would read, and write, outside of their arrays for.
+    """
+    if n < 1 or n % 2 == 0 or x_BCHW.shape[1] < 1:
+        raise ValueError(f"a window of {n} of {x_BCHW.shape[1]} channels: both must be positive, and it odd")
     typed = np.float64 if x_BCHW.dtype == torch.float64 else np.float32
     return Constants(x_BCHW.shape[1], relu, n, typed(k), typed(alpha), typed(beta))
 

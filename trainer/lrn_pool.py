@@ -157,6 +157,8 @@ def _places(
     x: Tensor, size: int, relu: bool, n: int, k: float, alpha: float, beta: float
 ) -> tuple[Tensor, Tensor]:
     B, C, H, W = x.shape
+    if size not in (2, 3):  # the loops know no other, and check no index
+        raise ValueError(f"windows of 2 or 3 pixels are pooled, not of {size}")
     h, w = ((side - size) // STRIDE + 1 for side in (H, W))
     y, which = (
         torch.empty(B, C, h, w, dtype=dtype, device=x.device, memory_format=torch.channels_last)

@@ -17,9 +17,16 @@ from trainer.config import Augment
 def cut(images_BSS3: Tensor, mean_SS3: Tensor, views: Views, settings: Augment, training: bool) -> Tensor:
     """Pictures uint8 [B, S, S, 3] -> network input float32 [B, 3, 224, 224] in channels_last.
 
-    The mean image, float32 [S, S, 3], is on the pictures' device already.
+    The mean image, float32 [S, S, 3], is on the pictures' device already. Raises ValueError for arrays that
+    do not belong together: on a GPU a wrong index ends the process, and a negative one reads other pixels.
     """
-    device, side = images_BSS3.device, images_BSS3.shape[1]
+    device, side = images_BSS3.device, len(mean_SS3)
+    B, shapes = len(views.top_B), (list(images_BSS3.shape), list(mean_SS3.shape))
+    if shapes != ([B, side, side, 3], [side, side, 3]) or images_BSS3.dtype != torch.uint8:
+        raise ValueError(
+            f"images are {images_BSS3.dtype} {shapes[0]} for {B} views and a mean image {shapes[1]}"
+        )
+    views.check(side)
     top_B, left_B, flip_B, shift_B3, angle_B = (
         torch.from_numpy(getattr(views, f.name)).to(device, non_blocking=True) for f in fields(views)
     )

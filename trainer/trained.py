@@ -190,8 +190,9 @@ def _exported(path: Path) -> Trained:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         mean = tensors.pop(MEAN).numpy()
         config, classes, names = from_dict(about["config"]), about["classes"], about["class_names"]
-    except (safetensors.SafetensorError, KeyError, ValueError):
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError):
         raise UserError(f"{path} was not written by python -m trainer.export, or is damaged.") from None
+    augment.require_size(len(mean), path, "export the network anew from its run")
     return Trained(
         config=config,
         source=path,

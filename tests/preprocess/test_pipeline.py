@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 import zarr
 from PIL import Image
 
@@ -116,7 +117,7 @@ def test_a_picture_that_cannot_be_read_stops_it_only_after_all_else_is_done(tmp_
     (folder / "7.jpg").write_bytes(b"<html>")
     (folder / "8.jpg").write_bytes((folder / "8.jpg").read_bytes()[:400])
     store = tmp_path / "a.zarr"
-    words = ("--image-size", 32, "--shard-length", 4, "--validation-fraction", 0.2)
+    words = ("--image-size", SIZE, "--shard-length", 4, "--validation-fraction", 0.2)
     stage("index", "--store", store, "--imagenet", tmp_path / "imagenet", *words)
     run = stage("shard", "--store", store, "--workers", 2)
     assert run.returncode == 1
@@ -175,7 +176,7 @@ def test_unreadable_pictures_are_left_out_when_asked_and_other_shards_stay(
 def test_a_store_is_never_mixed_with_another(imagenet: Path, store: Path, tmp_path: Path) -> None:
     before = modified(store)
     for words, change in (
-        (("--image-size", 64, "--shard-length", 16), f"image_size {SIZE}, not 64"),
+        (("--image-size", 256, "--shard-length", 16), f"image_size {SIZE}, not 256"),
         (("--image-size", SIZE, "--shard-length", 8), "shard_length 16, not 8"),
         (("--image-size", SIZE, "--shard-length", 16, "--draft"), "draft False, not True"),
     ):
@@ -195,6 +196,22 @@ def test_a_missing_imagenet_is_one_sentence(tmp_path: Path) -> None:
     assert run.returncode != 0
     assert f"error: there is no ImageNet at {tmp_path}/none: put the official tars" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("size", [48, 223, 0, -1])
+def test_images_smaller_than_the_networks_crop_are_refused(size: int, imagenet: Path, tmp_path: Path) -> None:
+    store = tmp_path / "a.zarr"
+    run = snakemake("--config", f"imagenet={imagenet}", f"store={store}", f"image_size={size}")
+    assert run.returncode != 0
+    assert f"$.image_size: {size} is less than the minimum of 224 (the network crops 224x224" in run.stderr
+    # The stage by itself does not pass the schema.
+    index = stage("index", "--store", store, "--imagenet", imagenet, f"--image-size={size}")
+    assert index.returncode == 1
+    assert (
+        f"error: image_size must be 224 to 4096 pixels, not {size}: the network crops 224x224" in index.stderr
+    )
+    assert "Traceback" not in run.stderr + index.stderr
+    assert not (store / ".preprocess" / "plan.json").exists()
 
 
 def test_a_wrong_setting_is_named(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import threading
@@ -110,4 +111,21 @@ def test_no_store_and_an_unfinished_one_say_what_to_run(copy: Path, tmp_path: Pa
     metadata = copy / "zarr.json"
     metadata.write_text(metadata.read_text().replace('"fingerprint"', '"other"'))
     with pytest.raises(ValueError, match="is not finished: run `snakemake preprocess`"):
+        open_store(copy)
+
+
+@pytest.mark.parametrize("name", ["train/images", "val/images", "statistics/mean", "statistics/eigenvectors"])
+def test_parts_of_another_shape_are_named_before_anything_is_read(
+    copy: Path, tmp_path: Path, name: str
+) -> None:
+    if name.endswith("images"):  # one image more than there are labels
+        metadata = json.loads((copy / name / "zarr.json").read_text())
+        metadata["shape"][0] += 1
+        (copy / name / "zarr.json").write_text(json.dumps(metadata))
+    else:
+        shutil.rmtree(copy / name)
+        zarr.create_array(copy, name=name, data=np.ones((100, 100, 3), np.float32))
+    with pytest.raises(
+        UserError, match=f"{copy / name} has the shape .* not .*run `python -m preprocess.verify"
+    ):
         open_store(copy)

@@ -27,7 +27,7 @@ def test_jobs_of_slurm_make_the_same_shards_over_tls(slurm: Slurm, tmp_path: Pat
         (folder / f"{number}.jpg").write_bytes(encode(draw(number, 60, 50)))
     stores = tmp_path / "jobs.zarr", tmp_path / "local.zarr"
     for store in stores:
-        words = ("--image-size", 32, "--shard-length", 8, "--validation-fraction", 0.2)
+        words = ("--image-size", 224, "--shard-length", 8, "--validation-fraction", 0.2)
         made = stage("index", "--store", store, "--imagenet", tmp_path / "imagenet", *words)
         assert made.returncode == 0, made.stderr
     jobs, local = stores

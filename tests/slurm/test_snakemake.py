@@ -32,7 +32,7 @@ def test_preprocessing_submits_itself_as_one_job(slurm, workplace):
     environment = {**slurm.environment, "PATH": f"{srun.parent}:{PATH}"}
     done = run(
         *("snakemake", "--profile", "profiles/slurm", "preprocess", *HERE),
-        *("--config", "image_size=64", "shard_length=16"),
+        *("--config", "image_size=224", "shard_length=16"),
         cwd=workplace,
         timeout=200,
         **environment,

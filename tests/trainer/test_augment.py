@@ -1,13 +1,26 @@
 """Crops, flips, mean image and colour against NumPy in float64."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
 from trainer import on_device
-from trainer.augment import Views, center_crop, color_axes, cut, draw, fixed, ten_crops
+from trainer.augment import (
+    Cutter,
+    Views,
+    center_crop,
+    color_axes,
+    cut,
+    draw,
+    fixed,
+    require_size,
+    ten_crops,
+)
 from trainer.config import Augment
+from trainer.errors import UserError
 from trainer.recipes import CUDA_CONVNET, PAPER
 
 SIDE = 256
@@ -136,3 +149,84 @@ def test_views_join_in_order():
     joined = Views.join([a, b])
     assert joined.top_B.tolist() == [1, 1, 3]
     assert joined.flip_B.tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("side", [8, 48, 223])
+def test_images_smaller_than_a_crop_are_one_sentence(side):
+    sentence = f"some.zarr has images of {side}x{side} pixels, and the network crops 224x224: make another"
+    with pytest.raises(UserError, match=sentence):
+        require_size(side, "some.zarr")
+    with pytest.raises(ValueError, match=r"S at least 224"):
+        Cutter(np.zeros((side, side, 3), np.float32), Augment(), training=False)
+
+
+def test_images_of_a_crops_size_have_one_place(pictures, mean):
+    require_size(224, "some.zarr")
+    small, mean = np.ascontiguousarray(pictures[:, :224, :224]), np.ascontiguousarray(mean[:224, :224])
+    found = cut(small, mean, draw(Augment(flips=False, color_std=0.0), AXES, 0, 0, 8, 224), Augment(), True)
+    np.testing.assert_allclose(found.permute(0, 2, 3, 1).numpy(), small - mean, atol=5e-5)
+
+
+def changed(views, **changes):
+    return dataclasses.replace(views, **changes)
+
+
+WRONG_VIEWS = {
+    "top below": (lambda v: changed(v, top_B=v.top_B - 17), "top_B has -1 to -1, .* begins at 0 to 32 in an"),
+    "top beyond": (lambda v: changed(v, top_B=v.top_B + 17), "top_B has 33 to 33"),
+    "left below": (lambda v: changed(v, left_B=v.left_B - 999), "left_B has -983 to -983"),
+    "left beyond": (lambda v: changed(v, left_B=v.left_B + 999), "left_B has 1015 to 1015"),
+    "one of many": (lambda v: changed(v, left_B=np.r_[v.left_B[1:], 33]), "left_B has 16 to 33"),
+    "fewer lefts": (lambda v: changed(v, left_B=v.left_B[1:]), r"left_B has the shape \(7,\), not \(8,\)"),
+    "fewer flips": (lambda v: changed(v, flip_B=v.flip_B[1:]), r"flip_B has the shape \(7,\)"),
+    "two colours": (lambda v: changed(v, shift_B3=v.shift_B3[:, 1:]), r"shift_B3 has the shape \(8, 2\)"),
+    "fewer angles": (lambda v: changed(v, angle_B=v.angle_B[1:]), r"angle_B has the shape \(7,\)"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_VIEWS)
+def test_a_view_beyond_the_image_is_refused_before_anything_is_read(pictures, mean, name):
+    change, sentence = WRONG_VIEWS[name]
+    views = change(fixed(8, 16, 16, True))
+    with pytest.raises(ValueError, match=sentence):
+        cut(pictures, mean, views, Augment(), training=True)
+    with pytest.raises(ValueError, match=sentence):
+        on_device.cut(torch.from_numpy(pictures), torch.from_numpy(mean), views, Augment(), training=True)
+
+
+def test_an_angle_that_is_no_number_is_refused(pictures, mean):
+    views = changed(fixed(8, 16, 16, False), angle_B=np.full(8, np.nan, np.float32))
+    with pytest.raises(ValueError, match="not a finite number"):
+        cut(pictures, mean, views, Augment(), training=True)
+
+
+OUT = np.zeros((8, 224, 224, 3), np.float32)
+WRONG_ARRAYS = {
+    "smaller images": (lambda a: a | {"pictures_KSS3": a["pictures_KSS3"][:, :255, :255]}, "uint8 .8, 255"),
+    "fewer images": (lambda a: a | {"pictures_KSS3": a["pictures_KSS3"][:7]}, "uint8 .7, 256"),
+    "floats": (lambda a: a | {"pictures_KSS3": a["pictures_KSS3"].astype(np.float32)}, "images are float32"),
+    "grey": (lambda a: a | {"pictures_KSS3": a["pictures_KSS3"][..., :1]}, "256, 256, 1"),
+    "place below": (lambda a: a | {"places_K": np.arange(8) - 1}, "places -1 to 6 are not within 0 to 7"),
+    "place beyond": (lambda a: a | {"places_K": np.arange(8) + 1}, "places 1 to 8 are not within 0 to 7"),
+    "short output": (lambda a: a | {"out_BHW3": OUT[:7].copy()}, "places 0 to 7 are not within 0 to 6"),
+    "small output": (lambda a: a | {"out_BHW3": OUT[:, 1:].copy()}, "the output is float32 .8, 223"),
+    "output of another kind": (lambda a: a | {"out_BHW3": OUT.astype(np.float64)}, "the output is float64"),
+    "output of which a copy is made": (lambda a: a | {"out_BHW3": OUT[:, :, ::-1]}, "not contiguous"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_ARRAYS)
+def test_arrays_that_do_not_belong_together_are_refused(pictures, mean, name):
+    change, sentence = WRONG_ARRAYS[name]
+    right = {"pictures_KSS3": pictures, "places_K": np.arange(8), "out_BHW3": OUT.copy()}
+    cutter, views = Cutter(mean, Augment(), training=True), fixed(8, 16, 16, False)
+    cutter.cut(views=views, **right)
+    with pytest.raises(ValueError, match=sentence):
+        cutter.cut(views=views, **change(right))
+
+
+def test_a_device_refuses_images_of_another_size_than_the_means(pictures, mean):
+    views = fixed(8, 16, 16, False)
+    for images, means in ((pictures[:, :250, :250], mean), (pictures, mean[:250]), (pictures[:7], mean)):
+        with pytest.raises(ValueError, match="for 8 views and a mean image"):
+            on_device.cut(torch.from_numpy(images), torch.from_numpy(means), views, Augment(), training=True)

@@ -53,3 +53,9 @@ def test_a_bfloat16_tower_says_what_a_float32_one_says_but_for_rounding():
         said[dtype] = y.float(), tower.conv1.weight.grad.float(), tower.conv1.bias.grad.float()
     for low, exact in zip(said[torch.bfloat16], said[torch.float32], strict=True):
         assert (low - exact).norm() < 1e-2 * exact.norm()
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 16, 18), (1, 3, 15, 16), (1, 4, 16, 16)])
+def test_images_that_are_not_made_of_blocks_are_refused(shape):
+    with pytest.raises(ValueError, match="H and W multiples of 4"):
+        blocks.of_images(torch.ones(shape))

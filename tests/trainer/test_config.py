@@ -54,7 +54,17 @@ def test_flags_change_the_recipe_that_they_follow():
 
 
 @pytest.mark.parametrize(
-    "flags", [["--batch-size", "0"], ["--dropout", "1"], ["--lr", "-1"], ["--lrn-size", "4"]]
+    "flags",
+    [
+        ["--batch-size", "0"],
+        ["--dropout", "1"],
+        ["--lr", "-1"],
+        ["--lrn-size", "4"],
+        ["--lrn-size", "-1"],
+        ["--filters", "48", "0", "192", "192", "128"],
+        ["--hidden", "0"],
+    ],
+    ids=" ".join,
 )
 def test_a_value_out_of_range_is_one_sentence(flags):
     with pytest.raises(UserError, match=flags[0]):

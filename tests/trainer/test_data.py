@@ -5,7 +5,11 @@ import threading
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from preprocess.plan import IMAGE_SIZES
+from tests.launch import run
+from tests.stores import make_store_of_size
 from trainer import augment
 from trainer.config import Augment
 from trainer.data import TrainingBatches, epoch_order, evaluation_batches, open_data
@@ -149,6 +153,44 @@ def test_evaluation_shares_hold_each_picture_once(store, batch, shares):
     ]
     assert len(seen) == len(store.val)
     assert set(seen) == {p.tobytes() for p in store.val.read(np.arange(len(store.val)))}
+
+
+@pytest.fixture(scope="module")
+def small_store(tiny_store, tmp_path_factory):
+    """Images of 48x48 pixels."""
+    return make_store_of_size(48, tiny_store.parent / "imagenet", tmp_path_factory.mktemp("48") / "48.zarr")
+
+
+def test_preprocessing_makes_no_store_that_the_trainer_refuses():
+    assert IMAGE_SIZES[0] == augment.CROP
+
+
+def test_a_store_of_images_smaller_than_a_crop_is_refused_by_name(small_store):
+    sentence = f"{small_store} has images of 48x48 pixels, and the network crops 224x224: make another store"
+    with pytest.raises(UserError, match=sentence):
+        open_data(small_store)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run --run {new}",
+        "run --run {new} --dry-run",
+        "evaluate --run {run} --ten-crop",
+        "predict {new}.jpg --model {run}",
+        "export {run} --to {new}",
+        "import_weights {new}.npz --run {new}",
+        "figures {run}",
+    ],
+)
+def test_every_command_refuses_such_a_store_in_one_sentence(command, small_store, small_run, tmp_path):
+    Image.new("RGB", (300, 300)).save(tmp_path / "new.jpg")
+    words = command.format(new=tmp_path / "new", run=small_run).split()
+    done = run("python", "-m", f"trainer.{words[0]}", *words[1:], "--store", str(small_store), cwd=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"{small_store} has images of 48x48 pixels" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_store_that_is_not_there_is_one_sentence(tmp_path):

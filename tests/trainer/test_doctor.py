@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.launch import ROOT, run
+from tests.stores import make_store_of_size
 from trainer.doctor import launcher, machine, software
 from trainer.doctor.finding import attempt
 
@@ -146,6 +147,13 @@ def test_instructions_that_nothing_uses_are_noticed(tmp_path, monkeypatch):
         assert (found.level, f"not built: {missing}," in found.says) == ("warn", True)
     cpuinfo.write_text("flags : avx512f")
     assert machine.processor(cpuinfo).level == "ok"
+
+
+def test_a_store_of_images_smaller_than_a_crop_fails(tiny_store, tmp_path):
+    found = machine.store(make_store_of_size(48, tiny_store.parent / "imagenet", tmp_path / "48.zarr"))
+    assert found.level == "fail"
+    assert found.says == "its images have 48x48 pixels, and the network crops 224x224"
+    assert "image_size=256" in found.remedy
 
 
 def test_a_damaged_picture_in_the_sample_fails(tiny_store, tmp_path):

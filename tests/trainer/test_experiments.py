@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import tarfile
 
 import numpy as np
@@ -11,12 +12,16 @@ import torch
 from PIL import Image
 
 from tests.launch import run
+from trainer import runs
+from trainer.data import open_data
 from trainer.errors import UserError
 from trainer.experiments import ablations, cifar, relu_tanh
 from trainer.experiments.small import PARTS, Racer, SmallNet
+from trainer.recipes import settle
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
 LABELS = np.arange(200) % 10
+DATA = relu_tanh.described(PICTURES, LABELS)
 
 
 def binary(images, labels):
@@ -108,11 +113,11 @@ def test_the_two_networks_differ_by_their_activation_alone():
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path):
-    whole = Racer(tmp_path / "whole", "tanh", 0.001, seed=1, low=False)
+    whole = Racer(tmp_path / "whole", "tanh", 0.001, seed=1, low=False, data=DATA)
     for _ in range(2):
         whole.train_epoch(PICTURES, LABELS)
-    Racer(tmp_path / "parts", "tanh", 0.001, seed=1, low=False).train_epoch(PICTURES, LABELS)
-    again = Racer(tmp_path / "parts", "tanh", 0.001, seed=1, low=False)
+    Racer(tmp_path / "parts", "tanh", 0.001, seed=1, low=False, data=DATA).train_epoch(PICTURES, LABELS)
+    again = Racer(tmp_path / "parts", "tanh", 0.001, seed=1, low=False, data=DATA)
     assert again.epochs == 1
     again.train_epoch(PICTURES, LABELS)
     assert again.curve == whole.curve
@@ -122,7 +127,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path):
 
 
 def test_the_epochs_to_an_error_are_read_between_two_points(tmp_path):
-    racer = Racer(tmp_path, "relu", 0.001, seed=0, low=False)
+    racer = Racer(tmp_path, "relu", 0.001, seed=0, low=False, data=DATA)
     racer.curve = [(0.25, 0.5), (0.5, 0.3), (0.75, 0.2), (1.0, 0.26)]
     assert racer.reached(0.25) == pytest.approx(0.625)
     assert racer.reached(0.1) is None
@@ -147,12 +152,101 @@ def test_the_command_draws_both_curves_and_goes_on(archive, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "relu, rate 0.001: not at 25 % after 1 epochs (paper: about 6)" in done.stdout
     found = json.loads((tmp_path / "race" / "tanh.json").read_text())
-    assert (len(found["curve"]), found["images"]) == (PARTS, 200)
+    assert (len(found["curve"]), found["settings"]["the number of images"]) == (PARTS, 200)
     svg = (tmp_path / "race" / "figure1.svg").read_text()
     assert svg.count("<path") > 10
     assert Image.open(tmp_path / "race" / "figure1.png").width == 1400
     again = run(*command, *rates, cwd=tmp_path)
     assert "epoch 1," not in again.stdout  # nothing was left to train
+
+
+OTHER_RACERS = {
+    "seed": ({"seed": 2}, "--seed was 1, now 2"),
+    "precision": ({"low": True}, "--precision was float32, now bfloat16"),
+    "activation": ({"activation": "relu"}, "the activation was tanh, now relu"),
+    "rate": ({"rate": 0.0010000001}, "the rate was 0.001, now 0.0010000001"),  # in a folder of the same name
+    "count": (
+        {"data": relu_tanh.described(PICTURES[:100], LABELS[:100])},
+        "the number of images was 200, now 100",
+    ),
+    "images": (
+        {"data": relu_tanh.described(PICTURES[::-1], LABELS)},
+        "the images' SHA-256 was [0-9a-f]{16}, now",
+    ),
+    "labels": (
+        {"data": relu_tanh.described(PICTURES, LABELS[::-1])},
+        "the images' SHA-256 was [0-9a-f]{16}, now",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("raced")
+    Racer(folder, "tanh", 0.001, seed=1, low=False, data=DATA).train_epoch(PICTURES, LABELS)
+    return folder
+
+
+@pytest.mark.parametrize("name", OTHER_RACERS)
+def test_a_curve_made_with_other_settings_is_not_taken_up(name, raced):
+    change, sentence = OTHER_RACERS[name]
+    same = {"folder": raced, "activation": "tanh", "rate": 0.001, "seed": 1, "low": False, "data": DATA}
+    assert Racer(**same).epochs == 1
+    with pytest.raises(UserError, match=f"{raced} was made with other settings: .*{sentence}.*another --out"):
+        Racer(**same | change)
+
+
+def test_a_curve_without_its_settings_or_weights_is_one_sentence(raced, tmp_path):
+    shutil.copytree(raced, tmp_path / "damaged")
+    (tmp_path / "damaged" / "epoch-001.safetensors").write_bytes(b"")
+    for content in ("[[0.25, 0.9]]", "{", "{}"):  # the first is how earlier versions wrote it
+        (tmp_path / "curve.json").write_text(content)
+        with pytest.raises(
+            UserError, match=r"does not say what it was made with. Name another --out, or remove"
+        ):
+            Racer(tmp_path, "tanh", 0.001, seed=1, low=False, data=DATA)
+    with pytest.raises(UserError, match=r"damaged cannot be taken up: .* Name another --out"):
+        Racer(tmp_path / "damaged", "tanh", 0.001, seed=1, low=False, data=DATA)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--seed", "1"), "--seed was 0, now 1"),
+        (("--images", "100"), "the number of images was 200, now 100"),
+        (("--precision", "float32"), "--precision was bfloat16, now float32"),
+        (("--target", "0.3", "--activations", "tanh"), "--target was 0.25, now 0.3"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
+)
+def test_the_other_activations_curve_is_drawn_only_with_the_same_settings(
+    flags, sentence, archive, raced_both
+):
+    command = ("python", "-m", "trainer.experiments", "relu-vs-tanh", "--data", str(archive), "--out", "race")
+    rates = ("--relu-rates", "0.001", "--tanh-rates", "0.001", "--max-epochs", "1", "--precision", "bfloat16")
+    before = (raced_both / "race" / "figure1.svg").read_bytes()
+    for which in ("tanh", "relu"):  # each alone: the other one's curve is read from its JSON
+        done = run(*command, *rates, "--activations", which, *flags, cwd=raced_both)
+        assert done.returncode == 1, done.stdout
+        assert f"race/{which}-0.001 was made with other settings: {sentence}" in done.stderr or (
+            f".json was made with other settings: {sentence}" in done.stderr
+        )
+        assert "Name another --out, or remove race/" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert (raced_both / "race" / "figure1.svg").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def raced_both(archive, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("both")
+    command = ("python", "-m", "trainer.experiments", "relu-vs-tanh", "--data", str(archive), "--out", "race")
+    rates = ("--relu-rates", "0.001", "--tanh-rates", "0.001", "--max-epochs", "1", "--precision", "bfloat16")
+    done = run(*command, *rates, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    # A later command for one of the two takes up the other as it is.
+    again = run(*command, *rates, "--activations", "relu", cwd=folder)
+    assert "tanh, rate 0.001" in again.stdout, again.stderr
+    return folder
 
 
 def test_without_the_pictures_one_sentence_says_where_they_are(tmp_path):
@@ -185,3 +279,63 @@ def test_the_ablations_command_trains_compares_and_goes_on(tiny_store, tmp_path)
     }
     again = run(*command, cwd=tmp_path)
     assert "$ " not in again.stdout  # both runs are complete
+    assert again.returncode == 0, again.stderr
+
+    # What the folder holds is taken up with these very settings alone, complete or not.
+    table = (tmp_path / "runs/ablations/ablations.md").read_bytes()
+    for complete in (True, False):
+        if not complete:
+            (tmp_path / "runs/ablations/towers/complete").unlink()
+            shutil.rmtree(tmp_path / "runs/ablations/whole")
+        for flags, sentence in {
+            ("--epochs", "2"): "--epochs was 1, now 2",
+            ("--seed", "1"): "--seed was 0, now 1",
+            ("--recipe", "paper"): "--recipe was auto, now paper; ",
+            ("--flags=--filters 6 8 12 12 8 --hidden 32",): "--batch-size was 16, now 32",
+            (small + " --precision float32",): "--precision was auto, now float32",
+            (small + " --gradient-dtype bfloat16",): "--gradient-dtype was float32, now bfloat16",
+        }.items():
+            other = run(*command, *flags, cwd=tmp_path)
+            assert other.returncode == 1, other.stdout
+            which = "whole" if complete else "towers"
+            assert f"runs/ablations/{which} was made with other settings: " in other.stderr
+            assert sentence in other.stderr
+            assert f"Name another --out, or remove runs/ablations/{which}." in other.stderr
+            assert "$ " not in other.stdout  # nothing was trained
+            assert "Traceback" not in other.stderr
+    assert (tmp_path / "runs/ablations/ablations.md").read_bytes() == table
+
+
+def with_run(folder, config, fingerprint):
+    runs.write_config(folder, config, fingerprint)
+    (folder / runs.COMPLETE).touch()
+    return folder
+
+
+def test_a_run_of_another_store_is_not_taken_up(tiny_store, tmp_path):
+    store, arguments = open_data(tiny_store), ablations.Arguments(store=tiny_store)
+    wanted = ablations.settings(arguments, "lrn")
+    settled, _ = settle(wanted, len(store.train))
+    ablations.refuse_another_run(with_run(tmp_path / "same", settled, store.fingerprint), wanted, store)
+    ablations.refuse_another_run(tmp_path / "none", wanted, store)
+    other = with_run(tmp_path / "other", settled, "0" * 64)
+    with pytest.raises(
+        UserError, match=r"other was made with other settings: the store was .* with other images"
+    ):
+        ablations.refuse_another_run(other, wanted, store)
+    whole = ablations.settings(arguments, "whole")
+    with pytest.raises(UserError, match=r"--lrn was False, now True. Name another --out, or remove"):
+        ablations.refuse_another_run(tmp_path / "same", whole, store)
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}", '{"config": {"model": 3}}'])
+def test_a_folder_that_is_complete_without_its_settings_is_not_taken_up(content, tiny_store, tmp_path):
+    store = open_data(tiny_store)
+    (tmp_path / runs.COMPLETE).touch()
+    if content:
+        (tmp_path / runs.CONFIG).write_text(content)
+    wanted = ablations.settings(ablations.Arguments(store=tiny_store), "whole")
+    with pytest.raises(
+        UserError, match=f"{tmp_path} cannot be taken up: .*[.] Name another --out, or remove"
+    ):
+        ablations.refuse_another_run(tmp_path, wanted, store)

@@ -6,6 +6,7 @@ import torch
 from torch.autograd import gradcheck
 
 from trainer.lrn import local_response_norm, sliced, spatial
+from trainer.lrn_pool import lrn_pool
 
 K, ALPHA, BETA, N = 2.0, 1e-4, 0.75, 5
 
@@ -120,3 +121,14 @@ def test_spatial_window_sums_one_map_and_zeros_beyond_its_border():
             window = a[0, 1, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3]
             expected = a[0, 1, y, x] / (2 + 0.001 / 25 * (window**2).sum()) ** 0.75
             assert ours[0, 1, y, x] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [-3, -1, 0, 2])
+def test_a_window_that_the_loops_would_leave_their_arrays_for_is_refused(n):
+    x = torch.ones(2, 16, 8, 8)
+    for function in (local_response_norm, lambda x, n: lrn_pool(x, 3, n)):
+        with pytest.raises(ValueError, match=f"a window of {n} of 16 channels"):
+            function(x, n)
+    for size in (0, 1, 4):
+        with pytest.raises(ValueError, match=f"2 or 3 pixels are pooled, not of {size}"):
+            lrn_pool(x, size)

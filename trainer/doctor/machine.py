@@ -24,13 +24,16 @@ SAMPLE = """
 import json, numpy as np, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
+from preprocess.plan import IMAGE_SIZES
 from preprocess.store import open_store
 try:
     store = open_store(Path({store!r}))
     for split in (store.train, store.val):
         if len(split):
             split.read(np.unique(np.linspace(0, len(split) - 1, 64).astype(np.int64)))
-    print(json.dumps(["ok", len(store.classes), len(store.train), len(store.val), store.fingerprint]))
+    state = "ok" if store.image_size >= IMAGE_SIZES[0] else "small"
+    print(json.dumps([state, len(store.classes), len(store.train), len(store.val), store.fingerprint,
+                      store.image_size]))
 except ValueError as error:
     print(json.dumps(["damaged", str(error)]))
 """
@@ -47,7 +50,10 @@ def store(path: Path) -> Finding:
         return Finding("fail", "store", f"it cannot be looked at: {tried.failure}", "mend the packages first")
     if tried.values[-1][0] == "damaged":
         return Finding("fail", "store", tried.values[-1][1], f"python -m preprocess.verify --store {path}")
-    _, classes, train, val, fingerprint = tried.values[-1]
+    state, classes, train, val, fingerprint, side = tried.values[-1]
+    if state == "small":
+        says = f"its images have {side}x{side} pixels, and the network crops 224x224"
+        return Finding("fail", "store", says, "snakemake preprocess --config image_size=256 store=PATH")
     says = (
         f"{classes} classes, {train:,} + {val:,} pictures, fingerprint {fingerprint}, a sample read and sound"
     )

@@ -1,6 +1,7 @@
 """What the paper's parts are worth: the network without each of them, beside the paper's own differences.
 
 Every row is a run of `trainer.run` with one switch changed, in a folder of its own, resumable as any run is.
+A run that is there already must have the settings and the store of this command.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from preprocess.store import Store
 from trainer import runs
+from trainer.cli import parse
+from trainer.config import Config
 from trainer.data import open_data
 from trainer.errors import UserError
+from trainer.experiments.earlier import refuse_other_settings, unreadable
 from trainer.figures import style
 from trainer.files import write_atomic
 from trainer.metrics import read_log
+from trainer.recipes import RECIPES, settle
 
 Part = Literal["lrn", "overlap", "dropout", "colour", "towers"]
 
@@ -73,16 +79,18 @@ class Arguments:
 def run(arguments: Arguments) -> None:
     """Train what is not complete yet, then write the table and the figure."""
     style.available()
-    if not len(open_data(arguments.store).val):
+    store = open_data(arguments.store)
+    pictures = len(store.val)
+    if not pictures:
         raise UserError(f"{arguments.store} has no validation pictures: there is no error to compare.")
-    names: list[str] = ["whole", *arguments.parts]
+    folders = {name: arguments.out / name for name in ("whole", *arguments.parts)}
+    for name, folder in folders.items():  # all of them, before hours are spent on the first
+        refuse_another_run(folder, settings(arguments, name), store)
     found = {}
-    for name in names:
-        folder = arguments.out / name
+    for name, folder in folders.items():
         if not (folder / runs.COMPLETE).exists():
-            train(arguments, folder, () if name == "whole" else SWITCHES[cast(Part, name)].flags)
+            train(arguments, folder, name)
         found[name] = last_errors(folder)
-    pictures = len(open_data(arguments.store).val)
     rows = compare(found, pictures)
     write_atomic(arguments.out / "ablations.json", json.dumps(rows, indent=1).encode())
     text = table(rows, found["whole"], pictures)
@@ -91,14 +99,47 @@ def run(arguments: Arguments) -> None:
     print(f"\n{text}\nthe table and its figure: {arguments.out / 'ablations.md'}, ablations.png")
 
 
-def train(arguments: Arguments, folder: Path, flags: tuple[str, ...]) -> None:
+def flags(arguments: Arguments, name: str) -> list[str]:
+    """What `trainer.run` is given, but for the folder."""
+    epochs = [] if arguments.epochs is None else ["--epochs", str(arguments.epochs)]
+    common = ["--store", str(arguments.store), "--seed", str(arguments.seed), "--recipe", arguments.recipe]
+    switch = () if name == "whole" else SWITCHES[cast(Part, name)].flags
+    return ["--no-figures", *common, *epochs, *switch, *shlex.split(arguments.flags)]
+
+
+def settings(arguments: Arguments, name: str) -> Config:
+    """What `trainer.run` makes of these flags in a new folder, before the store's size is known to it."""
+    default, words = RECIPES[arguments.recipe], flags(arguments, name)
+    return parse(Config, "python -m trainer.run", default, words, ranks=False)
+
+
+def refuse_another_run(folder: Path, wanted: Config, store: Store) -> None:
+    """Raise UserError where the folder holds a run with other settings, or of another store.
+
+    Complete or not: `trainer.run` goes on with a run's own settings where a flag is not given.
+    """
+    if not any((folder / name).exists() for name in (runs.CONFIG, runs.COMPLETE)):
+        return
+    try:
+        found = runs.read_config(folder)
+        fingerprint = json.loads((folder / runs.CONFIG).read_text())["store"]
+    except (UserError, KeyError) as error:
+        raise unreadable(folder, str(error).rstrip(".")) from None
+    wanted, _ = settle(wanted, len(store.train))
+    different = list(runs.differences(found, wanted).values())
+    for name in ("precision", "gradient_dtype"):
+        before, now = getattr(found.session, name), getattr(wanted.session, name)
+        if now not in (before, "auto"):  # a run keeps what auto once was
+            different.append(f"--{name.replace('_', '-')} was {before}, now {now}")
+    if fingerprint != store.fingerprint:
+        different.append(f"the store was {found.session.store} with other images, now {store.path}")
+    refuse_other_settings(folder, different)
+
+
+def train(arguments: Arguments, folder: Path, name: str) -> None:
     """One run, or the rest of it, as a user would start it."""
     launcher = ["mpirun", "-n", str(arguments.ranks)] if arguments.ranks > 1 else []
-    epochs = [] if arguments.epochs is None else ["--epochs", str(arguments.epochs)]
-    common = ["--store", str(arguments.store), "--run", str(folder), "--seed", str(arguments.seed)]
-    recipe = ["--recipe", arguments.recipe]
-    mine = ["--no-figures", *common, *recipe, *epochs, *flags, *shlex.split(arguments.flags)]
-    command = [*launcher, sys.executable, "-m", "trainer.run", *mine]
+    command = [*launcher, sys.executable, "-m", "trainer.run", "--run", str(folder), *flags(arguments, name)]
     print("$", shlex.join(command), flush=True)
     code = subprocess.run(command, check=False).returncode
     if not (folder / runs.COMPLETE).exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from trainer.errors import UserError
 from trainer.experiments import cifar
+from trainer.experiments.earlier import differences, refuse_other_settings, unreadable
 from trainer.experiments.small import Activation, Racer, reached
 from trainer.figures import style
 from trainer.files import write_atomic
@@ -38,7 +40,7 @@ class Arguments:
     out: Path = Path("runs/relu-vs-tanh")
     """Folder of the weights, curves and the figure."""
     activations: tuple[Activation, ...] = ("relu", "tanh")
-    """Which to train; the figure shows all that the folder holds."""
+    """Which to train; the figure shows the other one too where the folder holds it with the same settings."""
     relu_rates: tuple[float, ...] = (0.001, 0.002, 0.004, 0.008)
     """Rates to choose from for ReLU; that of the biases is twice as high."""
     tanh_rates: tuple[float, ...] = (0.004, 0.008, 0.016, 0.032)
@@ -104,22 +106,53 @@ def run(arguments: Arguments) -> None:
     print(f"{len(images):,} pictures, {'bfloat16' if low else 'float32'}", flush=True)
     out, seed = arguments.out, arguments.seed
     rates = {"relu": arguments.relu_rates, "tanh": arguments.tanh_rates}
-    for activation in arguments.activations:
-        racers = [Racer(out / f"{activation}-{r:g}", activation, r, seed, low) for r in rates[activation]]
-        winner = choose(racers, images, labels, arguments.target, arguments.max_epochs)
-        record = {
+    data = described(images, labels)
+    shared = {"--seed": seed, "--precision": "bfloat16" if low else "float32", **data}
+    shared["--target"] = arguments.target
+    # What the folder holds is looked at before hours are spent.
+    racers = {
+        activation: [
+            Racer(out / f"{activation}-{r:g}", activation, r, seed, low, data) for r in rates[activation]
+        ]
+        for activation in arguments.activations
+    }
+    found: dict[str, dict[str, Any] | None]
+    found = {a: earlier_record(out / f"{a}.json", shared) for a in PAPER if a not in racers}
+    for activation, candidates in racers.items():
+        winner = choose(candidates, images, labels, arguments.target, arguments.max_epochs)
+        record: dict[str, Any] = {
             "rate": winner.rate,
             "epochs": winner.reached(arguments.target),
             "curve": winner.curve,
-            "target": arguments.target,
-            "images": len(images),
+            "settings": shared,
         }
         write_atomic(out / f"{activation}.json", json.dumps(record).encode())
-    found = {a: json.loads((out / f"{a}.json").read_text()) for a in PAPER if (out / f"{a}.json").exists()}
-    figure = draw(found, arguments.target, out)
-    for line in conclusion(found, arguments.target):
+        found[activation] = record
+    curves = {a: curve for a in PAPER if (curve := found[a])}
+    figure = draw(curves, arguments.target, out)
+    for line in conclusion(curves, arguments.target):
         print(line)
     print(f"the curves: {figure}", flush=True)
+
+
+def described(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
+    """What a curve says of the pictures it was made with."""
+    digest = hashlib.sha256(images.tobytes())
+    digest.update(labels.astype("<i8").tobytes())
+    return {"the number of images": len(images), "the images' SHA-256": digest.hexdigest()[:16]}
+
+
+def earlier_record(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The curve that an earlier command of these settings left, None where there is none."""
+    if not path.exists():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        found = dict(record["settings"])
+    except (ValueError, KeyError, TypeError):
+        raise unreadable(path, "it does not say what it was made with") from None
+    refuse_other_settings(path, differences(found, settings))
+    return record
 
 
 def conclusion(found: dict[str, dict[str, Any]], target: float) -> list[str]:

@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.torch
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trainer.experiments.earlier import differences, refuse_other_settings, unreadable
 from trainer.files import write_atomic
 
 Activation = Literal["relu", "tanh"]
@@ -69,10 +70,23 @@ def reached(curve: Curve, target: float) -> float | None:
 
 
 class Racer:
-    """One network at one rate, in a folder of its own, from which it goes on after a kill."""
+    """One network at one rate, in a folder of its own, from which it goes on after a kill.
 
-    def __init__(self, folder: Path, activation: Activation, rate: float, seed: int, low: bool) -> None:
+    data: what the curve depends on besides, by the names that a user knows it by: see `relu_tanh.settings`.
+    Raises UserError where the folder's curve was made with other settings.
+    """
+
+    def __init__(
+        self, folder: Path, activation: Activation, rate: float, seed: int, low: bool, data: dict[str, Any]
+    ) -> None:
         self.folder, self.activation, self.rate, self.seed, self.low = folder, activation, rate, seed, low
+        self.settings = {
+            "the activation": activation,
+            "the rate": rate,
+            "--seed": seed,
+            "--precision": "bfloat16" if low else "float32",
+            **data,
+        }
         self.net = SmallNet(activation, seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         weights = [p for name, p in self.net.named_parameters() if name.endswith("weight")]
         biases = [p for name, p in self.net.named_parameters() if name.endswith("bias")]
@@ -136,12 +150,22 @@ class Racer:
         # The curve is written last: a kill between the two repeats one epoch from the weights before it.
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(self._weights(self.epochs), safetensors.torch.save(self._tensors()))
-        write_atomic(self.folder / "curve.json", json.dumps(self.curve).encode())
+        record = {"settings": self.settings, "curve": self.curve}
+        write_atomic(self.folder / "curve.json", json.dumps(record).encode())
         self._weights(self.epochs - 1).unlink(missing_ok=True)
 
     def _load(self) -> None:
-        self.curve = [(epoch, error) for epoch, error in json.loads((self.folder / "curve.json").read_text())]
-        tensors = safetensors.torch.load_file(self._weights(self.epochs))
+        try:
+            record = json.loads((self.folder / "curve.json").read_text())
+            found, curve = record["settings"], [(epoch, error) for epoch, error in record["curve"]]
+        except (ValueError, KeyError, TypeError):
+            raise unreadable(self.folder, "its curve.json does not say what it was made with") from None
+        refuse_other_settings(self.folder, differences(found, self.settings))
+        self.curve = curve
+        try:
+            tensors = safetensors.torch.load_file(self._weights(self.epochs))
+        except (safetensors.SafetensorError, OSError) as error:
+            raise unreadable(self.folder, error) from None
         self.net.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("momentum.")})
         for name, p in self.net.named_parameters():
             self.sgd.state[p]["momentum_buffer"] = tensors[f"momentum.{name}"].clone()

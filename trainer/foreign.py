@@ -1,0 +1,120 @@
+"""Files of weights as other programs write them: what a file is, from its first bytes, and how to convert it.
+
+Nothing is unpickled here: a pickle can run any code. A pickle's owner converts it, with the command that
+`sentence` gives, where the file is one to trust.
+"""
+
+from __future__ import annotations
+
+import shlex
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+Kind = Literal["safetensors", "npz", "torch", "pickle", "npy", "unknown"]
+
+DAMAGE = (ValueError, OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged .npz raises; RuntimeError: it is encrypted, or packed in a way that is not known."""
+
+NPY = b"\x93NUMPY"
+LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch.save wrote first, to 1.5
+
+FROM_TORCH = (
+    "import sys, torch; from safetensors.torch import save_file; "
+    "d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); d = d.get('state_dict', d); "
+    "save_file({k: v.clone().contiguous() for k, v in d.items()}, sys.argv[2])"
+)
+
+# TensorFlow's order [height, width, inputs, outputs] into Caffe's. fc6 reads 6 x 6 places of all channels:
+# there channel last, here channel first.
+FROM_NPY = (
+    "import sys, numpy as np; "
+    "d = np.load(sys.argv[1], allow_pickle=True, encoding='latin1').item(); "
+    "w = {k: v[0].T if k in ('fc7', 'fc8') else "
+    "(v[0].reshape(6, 6, -1, len(v[1])) if k == 'fc6' else v[0]).transpose(3, 2, 0, 1) "
+    "for k, v in d.items()}; "
+    "w = {k: x.reshape(len(x), -1) if k == 'fc6' else x for k, x in w.items()}; "
+    "np.savez(sys.argv[2], **{k + '.weight': x for k, x in w.items()}, **{k + '.bias': d[k][1] for k in d})"
+)
+
+
+def kind_of(path: Path) -> Kind:
+    """What a file is, whatever its name. Raises zipfile.BadZipFile where a zip is damaged."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        return "safetensors"
+    if head.startswith(NPY):
+        return "npy"
+    if head.startswith(b"PK"):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if any(name.endswith("data.pkl") for name in names):
+            return "torch"
+        return "npz" if all(name.endswith(".npy") for name in names) else "unknown"
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        named = path.suffix.lower() in (".pth", ".pt", ".bin", ".ckpt")
+        return "torch" if named or head[2:].startswith(LEGACY_TORCH) else "pickle"
+    return "unknown"
+
+
+def sentence(path: Path, kind: Kind) -> str:
+    """Why a file that is neither .safetensors nor .npz is not read, and how to convert it."""
+    unread = "and a pickle can run any code, so it is not read here"
+    if kind == "torch":
+        return (
+            f"{path} was written by torch.save: it is a pickle, {unread}; convert it and import the result "
+            "(but torchvision's alexnet is another network, which cannot be imported): "
+            + _command(FROM_TORCH, path, ".safetensors")
+        )
+    if kind == "npy":
+        shape, pickled = _header(path)
+        if pickled:
+            return (
+                f"{path} is a pickle inside an .npy file, {unread}; if it is a dictionary of layers in "
+                "TensorFlow's order, such as bvlc_alexnet.npy, and you trust it, convert it and import the "
+                "result, Caffe's with --bgr --lrn-k 1 --lrn-alpha 2e-5: " + _command(FROM_NPY, path, ".npz")
+            )
+        return (
+            f"{path} is one array of shape {list(shape)} without a name; conv1 to fc8, each with .weight and "
+            ".bias, must stand in one file: numpy.savez('weights.npz', **{'conv1.weight': ..., 'conv1.bias': "
+            "..., 'fc8.bias': ...})."
+        )
+    if kind == "pickle":
+        return (
+            f"{path} is a pickle, {unread}; where you trust it, load it in the program that wrote it and "
+            "write its arrays with numpy.savez('weights.npz', **{'conv1.weight': ..., 'fc8.bias': ...})."
+        )
+    return (
+        f"{path} is neither a safetensors file nor an .npz of plain arrays; write conv1 to fc8, each with "
+        ".weight and .bias, with numpy.savez or safetensors."
+    )
+
+
+def is_torchvisions(names: Mapping[str, Tensor]) -> bool:
+    """Whether these are the layers of torchvision's alexnet."""
+    first = names.get("features.0.weight")
+    return first is not None and "classifier.6.weight" in names and first.shape[:1] == (64,)
+
+
+def _command(program: str, path: Path, suffix: str) -> str:
+    target = path.with_suffix(suffix)
+    if target == path:
+        target = path.with_name(f"{path.stem}-converted{suffix}")
+    return f'python -c "{program}" {shlex.quote(str(path))} {shlex.quote(str(target))}'
+
+
+def _header(path: Path) -> tuple[tuple[int, ...], bool]:
+    """The shape of an .npy file's array, and whether it is pickled."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(file)
+    return shape, dtype.hasobject
