@@ -53,7 +53,7 @@ def stores(tmp_path_factory):
 def trained(request, stores, tmp_path_factory):
     """A network that tells the colours apart, trained on one of the two."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    assert train(stores[request.param], folder, "--epochs", "30", "--lr", "0.01", "--color-std", "0") == 0
+    assert train(stores[request.param], folder, "--epochs", "8", "--lr", "0.003", "--color-std", "0") == 0
     return request.param, folder
 
 
@@ -102,7 +102,7 @@ def test_a_store_made_anew_under_the_same_path_is_pointed_out_by_all_who_look_at
     draw(folder, names=["confusion"], device="cpu", say=said.append)
     assert "is not the store" in said[0]
     with pytest.raises(SystemExit) as leaving:
-        command.main(["--run", str(folder), "--epochs", "31"])
+        command.main(["--run", str(folder), "--epochs", "9"])
     assert leaving.value.code == 1
     assert "was trained on another store" in capsys.readouterr().err
 
