@@ -32,7 +32,7 @@ from trainer.errors import UserError
 from trainer.metrics import Counts, Tally
 from trainer.results import CENTER, TEN, Result, record, show, show_classes
 from trainer.step import Trainer
-from trainer.topology import Topology, all_or_none, arrange
+from trainer.topology import Topology, all_or_none, arrange, from_root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,8 +181,7 @@ def _open(
     # The batch of training means nothing here, and need not divide among these ranks.
     trainer = Trainer(runs.with_batch(config, topology.pairs), topology, len(store.classes))
     # One rank verifies, all read.
-    found = checkpoint.find(run, which) if topology.leads else None
-    loaded, remarks = topology.world.bcast(found)
+    loaded, remarks = from_root(topology.world, lambda: checkpoint.find(run, which))
     if topology.leads:
         for remark in remarks:
             rich.print(f"[yellow]{remark}[/]")

@@ -5,7 +5,7 @@
     python -m trainer.run                     both towers in one process
 
 Exit code 0: complete. 75: saved, and to be continued by the same command. Anything else: failed.
-SIGUSR1, SIGTERM or a file `stop` in the run's folder saves and ends it; a file `save` saves.
+SIGUSR1, SIGTERM, SIGHUP or a file `stop` in the run's folder saves and ends it; a file `save` saves.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trainer.loop import Loop
 from trainer.recipes import settle
 from trainer.requests import Requests
 from trainer.step import Trainer
-from trainer.topology import Topology, all_or_none, arrange, refuse_differences
+from trainer.topology import Topology, all_or_none, arrange, from_root, refuse_differences
 
 
 def begin(config: Config, topology: Topology, requests: Requests) -> Loop:
@@ -53,8 +53,7 @@ def _resume(loop: Loop) -> None:
     which = wish if wish not in ("auto", "never") else checkpoint.LATEST
     if which != checkpoint.LATEST or (started and checkpoint.exists(run)):
         # One rank verifies, all read.
-        found = checkpoint.find(run, which) if topology.leads else None
-        verified, remarks = topology.world.bcast(found)
+        verified, remarks = from_root(topology.world, lambda: checkpoint.find(run, which))
         for remark in remarks:
             loop.say(remark)
         loop.restore(verified)
@@ -82,7 +81,7 @@ def facts(config: Config, store: Store) -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    with all_or_none():
+    with all_or_none(resumable=True):
         requests = Requests()
         config = parse_config(argv)
         topology = arrange(config.session.device, towers=config.network.towers)
