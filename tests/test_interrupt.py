@@ -227,7 +227,7 @@ def test_sighup_to_one_rank_has_all_of_them_save(tiny_store, tmp_path):
 
 
 def test_who_reads_the_output_may_go_away(tiny_store, tmp_path):
-    command = " ".join(training(1, tiny_store, tmp_path, "--max-steps", "40"))
+    command = " ".join(training(1, tiny_store, tmp_path, "--max-steps", "20"))
     done = run("bash", "-c", f"set -o pipefail; {command} 2>&1 | head -1", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.count("\n") == 1
