@@ -1,5 +1,6 @@
 """Start commands as a user does, with a hard time-out: a rank that waits for another must fail, not hang."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -36,3 +37,13 @@ def run(
 def ranks(count: int, *arguments: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """`mpirun -n count python ARGUMENTS`."""
     return run("mpirun", "-n", str(count), sys.executable, *arguments, cwd=cwd, timeout=timeout)
+
+
+def left_in_shared_memory() -> set[str]:
+    """MPICH's segments that no process has mapped: 1 to 8 MB each, until the host starts anew."""
+    names = {path.name for path in Path("/dev/shm").glob("mpich_shm_*")}
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):
+            text = maps.read_text()
+            names -= {name for name in names if name in text}
+    return names

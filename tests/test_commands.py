@@ -6,7 +6,7 @@ import re
 import pytest
 
 from preprocess.store import open_store
-from tests.launch import ROOT, ranks, run
+from tests.launch import ROOT, left_in_shared_memory, ranks, run
 from trainer.config import Network
 from trainer.metrics import read_log
 from trainer.model import Tower
@@ -125,9 +125,12 @@ def test_the_recipes_of_2012_run(recipe, workplace):
     ],
 )
 def test_what_a_user_can_mend_is_one_sentence(count, arguments, sentence, workplace):
+    before = left_in_shared_memory()
     done = ranks(count, "-m", "trainer.run", "--run", "runs/never", *arguments, cwd=workplace, timeout=60)
     assert done.returncode != 0
     assert sentence in done.stderr
+    assert "MPI_Abort" not in done.stderr  # all ranks refuse, so none has to end the others
+    assert not left_in_shared_memory() - before
     assert done.stderr.count("error: ") == 1, done.stderr
     assert "Traceback" not in done.stderr
 

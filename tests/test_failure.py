@@ -113,7 +113,7 @@ def test_a_rank_that_stops_answering_is_named_and_ends_the_training(tiny_store, 
     assert "no answer from rank 3 on" in output.read_text()
 
 
-@pytest.mark.parametrize("how", ["SIGUSR1", "SIGTERM", "stop"])
+@pytest.mark.parametrize("how", ["SIGUSR1", "SIGTERM", "SIGHUP", "stop"])
 def test_who_asks_it_to_stop_gets_a_checkpoint_and_the_code_for_more_to_do(how, tiny_store, tmp_path):
     run = tmp_path / "run"
     with training(1, tiny_store, tmp_path) as (job, output):

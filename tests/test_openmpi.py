@@ -10,7 +10,9 @@ import pytest
 
 from tests.launch import ROOT, run
 from tests.openmpi import ENVIRONMENT
+from tests.terminal import on_terminal
 from tests.test_failure import LIMIT, SMALL, a_rank, wait_for
+from tests.test_interrupt import loaded
 
 
 @pytest.fixture
@@ -59,6 +61,22 @@ def test_the_end_of_a_job(how, programs, tiny_store, tmp_path):
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)
             job.wait()
+
+
+@pytest.mark.parametrize("moment", ["imports", "steps"])
+def test_ctrl_c_ends_all_ranks_at_once(moment, programs, tiny_store, tmp_path):
+    flags = ["--store", str(tiny_store), "--run", str(tmp_path / "run"), *SMALL, "--epochs", "100000"]
+    command = mpirun(programs, 2, "-m", "trainer.run", *flags, "--checkpoint-every", "2")
+    with on_terminal(*command, cwd=tmp_path, **ENVIRONMENT) as terminal:
+        terminal.wait_for(lambda: loaded(terminal, 2))
+        if moment == "steps":
+            terminal.wait_for((tmp_path / "run" / "checkpoints" / "latest").exists)
+        terminal.ctrl_c()
+        # Its launcher sends the ranks SIGTERM, SIGKILL a quarter of a second later, and ends with a code of
+        # its own.
+        assert terminal.job.wait(timeout=LIMIT) == 1, terminal.output
+        assert terminal.all_end()
+    assert "Traceback" not in terminal.output
 
 
 def test_an_odd_number_of_ranks_is_a_sentence(programs, tmp_path):

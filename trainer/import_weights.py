@@ -233,8 +233,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             trained_on = open_trained(a.file, device="cpu").trained_on
             if trained_on.classes != store.classes:
                 raise UserError(
-                    f"The classes of {a.file} are not those of {a.store} in the same order: its outputs would "
-                    "stand for others. Name the store that it was trained on with --store."
+                    f"The classes of {a.file} are not those of {a.store} in the same order: its outputs "
+                    "would stand for others. Name the store that it was trained on with --store."
                 )
         else:
             config = dataclasses.replace(PAPER, network=shaped(a.network, weights), augment=a.augment)

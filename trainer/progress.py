@@ -68,7 +68,10 @@ class Silent:
 
 def in_terminal() -> bool:
     """Whether stderr is a terminal with room for a bar; some, made by programs, are 0 columns wide."""
-    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    try:
+        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except OSError:  # closed in between
+        return False
 
 
 def in_notebook() -> bool:

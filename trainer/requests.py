@@ -1,6 +1,7 @@
 """What is asked of a run while it goes: signals of the batch system, files of the user.
 
 SIGUSR1, SIGTERM    save at the next step and end with exit code 75
+SIGHUP              the same: the terminal was closed; under nohup it stays ignored
 touch RUN/stop      the same, without signals
 touch RUN/save      save at the next step and go on
 """
@@ -28,8 +29,9 @@ class Requests:
 
     def __init__(self) -> None:
         self._signalled = False
-        for number in (signal.SIGUSR1, signal.SIGTERM):
-            signal.signal(number, self._note)
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
+                signal.signal(number, self._note)
 
     def _note(self, number: int, frame: Any) -> None:
         self._signalled = True

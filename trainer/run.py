@@ -5,7 +5,7 @@
     python -m trainer.run                     both towers in one process
 
 Exit code 0: complete. 75: saved, and to be continued by the same command. Anything else: failed.
-SIGUSR1, SIGTERM or a file `stop` in the run's folder saves and ends it; a file `save` saves.
+SIGUSR1, SIGTERM, SIGHUP or a file `stop` in the run's folder saves and ends it; a file `save` saves.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def facts(config: Config, store: Store) -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    with all_or_none():
+    with all_or_none(resumable=True):
         requests = Requests()
         config = parse_config(argv)
         topology = arrange(config.session.device, towers=config.network.towers)

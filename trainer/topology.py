@@ -19,15 +19,18 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, cast
 
 import numba
 import torch
 from mpi4py import MPI
 
-from trainer.errors import UserError
+from trainer import interrupt
+from trainer.errors import UserError, as_disk_failure
 from trainer.memory import keep_freed
 from trainer.model import TOWERS, TowerName
+from trainer.output import outlives_reader
 
 T = TypeVar("T")
 
@@ -151,34 +154,78 @@ def _device(wish: str, host_rank: int) -> torch.device:
 
 
 @contextlib.contextmanager
-def all_or_none(world: MPI.Comm = MPI.COMM_WORLD) -> Iterator[None]:
-    """Whatever ends one rank ends all of them, at once, with that rank's message and a code that is not 0.
+def all_or_none(world: MPI.Comm = MPI.COMM_WORLD, resumable: bool = False) -> Iterator[None]:
+    """Whatever ends one rank ends all within seconds, with that rank's message and a code that is not 0.
 
-    An uncaught exception or sys.exit on one rank would leave the others waiting in a collective for ever.
+    An uncaught exception or sys.exit on one rank would leave the others waiting in a collective for ever. All
+    ranks enter together. `resumable`: the same command goes on from a checkpoint, which the user is told.
     """
+    if interrupt.is_command() or world.size > 1:
+        interrupt.end_at_once(resumable)
+    meeting = world.Dup() if world.size > 1 else None
+    _unlink_shared_memory()
 
     def thread_failed(args: Any) -> None:
-        _report(args.exc_value, world)
+        _report(as_disk_failure(args.exc_value, resumable) or args.exc_value, world)
         _abort(world, 1)
 
     threading.excepthook = thread_failed
-    try:
-        yield
-    except SystemExit as leaving:
-        if leaving.code in (None, 0) or world.size == 1:
-            raise
-        code = leaving.code if isinstance(leaving.code, int) else 1
-        _abort(world, code)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    except BaseException as error:
-        # A wrong setting is found by every rank at once: rank 0 says it, the others give it the time to.
-        if isinstance(error, UserError) and world.rank != 0:
-            time.sleep(5)
+    with outlives_reader():
+        try:
+            yield
+        except SystemExit as leaving:
+            if leaving.code in (None, 0) or meeting is None:
+                raise
+            _leave(world, meeting, leaving.code if isinstance(leaving.code, int) else 1)
+        except KeyboardInterrupt:
+            if world.size > 1:
+                _abort(world, interrupt.CODE)
+            raise SystemExit(interrupt.CODE) from None
+        except BaseException as error:
+            mendable = error if isinstance(error, UserError) else as_disk_failure(error, resumable)
+            if mendable and meeting:
+                _leave(world, meeting, 1, mendable)
+            _report(mendable or error, world)
+            if world.size == 1:
+                raise SystemExit(1) from None
+            _abort(world, 1)
+
+
+ALONE = 5.0
+"""Seconds after which a rank that fails takes it that the others do not fail too."""
+
+
+def _leave(world: MPI.Comm, meeting: MPI.Comm, code: int, error: UserError | None = None) -> NoReturn:
+    """End with a code that is not 0, and with a sentence or without one.
+
+    What a user did wrong is found by every rank at once: then rank 0 alone prints the sentence, and all leave
+    through MPI_Finalize. A rank that fails alone prints its own and aborts.
+    """
+    if error and world.rank == 0:
         _report(error, world)
-        if world.size == 1:
-            raise SystemExit(1) from None
-        _abort(world, 1)
+    met = meeting.Ibarrier()
+    until = time.monotonic() + ALONE + (2 if world.rank else 0)  # where several fail, rank 0 comes first
+    while not met.Test():
+        if time.monotonic() > until:
+            if error and world.rank != 0:
+                _report(error, world)
+            _abort(world, code)
+        time.sleep(0.01)
+    raise SystemExit(meeting.allreduce(code, MPI.MAX)) from None
+
+
+def _unlink_shared_memory() -> None:
+    """Remove the name of MPICH's shared memory: the memory is freed with the last rank, however that ends.
+
+    Every rank of the host has it mapped by now. MPICH itself removes the name in MPI_Finalize alone, to which
+    a rank that aborts or is killed does not come: each would leave 1 to 8 MB in /dev/shm. Open MPI's launcher
+    tidies up itself.
+    """
+    with contextlib.suppress(OSError):  # no /proc
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            path = line.rpartition(" ")[2]
+            if path.startswith("/dev/shm/mpich_shm_"):
+                Path(path).unlink(missing_ok=True)
 
 
 def _report(error: BaseException | None, world: MPI.Comm) -> None:
@@ -220,24 +267,27 @@ def refuse_differences(topology: Topology, facts: dict[str, str]) -> None:
                 )
 
 
+def on_root(world: MPI.Comm, work: Callable[[], T]) -> T:
+    """Rank 0 alone looks at the disk and decides: all ranks get its result, or raise its UserError.
+
+    A disk that is full or cannot be reached is a UserError too.
+    """
+    found: T | UserError | None = None
+    if world.rank == 0:
+        try:
+            found = work()
+        except UserError as error:
+            found = error
+        except OSError as error:
+            found = as_disk_failure(error, resumable=True)
+            if found is None:
+                raise
+    found = world.bcast(found)
+    if isinstance(found, UserError):
+        raise found
+    return cast(T, found)
+
+
 def agree(topology: Topology, code: int) -> int:
     """The largest of all ranks' codes, so that all of them leave the loop at the same step."""
     return topology.world.allreduce(code, MPI.MAX)
-
-
-def on_root(world: MPI.Comm, work: Callable[[], T]) -> T:
-    """Rank 0 alone looks at the disk and decides: all ranks get its result, or raise its UserError."""
-    told: tuple[Any, str | None] = (None, None)
-    if world.rank == 0:
-        try:
-            told = (work(), None)
-        except UserError as error:
-            told = (None, str(error))
-        except OSError as error:
-            where = error.filename or "the disk"
-            told = (None, f"{where}: {error.strerror}. Make room, or mend its permissions, and start again.")
-    result, failure = world.bcast(told)
-    if failure is not None:
-        raise UserError(failure)
-    found: T = result
-    return found

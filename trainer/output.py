@@ -1,0 +1,55 @@
+"""stdout and stderr whose reader may go away: a terminal that is closed, `| head` that has read enough."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO, cast
+
+GONE = (errno.EIO, errno.EPIPE)  # a write to a terminal that was closed; to a pipe that nobody reads
+
+
+class Output:
+    """A text stream that writes to /dev/null from the moment its reader is gone."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._until_gone():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._until_gone():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextlib.contextmanager
+    def _until_gone(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            # The descriptor itself, since libraries write to it too, and Python flushes it at its end.
+            with contextlib.suppress(OSError, io.UnsupportedOperation):
+                nothing = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nothing, self._stream.fileno())
+                os.close(nothing)
+
+
+@contextlib.contextmanager
+def outlives_reader() -> Iterator[None]:
+    """Let no print fail because stdout's or stderr's reader is gone."""
+    with (
+        contextlib.redirect_stdout(cast(TextIO, Output(sys.stdout))),
+        contextlib.redirect_stderr(cast(TextIO, Output(sys.stderr))),
+    ):
+        yield
