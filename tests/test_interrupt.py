@@ -320,5 +320,5 @@ def test_the_sentence_of_a_full_or_vanished_disk_names_the_path(name, capsys):
 
 
 def test_any_other_oserror_keeps_its_traceback():
-    with pytest.raises(PermissionError), one_sentence():
-        raise PermissionError(errno.EACCES, "as the kernel says", "/data/x")
+    with pytest.raises(NotADirectoryError), one_sentence():
+        raise NotADirectoryError(errno.ENOTDIR, "as the kernel says", "/data/x")

@@ -1,0 +1,47 @@
+"""The watchdog of a start has a time-out of its own, and sees rank 0 look at the disk."""
+
+import time
+
+import pytest
+from mpi4py import MPI
+
+from trainer import watchdog
+from trainer.topology import arrange
+from trainer.watchdog import Watchdog
+
+WORLD = MPI.COMM_WORLD
+pytestmark = pytest.mark.mpi(min_size=2)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_until_the_second_step_the_start_has_a_time_out_of_its_own(steps, monkeypatch):
+    """Rank 0 sits in its look at the disk, or in a step, for longer than the time-out."""
+    monkeypatch.setattr(watchdog, "START_UP", 60.0)
+    heard = []
+    dog = Watchdog(arrange("cpu"), 0.2, lambda error: heard.append(str(error)))
+    dog.mark("rank 0's look at the run's folder", waiting=WORLD.rank > 0)
+    for step in range(steps):
+        dog.mark_step(step)
+    time.sleep(3 * watchdog.POLL)
+    deadline = time.monotonic() + 30
+    while steps == 2 and not heard and time.monotonic() < deadline:
+        time.sleep(0.05)
+    WORLD.Barrier()
+    dog.close()
+    assert bool(heard) == (steps == 2)
+
+
+def test_the_start_is_watched_and_the_slow_disk_named(monkeypatch):
+    monkeypatch.setattr(watchdog, "START_UP", 0.5)
+    heard = []
+    dog = Watchdog(arrange("cpu"), 0.1, lambda error: heard.append(str(error)))
+    dog.mark("rank 0's look at the run's folder", waiting=WORLD.rank > 0)
+    deadline = time.monotonic() + 30
+    while not heard and time.monotonic() < deadline:
+        time.sleep(0.05)
+    WORLD.Barrier()
+    dog.close()
+    assert "No progress for 0.5 s" in heard[0]
+    if WORLD.rank > 0:
+        assert "the others wait for rank 0 on" in heard[0]
+        assert "in rank 0's look at the run's folder" in heard[0]
