@@ -54,6 +54,7 @@ def find(run: Path, config: Config, store: Store) -> Start:
     if wish == "never" and started:
         raise UserError(f"{run} exists already; name another --run, or leave out --resume never.")
     changed = runs.changes(run, config, store.fingerprint) if started else {}
+    Requests.clear(run)  # what is asked from now on is meant for this start
     remarks = going_back.repair(run)
     found = None
     if wish not in ("auto", "never"):
@@ -99,7 +100,6 @@ def begin(start: Start, config: Config, store: Store) -> list[str]:
         if start.found:
             said += going_back.continue_from(run, start.found)
         (run / runs.COMPLETE).unlink(missing_ok=True)
-        Requests.clear(run)
         runs.write_config(run, config, store.fingerprint, changes)
     except OSError as error:
         raise UserError(

@@ -1,15 +1,16 @@
-"""Kill a random rank at a random moment, again and again; the run must end bit for bit as one left alone.
+"""Interrupt a run in every way, again and again; it ends bit for bit as one left alone, its best included.
 
-    make soak                                           30 kills of 2 ranks, then of 4
-    python -m tests.trainer.soak --kills 5 --ranks 4
+    make soak                                        100 interruptions, of 1, 2 and 4 ranks
+    python -m tests.trainer.soak --times 12 --ranks 4 --seed 5
 
-Every second kill waits for a checkpoint that is being written. Compared are the SHA-256 of both towers'
-parameters and momenta, and of the order of all samples.
+Compared are the SHA-256 of both towers' parameters and momenta after the last step and at the best epoch, the
+order of all samples, and every line of the log but for times and speeds.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import hashlib
 import json
@@ -20,98 +21,275 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.stores import make_tiny_store
+from tests.terminal import on_terminal
 from tests.test_failure import SMALL, descendants
+from tests.trainer.dying import MOMENTS
 
-STEPS_A_KILL = 20
+STEPS_EACH = 45  # at most, between two interruptions; 15 are an epoch
+FEW = 10  # steps that are waited for
 CHECKPOINT_EVERY = 4
-FLAGS = (*SMALL, "--epochs", "100000")
+FLAGS = (*SMALL, "--epochs", "100000", "--log-every", "1", "--checkpoint-every", str(CHECKPOINT_EVERY))
+LIMIT = 120.0  # seconds for anything to happen
 
 
-def command(ranks: int, store: Path, run: Path, steps: int) -> list[str]:
-    """The training command of all of these runs."""
-    program = [sys.executable, "-m", "trainer.run", "--store", str(store), "--run", str(run), *FLAGS]
-    program += ["--log-every", "1", "--checkpoint-every", str(CHECKPOINT_EVERY), "--max-steps", str(steps)]
-    return ["mpirun", "-n", str(ranks), *program]
+@dataclass
+class Run:
+    """The run that is interrupted."""
 
+    ranks: int
+    store: Path
+    folder: Path
+    chance: random.Random
+    begun: float = 0.0
+    """When the last start was."""
 
-def result(run: Path, steps: int) -> dict[str, str]:
-    """What the last checkpoint holds, as checksums."""
-    last = run / "checkpoints" / f"step-{steps:08d}"
-    found = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(last.glob("*.safetensors"))}
-    return found | {"samples": json.loads((last / "state.json").read_text())["samples"]}
+    def command(self, *more: str, module: tuple[str, ...] = ("trainer.run",)) -> list[str]:
+        """The training command, as a user types it."""
+        launcher = ["mpirun", "-n", str(self.ranks)] if self.ranks > 1 else []
+        where = ("--store", str(self.store), "--run", str(self.folder))
+        return [*launcher, sys.executable, "-m", *module, *where, *FLAGS, *more]
 
-
-def steps_done(run: Path) -> int:
-    """The last step in the run's log."""
-    log = run / "metrics.jsonl"
-    lines = log.read_text().splitlines() if log.exists() else []
-    for line in reversed(lines):
-        with contextlib.suppress(ValueError):  # the last one may be half written
-            return int(json.loads(line)["step"])
-    return 0
-
-
-def kill_once(job: subprocess.Popen[bytes], run: Path, moment: random.Random, writing: bool) -> str | None:
-    """Kill one rank; returns when, or None if the job came to its end before."""
-    before, after = steps_done(run), moment.randrange(STEPS_A_KILL)
-    while job.poll() is None:
-        partial = next((run / "checkpoints").glob(".step-*.partial"), None) if writing else None
-        moved = steps_done(run) - before
-        if moved >= 0 and (partial or (not writing and moved >= after)):
-            time.sleep(moment.uniform(0, 0.01 if writing else 0.2))
-            found = [p for p, what in descendants(job.pid) if "trainer.run" in what and "mpirun" not in what]
-            if not found:
-                continue
-            victim = moment.randrange(len(found))
+    @contextlib.contextmanager
+    def started(self, *more: str, module: tuple[str, ...] = ("trainer.run",)) -> Any:
+        """The command, in a session of its own; nothing of it is left at the end."""
+        self.begun = time.time()
+        with self.output.open("ab") as output:
+            job = subprocess.Popen(
+                self.command(*more, module=module), stdout=output, stderr=output, start_new_session=True
+            )
+        try:
+            yield job
+        finally:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(found[victim], signal.SIGKILL)
-            where = f"while {partial.name} was written" if partial else f"after step {steps_done(run)}"
-            return f"rank {victim} {where}"
-        time.sleep(0.002)
-    return None
+                os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
+
+    @property
+    def output(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.out")
+
+    def said(self) -> str:
+        """The end of what was printed."""
+        return self.output.read_text(errors="replace")[-3000:]
+
+    def steps(self, since: float = 0.0) -> int:
+        """The last step in the log; `since`: how many were taken by a start after that time."""
+        lines = log(self.folder, tail=1 << 16)
+        last = max((line["step"] for line in lines), default=0)
+        if not since:
+            return last
+        starts = [line["step"] for line in lines if "ranks" in line and line["time"] > since]
+        return last - starts[-1] if starts else 0
+
+    def wait_for_steps(self, job: subprocess.Popen[bytes]) -> None:
+        """Until this start has taken some steps, and some part of one."""
+        begin, goal = self.begun, self.chance.randrange(1, FEW)
+        self.wait_until(job, lambda: self.steps(begin) >= goal)
+        time.sleep(self.chance.uniform(0, 0.05))
+
+    def wait_at_most(self, job: subprocess.Popen[bytes], seconds: float) -> None:
+        """So long, or until this start has taken some steps: then it is no start any more."""
+        until = time.monotonic() + seconds
+        self.wait_until(job, lambda: time.monotonic() > until or self.steps(self.begun) >= FEW)
+
+    def wait_until(self, job: subprocess.Popen[bytes], come: Callable[[], object]) -> None:
+        until = time.monotonic() + LIMIT
+        while not come():
+            assert job.poll() is None, f"the job ended with {job.poll()}\n{self.said()}"
+            assert time.monotonic() < until, f"nothing happens\n{self.said()}"
+            time.sleep(0.002)
+
+    def kill_a_rank(self, job: subprocess.Popen[bytes]) -> None:
+        ranks = [p for p, what in descendants(job.pid) if "trainer.run" in what and "mpirun" not in what]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.chance.choice(ranks or [job.pid]), signal.SIGKILL)
+
+    def ends(self, job: subprocess.Popen[bytes], *codes: int) -> None:
+        """The job ends by itself; `codes`: the ones that are right, else any but 0 and 75."""
+        code = job.wait(timeout=LIMIT)
+        right = code in codes if codes else code not in (0, 75)
+        assert right, f"ended with {code}\n{self.said()}"
+        assert not (self.folder / "complete").exists(), "an interrupted run calls itself complete"
 
 
-def soak(ranks: int, kills: int, store: Path, folder: Path, seed: int) -> None:
-    """Raises AssertionError when a run that was killed ends otherwise than one that was not."""
-    moment, steps = random.Random(seed), STEPS_A_KILL * (kills + 1)
-    alone, killed = folder / f"alone-{ranks}", folder / f"killed-{ranks}"
-    subprocess.run(command(ranks, store, alone, steps), check=True, capture_output=True, timeout=600)
-    done = 0
-    while done < kills:
-        with (folder / "output").open("ab") as output:
-            job = subprocess.Popen(command(ranks, store, killed, steps), stdout=output, stderr=output)
-        when = kill_once(job, killed, moment, writing=done % 2 == 1)
-        code = job.wait(timeout=60)
-        assert when is not None, f"the job ended with {code} before it was killed\n" + tail(folder / "output")
-        assert code != 0, f"killed {when}, and the job ended with 0"
-        assert not (killed / "complete").exists(), f"killed {when}, and the run calls itself complete"
-        done += 1
-        print(f"{ranks} ranks, kill {done} of {kills}: {when}", flush=True)
-    subprocess.run(command(ranks, store, killed, steps), check=True, capture_output=True, timeout=600)
-    expected, found = result(alone, steps), result(killed, steps)
-    assert found == expected, f"{killed} differs from {alone}: {found} {expected}"
-    print(f"{ranks} ranks: the same bytes after {kills} kills and {steps} steps")
+def log(folder: Path, tail: int = 1 << 30) -> list[dict[str, Any]]:
+    """The lines in the last bytes of a run's log but for those that are cut off."""
+    lines = []
+    with contextlib.suppress(OSError), (folder / "metrics.jsonl").open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - tail))
+        for line in file.read().splitlines():
+            with contextlib.suppress(ValueError):
+                lines.append(json.loads(line))
+    return lines
 
 
-def tail(path: Path) -> str:
-    """The end of a file."""
-    return path.read_text(errors="replace")[-3000:]
+def kill_in_a_step(run: Run) -> None:
+    with run.started() as job:
+        run.wait_for_steps(job)
+        run.kill_a_rank(job)
+        run.ends(job)
+
+
+def kill_while_writing(run: Run) -> None:
+    with run.started() as job:
+        run.wait_until(job, lambda: next((run.folder / "checkpoints").glob(".step-*.partial"), None))
+        time.sleep(run.chance.uniform(0, 0.01))
+        run.kill_a_rank(job)
+        run.ends(job)
+
+
+def kill_in_start_up(run: Run) -> None:
+    with run.started() as job:
+        run.wait_at_most(job, run.chance.uniform(0.2, 6))
+        run.kill_a_rank(job)
+        run.ends(job)
+
+
+def kill_at(moment: str) -> Callable[[Run], None]:
+    """Rank 0 kills itself at a moment that is too short to be hit from outside."""
+
+    def kill(run: Run) -> None:
+        back = ("--resume", str(earlier(run))) if "set aside" in moment and earlier(run) else ()
+        if "set aside" in moment and not back:
+            return kill_in_a_step(run)
+        once = any(part in moment for part in ("lock", "log", "configuration", "all there"))
+        times = 1 if once else run.chance.randrange(1, 3)
+        with run.started(*back, module=("tests.trainer.dying", moment, str(times))) as job:
+            run.ends(job)
+        return None
+
+    return kill
+
+
+def earlier(run: Run) -> Path | None:
+    """A checkpoint before the last one."""
+    found = sorted((run.folder / "checkpoints").glob("step-????????"))[:-1]
+    return run.chance.choice(found) if found else None
+
+
+def go_back(run: Run) -> None:
+    """Continue from an earlier checkpoint, and be killed some steps later."""
+    back = earlier(run)
+    with run.started(*(("--resume", str(back)) if back else ())) as job:
+        run.wait_at_most(job, run.chance.uniform(2, 8))
+        run.kill_a_rank(job)
+        run.ends(job)
+
+
+def start_a_second_job(run: Run) -> None:
+    """It is told what runs, and harms nothing; then the first one is killed."""
+    with run.started() as job:
+        run.wait_for_steps(job)
+        second = subprocess.run(run.command(), capture_output=True, text=True, timeout=LIMIT, check=False)
+        assert second.returncode == 1, second.stderr
+        assert "is being trained by process" in second.stderr, second.stderr
+        assert job.poll() is None, run.said()
+        run.kill_a_rank(job)
+        run.ends(job)
+
+
+def ask_to_stop(run: Run) -> None:
+    """SIGUSR1, SIGTERM, SIGHUP to one rank, or the file `stop`: saved, 75."""
+    with run.started() as job:
+        run.wait_for_steps(job)
+        how = run.chance.choice([signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP, None])
+        ranks = [p for p, what in descendants(job.pid) if "trainer.run" in what and "mpirun" not in what]
+        if how is None:
+            (run.folder / "stop").touch()
+        else:
+            os.kill(run.chance.choice(ranks or [job.pid]), how)
+        run.ends(job, 75)
+
+
+def press_ctrl_c(run: Run) -> None:
+    """On a terminal, at any moment from the first import on."""
+    run.begun = time.time()
+    with on_terminal(*run.command(), cwd=run.folder.parent) as terminal:
+        terminal.wait_for(lambda: len(terminal.ranks()) == run.ranks)
+        time.sleep(1)  # Python itself has no handler of the project's yet
+        run.wait_at_most(terminal.job, run.chance.uniform(0, 8))
+        terminal.ctrl_c()
+        code = terminal.job.wait(timeout=30)
+        assert code == 130, f"Ctrl-C ended with {code}\n{terminal.output}"
+        assert terminal.all_end(), "processes are left"
+        assert "Traceback" not in terminal.output, terminal.output
+
+
+KINDS: dict[str, Callable[[Run], None]] = {
+    "kill in a step": kill_in_a_step,
+    "kill while a checkpoint is written": kill_while_writing,
+    "kill in start-up": kill_in_start_up,
+    "kill after going back": go_back,
+    "second job, then a kill": start_a_second_job,
+    "request to stop": ask_to_stop,
+    "Ctrl-C on a terminal": press_ctrl_c,
+    **{f"kill {moment}": kill_at(moment) for moment in MOMENTS},
+}
+
+
+def result(run: Path, steps: int) -> dict[str, Any]:
+    """How a run ended: what must be the same however often it was interrupted."""
+    folder = run / "checkpoints"
+    best = (folder / "best").read_text()
+    found: dict[str, Any] = {"best": best, "latest": (folder / "latest").read_text()}
+    for name in (best, f"step-{steps:08d}"):
+        for path in sorted((folder / name).glob("tower_*.safetensors")):
+            found[f"{name}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    found["samples"] = json.loads((folder / f"step-{steps:08d}" / "state.json").read_text())["samples"]
+    changing = ("time", "images_per_second", "data_wait")
+    lines = [{k: v for k, v in line.items() if k not in changing} for line in log(run) if "ranks" not in line]
+    found["log"] = hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+    found["lines"] = len(lines)
+    return found
+
+
+def soak(ranks: int, kinds: list[str], store: Path, folder: Path, seed: int) -> None:
+    """Raises AssertionError when a run that was interrupted ends otherwise than one that was not."""
+    chance, steps = random.Random(seed), STEPS_EACH * (len(kinds) + 1)
+    alone = Run(ranks, store, folder / f"alone-{ranks}", chance)
+    subject = Run(ranks, store, folder / f"interrupted-{ranks}", chance)
+    whole = ("--max-steps", str(steps))
+    subprocess.run(alone.command(*whole), check=True, capture_output=True, timeout=1200)
+    for number, kind in enumerate(kinds, 1):
+        KINDS[kind](subject)
+        print(f"{ranks} ranks, {number} of {len(kinds)}: {kind}; step {subject.steps()}", flush=True)
+    done = subprocess.run(subject.command(*whole), capture_output=True, text=True, timeout=1200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected, found = result(alone.folder, steps), result(subject.folder, steps)
+    assert found == expected, f"{subject.folder} differs from {alone.folder}: {found} {expected}"
+    hidden = list(subject.folder.rglob(".*"))
+    assert not hidden, f"left over: {hidden}"
+    print(f"{ranks} ranks: the same bytes after {len(kinds)} interruptions and {steps} steps", flush=True)
+
+
+def draw(times: int, seed: int) -> list[str]:
+    """So many kinds in a random order, each as often as any other, give or take one."""
+    chance = random.Random(seed)
+    kinds = [kind for _ in range(-(-times // len(KINDS))) for kind in chance.sample(list(KINDS), len(KINDS))]
+    return kinds[:times]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--times", type=int, default=100, help="interruptions, over all worlds")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     arguments = parser.parse_args()
-    print(f"seed {arguments.seed}")
+    print(f"seed {arguments.seed}", flush=True)
+    kinds = draw(arguments.times, arguments.seed)
     with tempfile.TemporaryDirectory() as name:
         store = make_tiny_store(Path(name))
-        for ranks in arguments.ranks:
-            soak(ranks, arguments.kills, store, Path(name), arguments.seed)
+        for place, ranks in enumerate(arguments.ranks):
+            mine = kinds[place :: len(arguments.ranks)]
+            soak(ranks, mine, store, Path(name), arguments.seed + place)
+    for kind, count in sorted(collections.Counter(kinds).items()):
+        print(f"{count:4} {kind}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,23 @@
-"""A short series of kills; `make soak` is the long one."""
+"""A short series of interruptions, one of each sort; `make soak` is the long one."""
 
 import pytest
 
-from tests.trainer.soak import soak
+from tests.trainer.soak import KINDS, soak
+
+# Each sort once over the two worlds; a moment is the same code in any world.
+OF_ONE = [kind for kind in KINDS if "set aside" in kind or "lock" in kind or "`" in kind]
+OF_TWO = [
+    "kill in a step",
+    "kill while a checkpoint is written",
+    "kill in validation",
+    "second job, then a kill",
+    "kill after going back",
+    "Ctrl-C on a terminal",
+]
 
 
-@pytest.mark.timeout(600)
-def test_a_run_killed_three_times_ends_bit_for_bit_as_one_left_alone(tiny_store, tmp_path):
-    soak(ranks=2, kills=3, store=tiny_store, folder=tmp_path, seed=1)
+@pytest.mark.parametrize(("ranks", "kinds"), [(1, OF_ONE), (2, OF_TWO)])
+def test_a_run_that_is_interrupted_ends_with_the_same_bytes_and_the_same_best(
+    ranks, kinds, tiny_store, tmp_path
+):
+    soak(ranks, kinds, tiny_store, tmp_path, seed=1)
