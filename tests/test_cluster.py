@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.launch import ROOT, run
+from trainer.cli import parse_config
 
 JOB = {
     "SLURM_JOB_ID": "7",
@@ -58,6 +59,16 @@ def test_a_complete_run_is_a_success(job, tmp_path):
 def test_a_saved_run_is_queued_again(job, tmp_path):
     job("train.sbatch", "exit 75", SLURM_RESTART_COUNT="2", MAX_REQUEUES="3")
     assert called(tmp_path).endswith("scontrol requeue 7\n")
+
+
+def test_a_job_that_goes_back_to_a_checkpoint_does_so_once(job, tmp_path):
+    back = ("--resume", "runs/pretended/checkpoints/step-00000006")
+    job("train.sbatch", 'touch "$RUN/complete"', *back)
+    assert called(tmp_path).endswith(" ".join(back) + "\n")
+    job("train.sbatch", 'touch "$RUN/complete"', *back, SLURM_RESTART_COUNT="1")
+    assert called(tmp_path).endswith(" ".join(back) + " --resume auto\n")
+    flags = ["--run", "runs/pretended", *back, "--resume", "auto"]  # the last of two counts
+    assert parse_config(flags).session.resume == "auto"
 
 
 def test_a_job_whose_node_died_is_queued_again(job, tmp_path):
