@@ -29,12 +29,14 @@ def repair(run: Path) -> list[str]:
     the one that `latest` names takes its place. One that does not is left for `continue_from` to set aside.
     """
     folder = run / checkpoint.FOLDER
+    for name in (runs.CONFIG, runs.LOG):
+        remove_temporaries(run / name)
     if not folder.exists():
         return []
     for aside in sorted(folder.glob("set-aside-*")):
         if (aside / GOAL).exists():
             _move(run, aside)
-    _sweep(run)
+    _sweep(folder)
     paths = own(folder)
     if not paths:
         for marker in (LATEST, BEST, SOUND):
@@ -152,9 +154,8 @@ def _take_in(folder: Path, name: str) -> None:
     sync_folder(folder)
 
 
-def _sweep(run: Path) -> None:
+def _sweep(folder: Path) -> None:
     """Remove what interrupted writing left: nothing that has a name of its own."""
-    folder = run / checkpoint.FOLDER
     for kind in ("partial", "incoming", "pruned"):
         for left in folder.glob(f".*.{kind}"):
             shutil.rmtree(left, ignore_errors=True)

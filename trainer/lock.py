@@ -27,9 +27,9 @@ from trainer.errors import UserError
 NAME = "lock"
 HEARTBEAT = 5.0
 """Seconds between two signs of life."""
-SILENCE = 60.0
-"""Seconds without one after which another host's job counts as dead; a shared file system may cache the
-file's attributes for up to 60 (`acregmax` of NFS)."""
+SILENCE = 90.0
+"""Seconds without one after which another host's job counts as dead: more than the 60 for which NFS may show
+a file's old attributes (`acregmax`)."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -47,6 +47,8 @@ class RunLock:
         try:
             self._refuse_if_held(say, silence)
             self._write()
+            for probe in run.glob(f".{NAME}.*"):  # of a start that was killed while it waited
+                probe.unlink(missing_ok=True)
         except BaseException:
             os.close(self._descriptor)
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -273,8 +274,8 @@ class Loop:
         return c
 
     def _save(self) -> None:
-        largest = largest_weight(self.trainer.flat)
-        if agree(self.topology, int(not largest < LARGEST)):
+        largest = agree(self.topology, largest_weight(self.trainer.flat))
+        if largest > LARGEST:
             raise DivergedError(
                 f"After step {self.step} weights are as large as {largest:.1e}: training diverged, and this "
                 "network was not saved."
@@ -302,7 +303,5 @@ class Loop:
                 f"{sentence} There is no checkpoint from before that: start a new run with a lower rate, "
                 f"{command} --lr {lr:g}, or a longer --warmup-epochs."
             )
-        return UserError(
-            f"{sentence} Go on from before it with a lower rate: {command} --run {self.run} --resume {path} "
-            f"--lr {lr:g}"
-        )
+        where = f"--run {shlex.quote(str(self.run))} --resume {shlex.quote(str(path))}"
+        return UserError(f"{sentence} Go on from before it with a lower rate: {command} {where} --lr {lr:g}")

@@ -23,7 +23,7 @@ from trainer.loop import Loop
 from trainer.recipes import settle
 from trainer.requests import Requests
 from trainer.resuming import Start
-from trainer.step import Trainer
+from trainer.step import Trainer, resolve_precision
 from trainer.topology import Topology, all_or_none, arrange, end_all, on_root, refuse_differences
 from trainer.watchdog import Watchdog
 
@@ -50,13 +50,17 @@ def train(config: Config, topology: Topology, requests: Requests) -> int:
         watchdog.mark("rank 0's look at the run's folder", waiting=not topology.leads)
         start = on_root(topology.world, look)
         watchdog.mark("building the network")
-        trainer = Trainer(start.config, topology, len(store.classes))
-        config = runs.with_session(start.config, precision=trainer.precision)
+        wish = start.config.session.precision
+        precision = on_root(topology.world, lambda: resolve_precision(wish, topology.device))
+        config = runs.with_session(
+            start.config, precision=precision
+        )  # one for all, whatever their processors
+        trainer = Trainer(config, topology, len(store.classes))
         watchdog.mark("rank 0's writing of the configuration", waiting=not topology.leads)
         said = on_root(topology.world, lambda: resuming.begin(start, config, store))
         lock = locks[0] if locks else None
         loop = Loop(config, store, trainer, start.run, requests, watchdog, lock)
-        loop.say(f"{topology.describe()}, {trainer.precision}")
+        loop.say(f"{topology.describe()}, {precision}")
         for line in [*reasons, *summary.settings(config), *start.remarks, *said]:
             loop.say(line)
         if start.found:

@@ -197,7 +197,8 @@ class Writer:
 
 def largest_weight(flat: list[list[FlatStage]]) -> float:
     """The largest magnitude among the weights of this rank; infinite where one is no number."""
-    found = [float(array.abs().max()) for stages in flat for s in stages for array in (s.weights, s.momenta)]
+    arrays = [array for stages in flat for stage in stages for array in (stage.weights, stage.momenta)]
+    found = [abs(float(end)) for array in arrays for end in array.aminmax()]
     return math.inf if any(map(math.isnan, found)) else max(found)
 
 

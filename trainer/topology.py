@@ -33,6 +33,7 @@ from trainer.model import TOWERS, TowerName
 from trainer.output import outlives_reader
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 # What launchers tell a rank about the size of its world.
 LAUNCHER_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -288,6 +289,7 @@ def on_root(world: MPI.Comm, work: Callable[[], T]) -> T:
     return cast(T, found)
 
 
-def agree(topology: Topology, code: int) -> int:
-    """The largest of all ranks' codes, so that all of them leave the loop at the same step."""
-    return topology.world.allreduce(code, MPI.MAX)
+def agree(topology: Topology, value: N) -> N:
+    """The largest of all ranks' values: of codes, so that all ranks leave the loop at the same step."""
+    largest: N = topology.world.allreduce(value, MPI.MAX)
+    return largest

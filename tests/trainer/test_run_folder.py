@@ -13,7 +13,7 @@ import pytest
 from tests.launch import run
 from tests.test_failure import training, wait_for
 from tests.trainer.training import SMALL, logged, train
-from trainer import resuming, runs, step
+from trainer import resuming, runs
 from trainer import run as command
 from trainer.config import Optim, from_dict
 from trainer.data import open_data
@@ -148,13 +148,11 @@ def test_the_precision_is_saved_as_it_was_settled_and_stays(tiny_store, tmp_path
         assert leaving.value.code == 0
         return json.loads(Path("runs/auto-001/config.json").read_text())
 
-    monkeypatch.setattr(step, "resolve_precision", lambda wish, device: "float32" if wish == "auto" else wish)
+    monkeypatch.setattr(command, "resolve_precision", lambda wish, device: wish.replace("auto", "float32"))
     assert start("--max-steps", "1")["config"]["session"]["precision"] == "float32"
     Path("runs/auto-001/complete").unlink()
     # Another machine would take bfloat16; the run stays what it is unless it is told otherwise.
-    monkeypatch.setattr(
-        step, "resolve_precision", lambda wish, device: "bfloat16" if wish == "auto" else wish
-    )
+    monkeypatch.setattr(command, "resolve_precision", lambda wish, device: wish.replace("auto", "bfloat16"))
     assert start("--max-steps", "2")["config"]["session"]["precision"] == "float32"
     assert not Path("runs/auto-002").exists()
     record = start("--run", "runs/auto-001", "--max-steps", "3", "--precision", "bfloat16")
