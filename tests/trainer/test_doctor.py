@@ -136,6 +136,12 @@ def test_a_missing_compiled_module_is_noticed(monkeypatch):
     assert (found.level, "_square.c" in found.says) == ("warn", True)
 
 
+def test_a_missing_handler_of_ctrl_c_is_noticed(monkeypatch):
+    assert software.ctrl_c().level == "ok"
+    monkeypatch.setattr(software.importlib.util, "find_spec", lambda name: None)
+    assert software.ctrl_c().level == "warn"
+
+
 def test_instructions_that_nothing_uses_are_noticed(tmp_path, monkeypatch):
     cpuinfo = tmp_path / "cpuinfo"
     monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)

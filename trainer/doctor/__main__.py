@@ -47,6 +47,7 @@ def examine(store: Path, runs: Path, ranks: int) -> list[Finding]:
         software.python,
         software.packages,
         software.pillow,
+        software.ctrl_c,
         lambda: software.torch(ranks),
         lambda: launcher.mpi(ranks),
         machine.processor,

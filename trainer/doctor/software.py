@@ -93,6 +93,14 @@ def pillow() -> Finding:
     return Finding("ok", "Pillow-SIMD", simd)
 
 
+def ctrl_c() -> Finding:
+    """Whether Ctrl-C ends every rank from within C, at any moment."""
+    if importlib.util.find_spec("trainer._interrupt") is None:
+        says = "trainer/_interrupt.c is not built: after Ctrl-C MPICH's mpirun ends with 2 instead of 130"
+        return Finding("warn", "Ctrl-C", says, "install gcc and Python's headers, then: pip install -e .")
+    return Finding("ok", "Ctrl-C", "ends all ranks at once, with exit code 130")
+
+
 def torch(ranks: int) -> list[Finding]:
     """torch, and which rank of this host would get which GPU."""
     tried = attempt(script=TORCH)
