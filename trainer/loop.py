@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shlex
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from preprocess.store import Store
-from trainer import checkpoint, figures, progress, runs, summary
+from trainer import checkpoint, figures, progress, resuming, runs, summary
 from trainer.checkpoint import Checkpoint
 from trainer.config import Config
 from trainer.data import Batch, TrainingBatches
@@ -296,12 +295,5 @@ class Loop:
         """The sentence with the command that goes on from before the divergence, at a tenth of the rate."""
         path = on_root(self.topology.world, lambda: checkpoint.before_divergence(self.run))
         assert self.config.optim.lr is not None
-        size, lr = self.topology.world.size, self.config.optim.lr / 10
-        command = ("" if size == 1 else f"mpirun -n {size} ") + "python -m trainer.run"
-        if path is None:
-            return UserError(
-                f"{sentence} There is no checkpoint from before that: start a new run with a lower rate, "
-                f"{command} --lr {lr:g}, or a longer --warmup-epochs."
-            )
-        where = f"--run {shlex.quote(str(self.run))} --resume {shlex.quote(str(path))}"
-        return UserError(f"{sentence} Go on from before it with a lower rate: {command} {where} --lr {lr:g}")
+        lr, ranks = self.config.optim.lr / 10, self.topology.world.size
+        return UserError(f"{sentence} {resuming.at_a_lower_rate(self.run, path, lr, ranks)}")

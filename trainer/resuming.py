@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,3 +108,15 @@ def begin(start: Start, config: Config, store: Store) -> list[str]:
             "start the same command again."
         ) from None
     return said
+
+
+def at_a_lower_rate(run: Path, before: Path | None, lr: float, ranks: int) -> str:
+    """What the user can do about a run that diverged; `before`: the checkpoint from before that, if any."""
+    if before is None:
+        return (
+            "There is no checkpoint from before that: start the same command again with a lower rate, such "
+            f"as --lr {lr:g}, or a longer --warmup-epochs."
+        )
+    launcher = "" if ranks == 1 else f"mpirun -n {ranks} "
+    where = f"--run {shlex.quote(str(run))} --resume {shlex.quote(str(before))}"
+    return f"Go on from before it with a lower rate: {launcher}python -m trainer.run {where} --lr {lr:g}"

@@ -11,7 +11,9 @@ import pytest
 import safetensors.numpy
 
 from tests.trainer.training import checkpoints, logged, marker, train
+from trainer import checkpoint
 from trainer import run as command
+from trainer.errors import UserError
 from trainer.metrics import read_log
 
 EVERY_STEP = ("--checkpoint-every", "1", "--keep", "1", "--epochs", "4", "--warmup-epochs", "0")
@@ -80,12 +82,29 @@ def test_a_loss_that_is_not_finite_right_after_a_checkpoint_names_the_one_before
     assert logged(five_steps, "val_top1_error")[-1] == 8
 
 
-def test_without_a_sound_checkpoint_a_new_run_is_named(tiny_store, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert train(tiny_store, tmp_path / "run", *EVERY_STEP, "--lr", "1e20", "--max-steps", "5") == 1
+def test_without_a_sound_checkpoint_the_same_command_begins_anew_at_a_lower_rate(
+    tiny_store, tmp_path, capsys
+):
+    same = (*EVERY_STEP, "--max-steps", "5")
+    assert train(tiny_store, tmp_path / "run", *same, "--lr", "1e20") == 1
     said = capsys.readouterr().err
-    assert "start a new run" in said
+    assert "start the same command again with a lower rate, such as --lr 1e+19" in said
     assert checkpoints(tmp_path / "run") == []
+    assert train(tiny_store, tmp_path / "run", *same, "--lr", "0.001") == 0
+
+
+def test_a_run_without_a_checkpoint_is_trained_by_the_command_that_the_message_names(
+    tiny_store, tmp_path, capsys
+):
+    folder = tmp_path / "run"
+    assert train(tiny_store, folder, *EVERY_STEP, "--lr", "1e20", "--max-steps", "5") == 1
+    with pytest.raises(UserError) as refused:
+        checkpoint.find(folder)
+    flags = remedy(str(refused.value))
+    assert flags == ["--run", str(folder)]
+    with pytest.raises(SystemExit) as leaving:
+        command.main([*flags, "--lr", "0.001", "--max-steps", "1"])
+    assert leaving.value.code == 0
 
 
 def test_a_new_rate_and_schedule_are_written_into_the_record_and_the_log(five_steps, tiny_store, capsys):
