@@ -45,6 +45,7 @@ def show(config: Config, topology: Topology) -> None:
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
     batch, parameters = trainer.batch_size, sum(f.weights.numel() for tower in trainer.flat for f in tower)
     waiting = (TrainingBatches.AHEAD + 1) * trainer.local_batch * 3 * 224 * 224 * 4
+    kept = config.session.keep + 3  # the one before the newest, the best, and the one that is being written
     whole = 2 * parameters if topology.world.size > topology.pairs else parameters
     validations = (last - done) / schedule.steps_per_epoch * len(store.val) * FORWARD
     left = seconds * ((last - done) + validations / batch)
@@ -61,8 +62,7 @@ def show(config: Config, topology: Topology) -> None:
         f"  {size(activations):>8}  kept for the backward pass by {share} pictures, measured",
         f"  {size(waiting):>8}  {TrainingBatches.AHEAD + 1} batches of {share} x 3 x 224 x 224 float32",
         f"  {size(most):>8}  was the most that this rank held in these steps, with all libraries",
-        f"disk: {size((config.session.keep + 1) * 8 * whole)} for {config.session.keep + 1} checkpoints of "
-        f"{whole:,} parameters x 8 bytes",
+        f"disk: {size(kept * 8 * whole)} for at most {kept} checkpoints of {whole:,} parameters x 8 bytes",
         f"time: about {summary.duration(left)} with a validation after each epoch, at "
         f"{batch / seconds:,.1f} img/s: {seconds:.3g} s a step, median of {TRIALS}, without waits",
         "nothing was written",

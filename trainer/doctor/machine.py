@@ -14,7 +14,7 @@ from trainer.doctor.finding import Finding, attempt
 
 # Parameters and momentum of the whole network in float32: 60,965,224 x 2 x 4 bytes = 488 MB.
 CHECKPOINT = 60_965_224 * 2 * 4
-KEPT = 5  # the newest three, the best, and the one that is being written
+KEPT = 6  # the newest three and the one before, the best, and the one that is being written
 # Half of the parameters with gradient and momentum, 366 MB, activations of 64 pictures, torch itself.
 RANK = 2 * 2**30
 SHARED = 64 * 2**20  # bytes of /dev/shm a rank; containers often give 64 MiB to all
@@ -24,14 +24,13 @@ SAMPLE = """
 import json, numpy as np, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from preprocess.plan import IMAGE_SIZES
 from preprocess.store import open_store
 try:
     store = open_store(Path({store!r}))
     for split in (store.train, store.val):
         if len(split):
             split.read(np.unique(np.linspace(0, len(split) - 1, 64).astype(np.int64)))
-    state = "ok" if store.image_size >= IMAGE_SIZES[0] else "small"
+    state = "ok" if store.image_size >= 224 else "small"
     print(json.dumps([state, len(store.classes), len(store.train), len(store.val), store.fingerprint,
                       store.image_size]))
 except ValueError as error:
