@@ -54,6 +54,8 @@ def record(run: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((run / CONFIG).read_bytes())
     except FileNotFoundError:
         return {}
+    except NotADirectoryError:
+        raise UserError(f"{run} is a file, not the folder of a run: name another --run.") from None
     except ValueError:
         raise UserError(f"{run / CONFIG} cannot be read as a run's configuration.") from None
     return found

@@ -206,6 +206,12 @@ def test_a_batch_larger_than_the_set_is_pointed_out(tiny_store, tmp_path, capsys
     assert [line for line in said.splitlines() if line.startswith("epoch ")][-1].startswith("epoch 2: ")
 
 
+def test_a_file_is_no_run(tiny_store, tmp_path, capsys):
+    (tmp_path / "run").write_text("")
+    assert train(tiny_store, tmp_path / "run") == 1
+    assert "is a file, not the folder of a run" in capsys.readouterr().err
+
+
 def test_keep_must_keep_something(tiny_store, tmp_path, capsys):
     assert train(tiny_store, tmp_path / "run", "--keep", "0") == 1
     assert "--keep must be at least 1" in capsys.readouterr().err
