@@ -153,6 +153,7 @@ def open_trained(path: Path | None = None, which: str = "best", device: str = "a
     found = _exported(path) if path.suffix == EXPORTED else _of_run(path, which)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    augment.require_size(found.image_size, found.source, "train it anew on images of 256 pixels")
     found.network.eval().requires_grad_(False).to(device)
     return found
 
@@ -192,7 +193,6 @@ def _exported(path: Path) -> Trained:
         config, classes, names = from_dict(about["config"]), about["classes"], about["class_names"]
     except (safetensors.SafetensorError, OSError, KeyError, ValueError):
         raise UserError(f"{path} was not written by python -m trainer.export, or is damaged.") from None
-    augment.require_size(len(mean), path, "export the network anew from its run")
     return Trained(
         config=config,
         source=path,

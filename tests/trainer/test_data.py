@@ -1,5 +1,8 @@
 """Each picture once an epoch, the same order for any number of pairs, the same batch after a resume."""
 
+import hashlib
+import json
+import shutil
 import threading
 
 import numpy as np
@@ -8,6 +11,7 @@ import torch
 from PIL import Image
 
 from preprocess.plan import IMAGE_SIZES
+from preprocess.store import open_store
 from tests.launch import run
 from tests.stores import make_store_of_size
 from trainer import augment
@@ -15,6 +19,7 @@ from trainer.config import Augment
 from trainer.data import TrainingBatches, epoch_order, evaluation_batches, open_data
 from trainer.errors import UserError
 from trainer.pictures import Recycled
+from trainer.training_set import TrainingSet
 
 PLAIN = Augment(crops=False, flips=False, color_std=0.0)
 
@@ -177,18 +182,34 @@ def test_a_store_of_images_smaller_than_a_crop_is_refused_by_name(small_store):
         "run --run {new}",
         "run --run {new} --dry-run",
         "evaluate --run {run} --ten-crop",
-        "predict {new}.jpg --model {run}",
-        "export {run} --to {new}",
         "import_weights {new}.npz --run {new}",
         "figures {run}",
     ],
 )
 def test_every_command_refuses_such_a_store_in_one_sentence(command, small_store, small_run, tmp_path):
-    Image.new("RGB", (300, 300)).save(tmp_path / "new.jpg")
     words = command.format(new=tmp_path / "new", run=small_run).split()
     done = run("python", "-m", f"trainer.{words[0]}", *words[1:], "--store", str(small_store), cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"{small_store} has images of 48x48 pixels" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("command", ["predict {new}.jpg --model {run}", "export {run} --to {new}"])
+def test_a_network_of_such_images_is_refused_in_one_sentence(command, small_store, small_run, tmp_path):
+    """As older versions could train it; its checkpoint says what its images were."""
+    Image.new("RGB", (300, 300)).save(tmp_path / "new.jpg")
+    folder = shutil.copytree(small_run, tmp_path / "run")
+    for saved in (folder / "checkpoints").glob("step-*"):
+        held, manifest = saved / "training_set.safetensors", saved / "manifest.json"
+        held.write_bytes(TrainingSet.of(open_store(small_store)).to_bytes())
+        found = json.loads(manifest.read_text())
+        found["sha256"][held.name] = hashlib.sha256(held.read_bytes()).hexdigest()
+        manifest.write_text(json.dumps(found))
+    words = command.format(new=tmp_path / "new", run=folder).split()
+    done = run("python", "-m", f"trainer.{words[0]}", *words[1:], cwd=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "has images of 48x48 pixels" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "new").exists()
 

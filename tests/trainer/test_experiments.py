@@ -18,6 +18,7 @@ from trainer.errors import UserError
 from trainer.experiments import ablations, cifar, relu_tanh
 from trainer.experiments.small import PARTS, Racer, SmallNet
 from trainer.recipes import settle
+from trainer.step import resolve_precision
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
 LABELS = np.arange(200) % 10
@@ -282,6 +283,8 @@ def test_the_ablations_command_trains_compares_and_goes_on(tiny_store, tmp_path)
     assert again.returncode == 0, again.stderr
 
     # What the folder holds is taken up with these very settings alone, complete or not.
+    settled = resolve_precision("auto", torch.device("cpu"))
+    other_precision = "float32" if settled == "bfloat16" else "bfloat16"
     table = (tmp_path / "runs/ablations/ablations.md").read_bytes()
     for complete in (True, False):
         if not complete:
@@ -292,7 +295,7 @@ def test_the_ablations_command_trains_compares_and_goes_on(tiny_store, tmp_path)
             ("--seed", "1"): "--seed was 0, now 1",
             ("--recipe", "paper"): "--recipe was auto, now paper; ",
             ("--flags=--filters 6 8 12 12 8 --hidden 32",): "--batch-size was 16, now 32",
-            (small + " --precision float32",): "--precision was auto, now float32",
+            (f"{small} --precision {other_precision}",): f"--precision was {settled}, now {other_precision}",
             (small + " --gradient-dtype bfloat16",): "--gradient-dtype was float32, now bfloat16",
         }.items():
             other = run(*command, *flags, cwd=tmp_path)

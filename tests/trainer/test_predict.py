@@ -50,7 +50,7 @@ def test_an_exported_file_predicts_without_mpi_and_store(files, exported, small_
     assert [answer["picture"] for answer in answers] == [str(path) for path in paths]
 
     # The store holds the same pictures in another order: each file's must be among them, with its answer.
-    trained = open_trained(small_run, store=tiny_store, device="cpu")
+    trained = open_trained(small_run, device="cpu")
     val = open_data(tiny_store).val
     expected = trained.probabilities(val.read(np.arange(len(val))), ten_crop=True)
     for answer in answers:
