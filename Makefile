@@ -43,7 +43,7 @@ bench: setup ## images per second of each stage, beside a peer and the limit; ma
 bench-%: setup
 	@$(ACTIVATE) && python -m tests.benchmarks $* --json runs/bench-$*.json
 
-soak: setup ## interrupt runs in every way, 100 times, compare the ends bit for bit: about 20 minutes
+soak: setup ## interrupt runs in every way, 100 times, compare the ends bit for bit: about 12 minutes
 	@$(ACTIVATE) && python -m tests.trainer.soak
 
 clean: ## remove the environment and what was made from the miniature
