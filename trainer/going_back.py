@@ -19,6 +19,7 @@ from trainer import checkpoint, runs
 from trainer.checkpoint import BEST, LATEST, SOUND, Checkpoint, named, own, step_of
 from trainer.files import remove_temporaries, sync_folder, write_atomic
 
+ASIDE = "set-aside-"
 GOAL = "to"
 
 
@@ -33,7 +34,7 @@ def repair(run: Path) -> list[str]:
         remove_temporaries(run / name)
     if not folder.exists():
         return []
-    for aside in sorted(folder.glob("set-aside-*")):
+    for aside in sorted(folder.glob(f"{ASIDE}*")):
         if (aside / GOAL).exists():
             _move(run, aside)
     _sweep(folder)
@@ -100,8 +101,9 @@ def continue_from(run: Path, found: Checkpoint) -> list[str]:
 def _set_aside(run: Path, found: Checkpoint, left: list[Path]) -> Path:
     """Move checkpoints into a folder of their own, which first says how far: a kill loses none of them."""
     folder = run / checkpoint.FOLDER
-    numbers = [step_of(path) for path in folder.glob("set-aside-*") if path.name[10:].isdigit()]
-    aside = folder / f"set-aside-{max(numbers, default=0) + 1:03d}"
+    names = [path.name.removeprefix(ASIDE) for path in folder.glob(f"{ASIDE}*")]
+    number = max((int(name) for name in names if name.isdecimal()), default=0) + 1
+    aside = folder / f"{ASIDE}{number:03d}"
     partial = folder / f".{aside.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()

@@ -86,7 +86,7 @@ def _of_another_store(found: Checkpoint, store: Store) -> list[str]:
 def begin(start: Start, config: Config, store: Store) -> list[str]:
     """Write down how the run goes on; returns sentences about what is changed or set aside.
 
-    config: settled, with the precision that is computed in. Raises UserError when the disk does not take it.
+    config: settled, with the precision that is computed in.
     """
     run, said = start.run, []
     step = start.found.step if start.found else 0
@@ -97,16 +97,10 @@ def begin(start: Start, config: Config, store: Store) -> list[str]:
             f"--{n.replace('_', '-')} {new} instead of {old}" for n, (old, new) in start.changed.items()
         )
         said.append(f"{run}: from step {step} on with {words}")
-    try:
-        if start.found:
-            said += going_back.continue_from(run, start.found)
-        (run / runs.COMPLETE).unlink(missing_ok=True)
-        runs.write_config(run, config, store.fingerprint, changes)
-    except OSError as error:
-        raise UserError(
-            f"{run} cannot be written to: {error.strerror}. Make room there, or mend its permissions, and "
-            "start the same command again."
-        ) from None
+    if start.found:
+        said += going_back.continue_from(run, start.found)
+    (run / runs.COMPLETE).unlink(missing_ok=True)
+    runs.write_config(run, config, store.fingerprint, changes)
     return said
 
 

@@ -51,6 +51,7 @@ class Writer:
         self._step: int | None = None
         """The step of the newest checkpoint until the next step is taken."""
         self._proven: int | None = None
+        """The step of the newest checkpoint whose weights gave a sound loss."""
         self._prune_soon = False
         self._memory: dict[str, Arrays] = {}
         if topology.leads:
@@ -76,7 +77,7 @@ class Writer:
         background, if anything did.
         """
         if self._step is not None and self._topology.leads:
-            self._proven = self._step if sound else None
+            self._proven = self._step if sound else self._proven
             self._prune_soon = True
         self._step = None
         if self._pending and not self._pending.done():
