@@ -56,6 +56,7 @@ class Writer:
         self._memory: dict[str, Arrays] = {}
         if topology.leads:
             self._folder.mkdir(parents=True, exist_ok=True)
+        self._comm.Barrier()  # the other rank writes there too, and makes no folder that is gone
 
     def save(self, towers: list[Tower], flat: list[list[FlatStage]], state: dict[str, Any]) -> None:
         """Copy everything to memory and begin to write; `state` holds at least `step`.
