@@ -44,7 +44,7 @@ class Terminal:
         self._reader.start()
 
     def _read(self) -> None:
-        with contextlib.suppress(OSError):  # of a terminal that nobody writes to any more
+        with contextlib.suppress(OSError):  # the terminal has no writer left
             while not self._closing:
                 self._output += os.read(self._master, 65536)
 

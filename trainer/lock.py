@@ -151,7 +151,7 @@ def _same(path: Path, descriptor: int) -> bool:
 
 
 def _read(descriptor: int) -> dict[str, Any]:
-    """Who wrote the file; empty when nobody has, or only in part."""
+    """Who wrote the file; empty when the file is empty or incomplete."""
     try:
         found: dict[str, Any] = json.loads(os.pread(descriptor, 4096, 0))
     except (OSError, ValueError):

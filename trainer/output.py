@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
-GONE = (errno.EIO, errno.EPIPE)  # a write to a terminal that was closed; to a pipe that nobody reads
+GONE = (errno.EIO, errno.EPIPE)  # a write to a terminal that was closed; to a pipe without a reader
 
 
 class Output:

@@ -146,7 +146,7 @@ class Writer:
             }
         except OSError as error:
             failure = error.strerror
-        # Nobody may wait for a rank whose disk is full: the failure travels like a success.
+        # No rank may wait for one whose disk is full: a failure is sent like a success.
         parts = self._comm.allgather((sums, failure))
         try:
             for part, failed in parts:
