@@ -52,7 +52,6 @@ class Writer:
         """The step of the newest checkpoint until the next step is taken."""
         self._proven: int | None = None
         """The step of the newest checkpoint whose weights gave a sound loss."""
-        self._prune_soon = False
         self._memory: dict[str, Arrays] = {}
         if topology.leads:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -79,14 +78,10 @@ class Writer:
         """
         if self._step is not None and self._topology.leads:
             self._proven = self._step if sound else self._proven
-            self._prune_soon = True
+            self._thread.submit(self._prune, self._proven)  # after the write that may be under way
         self._step = None
-        if self._pending and not self._pending.done():
-            return
-        self.finish()
-        if self._prune_soon:
-            self._thread.submit(self._prune, self._proven)
-        self._prune_soon = False
+        if self._pending and self._pending.done():
+            self.finish()
 
     def finish(self) -> None:
         """Wait until the checkpoint is on the disk. Raises UserError when it could not be written."""

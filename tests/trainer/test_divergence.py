@@ -5,13 +5,14 @@ import json
 import re
 import shlex
 import shutil
+import time
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from tests.trainer.training import checkpoints, logged, marker, train
-from trainer import checkpoint
+from trainer import checkpoint, saving
 from trainer import run as command
 from trainer.errors import UserError
 from trainer.metrics import read_log
@@ -80,6 +81,22 @@ def test_a_loss_that_is_not_finite_right_after_a_checkpoint_names_the_one_before
         command.main([*remedy(said), "--max-steps", "8", "--no-figures"])
     assert leaving.value.code == 0
     assert logged(five_steps, "val_top1_error")[-1] == 8
+
+
+def test_on_a_disk_slower_than_the_steps_the_markers_follow_and_old_checkpoints_go(
+    tiny_store, tmp_path, monkeypatch
+):
+    write = saving.Writer._write
+
+    def slowly(writer, state):
+        time.sleep(0.5)
+        write(writer, state)
+
+    monkeypatch.setattr(saving.Writer, "_write", slowly)
+    folder = tmp_path / "run"
+    assert train(tiny_store, folder, *EVERY_STEP, "--lr", "0.001", "--max-steps", "5") == 0
+    assert (marker(folder, "sound"), marker(folder, "latest")) == (4, 5)
+    assert len(checkpoints(folder)) == 2
 
 
 def test_without_a_sound_checkpoint_the_same_command_begins_anew_at_a_lower_rate(
