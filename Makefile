@@ -4,7 +4,7 @@ PYTHON ?= python3
 export PYTHON
 ACTIVATE := source .venv/bin/activate
 SCRIPTS := $(wildcard cluster/*.sh cluster/*.sbatch tests/*.sh tests/*/*.sh) .ci/run
-C := $(wildcard preprocess/*.[ch] trainer/*.[ch])
+C := $(shell find preprocess trainer -name '*.[ch]')
 
 .PHONY: help setup demo test lint format bench soak clean
 
@@ -47,4 +47,5 @@ soak: setup ## interrupt runs in every way, 100 times, compare the ends bit for 
 	@$(ACTIVATE) && python -m tests.trainer.soak
 
 clean: ## remove the environment and what was made from the miniature
-	rm -rf .venv preprocess/_*.so .snakemake
+	rm -rf .venv .snakemake
+	find preprocess trainer -name '*.so' -delete

@@ -12,7 +12,9 @@ die() {
 
 PYTHON=${PYTHON:-python3}
 VENV=.venv
-want=$(cat pyproject.toml cluster/setup.sh preprocess/*.[ch] trainer/*.[ch] | sha256sum | cut -d' ' -f1)
+sources=(pyproject.toml cluster/setup.sh)
+while IFS= read -r file; do sources+=("$file"); done < <(find preprocess trainer -name '*.[ch]' | sort)
+want=$(cat "${sources[@]}" | sha256sum | cut -d' ' -f1)
 if [[ -f $VENV/ready && $(cat $VENV/ready) == "$want" ]]; then
     echo "the environment in $VENV is ready"
     exit 0
@@ -64,6 +66,23 @@ CC=$compiler "${pip[@]}" install --no-binary pillow-simd "pillow-simd>=12.1"
 
 say "the project and its tools"
 PYTHONWARNINGS=ignore "${pip[@]}" install -e ".[dev]" # of setuptools' own, about itself
+# An extension that does not compile has a slower replacement in Python; CI must notice that it is missing.
+$VENV/bin/python - <<'PY' || [[ -z ${CI:-} ]] || die "CI needs all extensions"
+import importlib.machinery
+import pathlib
+import sys
+import tomllib
+
+project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())
+missing = []
+for extension in project["tool"]["setuptools"]["ext-modules"]:
+    path = extension["name"].replace(".", "/")
+    if not any(pathlib.Path(path + suffix).exists() for suffix in importlib.machinery.EXTENSION_SUFFIXES):
+        missing.append(extension["sources"][0])
+if missing:
+    print(f"warning: not compiled: {', '.join(missing)}; python -m trainer.doctor tells what follows")
+sys.exit(bool(missing))
+PY
 # matplotlib requires "pillow" by name; Pillow-SIMD does for it. What else it requires, pyproject.toml lists.
 "${pip[@]}" install --no-deps "matplotlib>=3.10"
 
