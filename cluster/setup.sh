@@ -24,7 +24,7 @@ fi
     die "Python 3.11 or newer is needed; $PYTHON is $("$PYTHON" -V 2>&1). Name another one: make setup PYTHON=python3.12"
 
 # ---- system packages: a C compiler, Python's headers, and those of libjpeg and zlib for Pillow-SIMD and
-# preprocess/_square.c
+# preprocess/pictures/_square.c
 missing=()
 command -v cc >/dev/null || missing+=(gcc)
 [[ -f $("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h ]] || missing+=(python3-dev)

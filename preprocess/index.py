@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from preprocess import stage
 from preprocess.errors import UserError
 from preprocess.files import write_json
-from preprocess.official import check_md5, extent
 from preprocess.plan import (
     SPLITS,
     Plan,
@@ -24,9 +23,10 @@ from preprocess.plan import (
     save,
     work_folder,
 )
-from preprocess.skip import leave_out, publish
-from preprocess.sources import recognise
-from preprocess.tables import Source
+from preprocess.shards.skip import leave_out, publish
+from preprocess.sources.official import check_md5, extent
+from preprocess.sources.recognise import recognise
+from preprocess.sources.tables import Source
 
 Table = NDArray[np.void]
 

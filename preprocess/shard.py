@@ -14,15 +14,16 @@ from pathlib import Path
 
 import PIL
 
-from preprocess import compute, stage
-from preprocess.cluster import MODES, connected
+from preprocess import stage
 from preprocess.errors import UserError
 from preprocess.files import remove_leftovers, write_json
+from preprocess.pictures.resize import COMPILED, SIMD
 from preprocess.plan import SPLITS, Plan, load, manifest, record_path, work_folder
-from preprocess.readback import ReadBack
-from preprocess.records import finished
-from preprocess.resize import COMPILED, SIMD
-from preprocess.task import UnreadablePicturesError, make
+from preprocess.shards.readback import ReadBack
+from preprocess.shards.records import finished
+from preprocess.workers import compute
+from preprocess.workers.cluster import MODES, connected
+from preprocess.workers.task import UnreadablePicturesError, make
 
 
 def make_all(store: Path, plan: Plan, settings: argparse.Namespace) -> tuple[int, dict[str, dict[str, str]]]:
@@ -91,7 +92,7 @@ def shards(arguments: argparse.Namespace) -> str:
         print("note: preprocess/_square.c is not built: a third slower; `python -m trainer.doctor` says more")
     before, unreadable = make_all(store, plan, arguments)
     if any(unreadable.values()) and arguments.on_error == "skip":
-        from preprocess.skip import rearrange  # brings zarr, which no worker should have to import
+        from preprocess.shards.skip import rearrange  # brings zarr, which no worker should have to import
 
         plan = rearrange(store, unreadable)
         before, unreadable = make_all(store, plan, arguments)

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess import hierarchy, stage
+from preprocess import stage
 from preprocess.errors import UserError
 from preprocess.files import write_json
 from preprocess.plan import load, manifest, sums_path
+from preprocess.shards import hierarchy
 
 
 def mean_image(count: int, position: NDArray[np.uint64]) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from preprocess import stage
 from preprocess.errors import UserError
-from preprocess.reading import DamageError, ShardReader
+from preprocess.shards.reading import DamageError, ShardReader
 
 SHARED = tensorstore.Context({"cache_pool": {"total_bytes_limit": 0}})  # pictures are read once an epoch
 

@@ -21,12 +21,13 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
-from preprocess import layout, stage
+from preprocess import stage
 from preprocess.errors import UserError
 from preprocess.files import crc32c_of, remove_leftovers, sha256_of, write_json
 from preprocess.plan import SPLITS, Plan, load, manifest, pictures, record_path
-from preprocess.readback import ReadBack
-from preprocess.records import Record, finished
+from preprocess.shards import layout
+from preprocess.shards.readback import ReadBack
+from preprocess.shards.records import Record, finished
 from preprocess.store import StoreError, open_store
 
 Records = dict[tuple[str, int], Record]

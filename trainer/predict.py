@@ -3,7 +3,7 @@
 python -m trainer.predict cat.jpg holiday/                         the latest run's best checkpoint
 python -m trainer.predict cat.jpg --model alexnet.safetensors      an exported file
 
-Pictures go through preprocess/images.py, the very code that made the store: what the network is shown here
+Pictures go through preprocess/pictures/, the very code that made the store: what the network is shown here
 must be, to the byte, what it was trained on. Training itself knows preprocess.store alone.
 """
 
@@ -23,7 +23,7 @@ import tyro
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from preprocess.images import SUFFIXES, UnreadableError, convert
+from preprocess.pictures.images import SUFFIXES, UnreadableError, convert
 from trainer.cli import parse
 from trainer.errors import UserError, one_sentence
 from trainer.figures import annotated

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from preprocess.errors import UserError
-from preprocess.fetch import fetch
+from preprocess.pictures.fetch import fetch
 from preprocess.plan import load, pictures
 from tests.benchmarks.settings import Settings
 from tests.launch import ROOT

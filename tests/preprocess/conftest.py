@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from preprocess.official import DEVKIT, TRAIN_TAR, VAL_TAR
+from preprocess.sources.official import DEVKIT, TRAIN_TAR, VAL_TAR
 from tests.preprocess.helpers import CLASSES, draw, encode, settings, snakemake, tar
 
 

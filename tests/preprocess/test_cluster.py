@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from distributed.security import Security
 
-from preprocess.cluster import connected, credentials
 from preprocess.errors import UserError
+from preprocess.workers.cluster import connected, credentials
 from tests.preprocess.helpers import SHARD_LENGTH, SIZE, stage
 
 INDEX = ("--image-size", SIZE, "--shard-length", SHARD_LENGTH)

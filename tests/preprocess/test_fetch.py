@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preprocess.fetch import AHEAD, fetch
-from preprocess.images import MAX_BYTES, UnreadableError
+from preprocess.pictures.fetch import AHEAD, fetch
+from preprocess.pictures.images import MAX_BYTES, UnreadableError
 from preprocess.plan import Plan
-from preprocess.tables import Picture, table
+from preprocess.sources.tables import Picture, table
 
 BEGINNING = 7  # bytes of an archive before its first picture
 PLAN = Plan(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preprocess.images import UnreadableError, convert
+from preprocess.pictures.images import UnreadableError, convert
 from tests.preprocess.helpers import draw, encode
 
 BICUBIC = Image.Resampling.BICUBIC

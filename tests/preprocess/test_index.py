@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from preprocess.index import at_most_per_class, hold_back
-from preprocess.tables import Picture, table
+from preprocess.sources.tables import Picture, table
 
 
 def pictures(*per_class: int) -> np.ndarray:

@@ -3,7 +3,7 @@ import pytest
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from preprocess.layout import encode_shard
+from preprocess.shards.layout import encode_shard
 
 
 @pytest.mark.parametrize("count", [8, 5, 1], ids=["full", "last", "single"])

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat
 
-from preprocess.drawing import encoded
-from preprocess.miniature import make
+from preprocess.miniature.drawing import encoded
+from preprocess.miniature.imagenet import make
 from tests.preprocess.helpers import ROOT, stage
 
 TRAIN, VAL = 400, 200

@@ -8,11 +8,11 @@ import pytest
 
 from preprocess import verify
 from preprocess.errors import UserError
-from preprocess.layout import shard_path
 from preprocess.plan import SPLITS, load, record_path, work_folder
-from preprocess.readback import ReadBack
-from preprocess.records import Record, finished
 from preprocess.shard import make_all
+from preprocess.shards.layout import shard_path
+from preprocess.shards.readback import ReadBack
+from preprocess.shards.records import Record, finished
 from tests.preprocess.helpers import content, settings, snakemake, stage
 
 

@@ -8,9 +8,11 @@ import crc32c
 import numpy as np
 import pytest
 
-from preprocess import reading
+from preprocess.shards import reading
 
-pytestmark = pytest.mark.skipif(reading._read is None, reason="preprocess/_read.c was not built: no x86-64?")
+pytestmark = pytest.mark.skipif(
+    reading._read is None, reason="shards/_read.c is not built: no x86-64?"
+)
 WAYS = {"compiled": getattr(reading._read, "pictures", None), "one by one": reading.one_by_one}
 
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from preprocess.errors import UserError
-from preprocess.official import DEVKIT, TRAIN_TAR, VAL_TAR
-from preprocess.sources import recognise
-from preprocess.tables import Source
+from preprocess.sources.official import DEVKIT, TRAIN_TAR, VAL_TAR
+from preprocess.sources.recognise import recognise
+from preprocess.sources.tables import Source
 from tests.preprocess.helpers import tar
 
 

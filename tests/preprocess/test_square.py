@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from preprocess import resize
-from preprocess.images import MAX_PIXELS, UnreadableError, convert
+from preprocess.pictures import resize
+from preprocess.pictures.images import MAX_PIXELS, UnreadableError, convert
 from tests.preprocess.helpers import draw, encode
 
 pytestmark = pytest.mark.skipif(
-    not resize.COMPILED, reason="preprocess/_square.c was not built, or PIL is not Pillow-SIMD"
+    not resize.COMPILED, reason="preprocess/pictures/_square.c was not built, or PIL is not Pillow-SIMD"
 )
 same = settings(derandomize=True, deadline=None, max_examples=300)
 

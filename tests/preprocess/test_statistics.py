@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from preprocess.shards.sums import Sums
 from preprocess.statistics import covariance, eigenbasis, mean_image
-from preprocess.sums import Sums
 
 
 def random_images(count: int, size: int) -> np.ndarray:

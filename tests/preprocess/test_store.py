@@ -96,7 +96,7 @@ def test_a_shard_that_loses_its_end_while_it_is_open_is_named(copy: Path) -> Non
 
 
 def test_more_shards_than_may_be_open_are_read_in_turns(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preprocess.reading.OPEN_SHARDS", 2)
+    monkeypatch.setattr("preprocess.shards.reading.OPEN_SHARDS", 2)
     opened = open_store(store)
     indices = np.random.default_rng(1).permutation(len(opened.train))  # of five shards
     expected = zarr.open_group(store, mode="r")["train/images"][:][indices]

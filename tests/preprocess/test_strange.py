@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preprocess.images import UnreadableError, convert
-from preprocess.resize import resize_and_crop, resized_size
+from preprocess.pictures.images import UnreadableError, convert
+from preprocess.pictures.resize import resize_and_crop, resized_size
 from tests.preprocess.helpers import draw, encode
 
 EACH = 8
@@ -147,7 +147,7 @@ def test_a_picture_of_any_size_gets_the_pixels_of_the_plain_calls(monkeypatch: p
         image = draw(number, *size)
         expected = by_the_plain_calls(image, 64)
         for strip in (2**24, 3_000, 1):  # pixels: whole, in strips, row by row
-            monkeypatch.setattr("preprocess.resize.STRIP", strip)
+            monkeypatch.setattr("preprocess.pictures.resize.STRIP", strip)
             assert np.array_equal(np.asarray(resize_and_crop(image, 64)), expected), (size, strip)
 
 

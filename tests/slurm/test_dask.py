@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.layout import shard_path
+from preprocess.shards.layout import shard_path
 from tests.preprocess.helpers import ROOT, draw, encode, stage
 from tests.slurm.private import Slurm
 

@@ -85,8 +85,8 @@ def pillow() -> Finding:
     if simd is None or plain is not None or imported != simd:
         says = f"Pillow {imported} is imported instead: pictures are decoded at half the speed"
         return Finding("warn", "Pillow-SIMD", says, again)
-    if importlib.util.find_spec("preprocess._square") is None:
-        says = "preprocess/_square.c is not built: preprocessing is a third slower"
+    if importlib.util.find_spec("preprocess.pictures._square") is None:
+        says = "preprocess/pictures/_square.c is not built: preprocessing is a third slower"
         return Finding(
             "warn", "Pillow-SIMD", says, "install libjpeg-dev (libjpeg-turbo's), then: pip install -e ."
         )

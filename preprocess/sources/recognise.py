@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from preprocess.archives import members
-from preprocess.cache import remembered
 from preprocess.errors import UserError
-from preprocess.kaggle import IMAGES, MAPPING, SOLUTION, files, kaggle_tree
-from preprocess.official import DEVKIT, TRAIN_TAR, VAL_TAR, official_tars
-from preprocess.tables import Entry, Source, by_folder
+from preprocess.sources.archives import members
+from preprocess.sources.cache import remembered
+from preprocess.sources.kaggle import IMAGES, MAPPING, SOLUTION, files, kaggle_tree
+from preprocess.sources.official import DEVKIT, TRAIN_TAR, VAL_TAR, official_tars
+from preprocess.sources.tables import Entry, Source, by_folder
 
 MARKS = {  # what a layout is known by
     "the official tars": (TRAIN_TAR, VAL_TAR, DEVKIT),

@@ -14,7 +14,7 @@ import PIL
 from PIL import Image
 
 try:
-    from preprocess import _square
+    from preprocess.pictures import _square
 except ImportError:  # not built: preprocess runs from a folder that was never installed
     _square = None  # type: ignore[assignment]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from preprocess.errors import UserError
-from preprocess.tables import Entry
+from preprocess.sources.tables import Entry
 
 BLOCK = 512  # bytes; a tar is made of such blocks, and one of zeros ends it
 LONGEST_HEADER = 2**20  # bytes; a long name or a record of attributes that claims more is a lie

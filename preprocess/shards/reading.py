@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 try:
-    from preprocess import _read
+    from preprocess.shards import _read
 except ImportError:
     _read = None  # type: ignore[assignment]
 

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from preprocess.files import crc32c_of, write_json
-from preprocess.layout import shard_path
 from preprocess.plan import work_folder
-from preprocess.records import Record
+from preprocess.shards.layout import shard_path
+from preprocess.shards.records import Record
 
 State = list[int]
 

@@ -10,7 +10,6 @@ import gzip
 import io
 import json
 import os
-import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,7 +21,7 @@ import numpy as np
 import scipy.io
 import tyro
 
-from preprocess.drawing import KINDS, Split, encoded
+from preprocess.miniature.drawing import KINDS, Split, encoded
 
 VERSION = 1  # of pictures and layout: a change of either wants another
 STAMP = "miniature.json"
@@ -139,14 +138,3 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
-
-
-def main() -> None:
-    try:
-        tyro.cli(make)
-    except (ValueError, FileExistsError) as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()

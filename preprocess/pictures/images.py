@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from preprocess.exif import UPRIGHT, orientation
-from preprocess.resize import resize_and_crop, square_of_jpeg
+from preprocess.pictures.exif import UPRIGHT, orientation
+from preprocess.pictures.resize import resize_and_crop, square_of_jpeg
 
 SUFFIXES = {"JPEG": {".jpg", ".jpeg"}, "MPO": {".jpg", ".jpeg"}, "PNG": {".png"}}
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb, here an error: 256 MiB of RGB

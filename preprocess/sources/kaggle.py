@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from preprocess.errors import UserError
-from preprocess.tables import Entry, Picture, Source, is_picture, table
+from preprocess.sources.tables import Entry, Picture, Source, is_picture, table
 
 IMAGES = Path("ILSVRC/Data/CLS-LOC")
 SOLUTION = "LOC_val_solution.csv"

@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocess.layout import shard_path
 from preprocess.plan import Plan, pictures, record_path, shard_identity, sums_path
+from preprocess.shards.layout import shard_path
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from preprocess.archives import members, nested_members
-from preprocess.cache import md5, remembered
-from preprocess.devkit import read_devkit
 from preprocess.errors import UserError
-from preprocess.tables import Picture, Source, is_picture, table
+from preprocess.sources.archives import members, nested_members
+from preprocess.sources.cache import md5, remembered
+from preprocess.sources.devkit import read_devkit
+from preprocess.sources.tables import Picture, Source, is_picture, table
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VAL_TAR = "ILSVRC2012_img_val.tar"

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess import compute
-from preprocess.fetch import fetch
 from preprocess.files import write_atomically, write_json
-from preprocess.images import UnreadableError, convert
-from preprocess.layout import encode_shard, shard_path
+from preprocess.pictures.fetch import fetch
+from preprocess.pictures.images import UnreadableError, convert
 from preprocess.plan import Plan, load, pictures, record_path, shard_identity, sums_path
-from preprocess.records import Record, finished
-from preprocess.writing import write_large
+from preprocess.shards.layout import encode_shard, shard_path
+from preprocess.shards.records import Record, finished
+from preprocess.shards.writing import write_large
+from preprocess.workers import compute
 
 if TYPE_CHECKING:
-    from preprocess.sums import Sums
+    from preprocess.shards.sums import Sums
 
 REPORT_EVERY = 0.5  # seconds
 
@@ -37,7 +37,7 @@ def make(store: Path, split: str, shard: int) -> Record:
         UnreadablePicturesError: some of its pictures cannot be read; the shard was not written.
         OSError: the disk is full, the source is gone.
     """
-    from preprocess.sums import Sums  # with its compiler slow to import, and only workers need it
+    from preprocess.shards.sums import Sums  # with its compiler slow to import, and only workers need it
 
     plan = load(store)
     if made := finished(store, plan, split, shard):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.images import MAX_BYTES, UnreadableError
+from preprocess.pictures.images import MAX_BYTES, UnreadableError
 from preprocess.plan import Plan
 
 AHEAD = 16  # pictures; at 400 a second the disk has 40 ms for each, and they take 2 MB

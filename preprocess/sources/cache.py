@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from preprocess.files import write_atomically, write_json
-from preprocess.tables import Entry
+from preprocess.sources.tables import Entry
 
 PIECE = 2**23  # bytes hashed at a time
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import crc32c
 
 from preprocess.files import BUFFER, past_the_cache, replacing
-from preprocess.layout import Buffer
+from preprocess.shards.layout import Buffer
 
 
 @dataclass(frozen=True, slots=True)
