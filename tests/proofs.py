@@ -2,8 +2,8 @@
 
 import torch
 
-from trainer.optim import flatten
-from trainer.step import Trainer
+from trainer.training.optimizer import flatten
+from trainer.training.step import Trainer
 
 
 def in_float64(trainer: Trainer) -> Trainer:

@@ -8,8 +8,8 @@ import pytest
 from preprocess.store import open_store
 from tests.launch import ROOT, left_in_shared_memory, ranks, run
 from trainer.config import Network
-from trainer.metrics import read_log
-from trainer.model import Tower
+from trainer.evaluation.metrics import read_log
+from trainer.model.network import Tower
 
 # Narrow layers; the recipes' own test has the paper's widths.
 QUICK = ("--epochs", "1", "--batch-size", "16", "--log-every", "1", "--no-figures")

@@ -16,13 +16,13 @@ import pytest
 from tests.launch import left_in_shared_memory, ranks, run
 from tests.terminal import Terminal, on_terminal
 from tests.test_failure import LIMIT, SMALL
-from trainer import interrupt
 from trainer.errors import one_sentence
+from trainer.parallel import interrupt
 
 CTRL_C = 130  # 128 + SIGINT
 
 needs_handler = pytest.mark.skipif(
-    interrupt._interrupt is None, reason="trainer/_interrupt.c is not built: pip install -e ."
+    interrupt._interrupt is None, reason="trainer/parallel/_interrupt.c is not built: pip install -e ."
 )
 
 

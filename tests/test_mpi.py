@@ -27,8 +27,8 @@ def test_all_ranks_pass(size, transport, what, tiny_store, monkeypatch):
 
 LEAVES = """
 import sys, time
-from trainer.topology import arrange
-from trainer.transport import connect
+from trainer.parallel.topology import arrange
+from trainer.parallel.transport import connect
 
 topology = arrange("cpu")
 held = connect(topology, "torch")

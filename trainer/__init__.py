@@ -2,7 +2,7 @@
 
 import os
 
-from trainer import interrupt
+from trainer.parallel import interrupt
 
 # Read by UCX when MPI starts, at the first import of mpi4py. On TCP it would give up a host after 16 seconds
 # of silence and tell nobody; the next message there, the watchdog's question who is missing, would be a

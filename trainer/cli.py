@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import tyro
 
-from trainer import checkpoint, runs
 from trainer.config import Config
 from trainer.recipes import AUTO, RECIPES
+from trainer.runs import checkpoint, run_folder
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def parse(
 def parse_config(argv: Sequence[str] | None = None) -> Config:
     """The training command's flags, on top of what they name: a run that exists brings its own settings,
     otherwise the recipe does. Rank 0 reads the run's and tells the others."""
-    from trainer.topology import MPI, on_root
+    from trainer.parallel.topology import MPI, on_root
 
     args = list(sys.argv[1:] if argv is None else argv)
     return parse(Config, "python -m trainer.run", on_root(MPI.COMM_WORLD, lambda: _default(args)), args)
@@ -55,8 +55,10 @@ def _default(args: Sequence[str]) -> Config:
     run, resume = _value(args, "--run"), _value(args, "--resume")
     if run is None and resume not in (None, "auto", "never"):
         run = str(checkpoint.run_of(Path(str(resume))))
-    if run is not None and runs.record(Path(run)):
-        return runs.with_session(runs.read_config(Path(run)), run=None, max_steps=None, resume="auto")
+    if run is not None and run_folder.record(Path(run)):
+        return run_folder.with_session(
+            run_folder.read_config(Path(run)), run=None, max_steps=None, resume="auto"
+        )
     return RECIPES.get(_value(args, "--recipe") or "auto", AUTO)
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from trainer import interrupt
+from trainer.parallel import interrupt
 
 
 class UserError(Exception):

@@ -24,20 +24,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from preprocess.store import Store
-from trainer import augment, checkpoint, runs
-from trainer.checkpoint import Checkpoint
 from trainer.cli import parse
 from trainer.config import Config
-from trainer.data import evaluation_batches, open_data
-from trainer.ensemble import Ensemble
+from trainer.data import augmentation
+from trainer.data.batches import evaluation_batches, open_data
 from trainer.errors import UserError
+from trainer.evaluation.ensemble import Ensemble
+from trainer.evaluation.metrics import Counts, Tally
+from trainer.evaluation.results import CENTER, TEN, Result, record, show, show_classes
 from trainer.files import write_atomic
-from trainer.metrics import Counts, Tally
-from trainer.requests import Requests
-from trainer.results import CENTER, TEN, Result, record, show, show_classes
-from trainer.step import Trainer
-from trainer.topology import Topology, all_or_none, arrange, on_root
-from trainer.training_set import TrainingSet, as_seen
+from trainer.parallel.topology import Topology, all_or_none, arrange, on_root
+from trainer.runs import checkpoint, run_folder
+from trainer.runs.checkpoint import Checkpoint
+from trainer.runs.training_set import TrainingSet, as_seen
+from trainer.training.signals import Requests
+from trainer.training.step import Trainer
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
@@ -120,8 +121,10 @@ def _outputs(
     """
     topology = trainer.topology
     settings = trainer.config.augment
-    cuts = augment.ten_crops(store.image_size) if ten_crop else augment.center_crop(store.image_size)
-    center = cuts.index(augment.center_crop(store.image_size)[0])
+    cuts = (
+        augmentation.ten_crops(store.image_size) if ten_crop else augmentation.center_crop(store.image_size)
+    )
+    center = cuts.index(augmentation.center_crop(store.image_size)[0])
     bar = tqdm(
         total=len(store.val),
         unit="img",
@@ -141,8 +144,8 @@ def _outputs(
         found: dict[str, Tensor] = {}
         average_BK = torch.zeros(len(labels), trainer.classes, device=topology.device)
         for index, (top, left, flip) in enumerate(cuts):
-            view = augment.fixed(len(labels), top, left, flip)
-            images = augment.cut(pictures, store.mean, view, settings, training=False)
+            view = augmentation.fixed(len(labels), top, left, flip)
+            images = augmentation.cut(pictures, store.mean, view, settings, training=False)
             p_BK = trainer.logits(images.to(topology.device)).softmax(1)
             average_BK += p_BK / len(cuts)
             if index == center:
@@ -172,7 +175,7 @@ def members(arguments: Arguments) -> list[tuple[Path, str]]:
         return [(run, which) for run in arguments.run for which in arguments.checkpoint]
     named = (checkpoint.BEST, checkpoint.LATEST)
     return [
-        (runs.latest() if which in named else checkpoint.run_of(Path(which)), which)
+        (run_folder.latest() if which in named else checkpoint.run_of(Path(which)), which)
         for which in arguments.checkpoint
     ]
 
@@ -181,12 +184,12 @@ def _find(arguments: Arguments) -> list[Member]:
     """All networks that were named. Raises UserError."""
     found: list[Member] = []
     for run, which in members(arguments):
-        config = runs.read_config(run)
+        config = run_folder.read_config(run)
         loaded, remarks = checkpoint.find(run, which)
         if arguments.ensemble and any(loaded.path == other.found.path for other in found):
             raise UserError(f"{loaded.path} is twice in the ensemble.")
         trained_on = TrainingSet.read(loaded.path) or TrainingSet.of(
-            runs.store_of(run, arguments.store or config.session.store)
+            run_folder.store_of(run, arguments.store or config.session.store)
         )
         found.append(Member(run=run, config=config, found=loaded, trained_on=trained_on, remarks=remarks))
     if arguments.ensemble:
@@ -251,9 +254,9 @@ def _load(member: Member, arguments: Arguments, topology: Topology, store: Store
         raise UserError("The store has no validation pictures; preprocess with a validation part.")
     config = member.config
     precision = config.session.precision if arguments.precision == "auto" else arguments.precision
-    config = runs.with_session(config, precision=precision, compile=False)  # which serves training
+    config = run_folder.with_session(config, precision=precision, compile=False)  # which serves training
     # The batch of training means nothing here, and need not divide among these ranks.
-    trainer = Trainer(runs.with_batch(config, topology.pairs), topology, len(store.classes))
+    trainer = Trainer(run_folder.with_batch(config, topology.pairs), topology, len(store.classes))
     checkpoint.load(member.found, trainer.towers, trainer.flat, topology.tower_comm)
     return trainer
 

@@ -24,12 +24,15 @@ import safetensors.torch
 import torch
 import tyro
 
-from trainer import augment, card, figures, onnx_file, plain
+from trainer import figures
 from trainer.cli import parse
 from trainer.config import Config, Session, to_dict
+from trainer.data import augmentation
 from trainer.errors import UserError, one_sentence
-from trainer.single import merge
-from trainer.trained import MEAN, Trained, open_trained
+from trainer.evaluation.pretrained import MEAN, Trained, open_trained
+from trainer.interchange import model_card, onnx_file
+from trainer.model import standalone
+from trainer.model.grouped import merge
 
 NAME = "alexnet"
 FORMAT = "two-tower-alexnet 1"
@@ -61,11 +64,11 @@ def export(trained: Trained, folder: Path, onnx: bool = True) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     weights, module = folder / f"{NAME}.safetensors", folder / f"{NAME}.py"
     write_weights(trained, weights)
-    shutil.copyfile(plain.__file__, module)
+    shutil.copyfile(standalone.__file__, module)
     size = trained.image_size
     noise = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), np.uint8)
-    network = plain.AlexNet.load(weights)
-    (center,) = augment.center_crop(size)
+    network = standalone.AlexNet.load(weights)
+    (center,) = augmentation.center_crop(size)
     expected = trained.logits(trained.inputs(noise, center)).cpu()
     found = network(network.inputs(torch.from_numpy(noise)))
     difference = float((found - expected).abs().max() / expected.abs().max())
@@ -86,7 +89,7 @@ def export(trained: Trained, folder: Path, onnx: bool = True) -> list[str]:
             _refuse(path, checked)
         said.append(f"{path}: {how}")
     pictures = _copy_figures(trained.run, folder)
-    (folder / "README.md").write_text(card.write(trained, pictures, (folder / f"{NAME}.onnx").exists()))
+    (folder / "README.md").write_text(model_card.write(trained, pictures, (folder / f"{NAME}.onnx").exists()))
     return [*said, f"{folder / 'README.md'}: the model card"]
 
 

@@ -42,19 +42,20 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer import foreign, runs
 from trainer.cli import parse
 from trainer.config import Augment, Config, Network, from_dict
-from trainer.data import open_data
+from trainer.data.batches import open_data
 from trainer.errors import UserError
-from trainer.model import LAYERS, TOWERS, Tower
-from trainer.optim import Schedule, flatten
+from trainer.evaluation.pretrained import MEAN, open_trained
+from trainer.interchange import foreign
+from trainer.model.grouped import Weights, split
+from trainer.model.network import LAYERS, TOWERS, Tower
+from trainer.parallel.topology import all_or_none, arrange
 from trainer.recipes import PAPER, settle
-from trainer.saving import Writer
-from trainer.single import Weights, split
-from trainer.topology import all_or_none, arrange
-from trainer.trained import MEAN, open_trained
-from trainer.training_set import TrainingSet
+from trainer.runs import run_folder
+from trainer.runs.checkpoint_writer import Writer
+from trainer.runs.training_set import TrainingSet
+from trainer.training.optimizer import Schedule, flatten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +222,7 @@ def for_papers_dropout(weights: Weights, dropout: float) -> Weights:
 def main(argv: Sequence[str] | None = None) -> None:
     with all_or_none():
         a = tyro_arguments(argv)
-        if (a.run / runs.CONFIG).exists():
+        if (a.run / run_folder.CONFIG).exists():
             raise UserError(f"{a.run} is a run already; name another --run.")
         store = open_data(a.store)
         weights, about = read(a.file)
@@ -244,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     f"The weights of fc7 and fc8 are divided by {1 - config.network.dropout:g}: the outputs "
                     "that they read are multiplied by it in evaluation (--no-inverted-dropout leaves them)."
                 )
-        config, _ = settle(runs.with_session(config, store=a.store, run=None), len(store.train))
+        config, _ = settle(run_folder.with_session(config, store=a.store, run=None), len(store.train))
         towers = build(config, weights, len(store.classes))
         topology = arrange("cpu", towers=config.network.towers)
         if topology.world.size > 1:
@@ -253,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         schedule = Schedule(config.optim, len(store.train) / config.optim.batch_size)
         state = {"step": 0, "epoch": 0.0, "schedule": schedule.state(), "seed": config.session.seed}
         state |= {"world": 1, "imported": a.file.name}
-        runs.write_config(a.run, config, store.fingerprint)
+        run_folder.write_config(a.run, config, store.fingerprint)
         writer = Writer(a.run, topology, config.session.keep, trained_on)
         writer.save(towers, [flatten(tower) for tower in towers], state)
         writer.finish()

@@ -26,8 +26,8 @@ from tqdm import tqdm
 from preprocess.pictures.images import SUFFIXES, UnreadableError, convert
 from trainer.cli import parse
 from trainer.errors import UserError, one_sentence
+from trainer.evaluation.pretrained import Trained, open_trained
 from trainer.figures import annotated
-from trainer.trained import Trained, open_trained
 
 BATCH = 32
 KNOWN = frozenset().union(*SUFFIXES.values())

@@ -14,18 +14,19 @@ import json
 from collections.abc import Sequence
 
 from preprocess.store import Store
-from trainer import checkpoint, dryrun, resuming, runs, summary
 from trainer.cli import parse_config
 from trainer.config import Config, to_dict
-from trainer.data import open_data
-from trainer.lock import RunLock
-from trainer.loop import Loop
+from trainer.data.batches import open_data
+from trainer.parallel.topology import Topology, all_or_none, arrange, end_all, on_root, refuse_differences
+from trainer.parallel.watchdog import Watchdog
 from trainer.recipes import settle
-from trainer.requests import Requests
-from trainer.resuming import Start
-from trainer.step import Trainer, resolve_precision
-from trainer.topology import Topology, all_or_none, arrange, end_all, on_root, refuse_differences
-from trainer.watchdog import Watchdog
+from trainer.runs import checkpoint, resuming, run_folder, summary
+from trainer.runs.lock import RunLock
+from trainer.runs.resuming import Start
+from trainer.training import dry_run
+from trainer.training.loop import Loop
+from trainer.training.signals import Requests
+from trainer.training.step import Trainer, resolve_precision
 
 
 def train(config: Config, topology: Topology, requests: Requests) -> int:
@@ -52,7 +53,7 @@ def train(config: Config, topology: Topology, requests: Requests) -> int:
         watchdog.mark("building the network")
         wish = start.config.session.precision
         precision = on_root(topology.world, lambda: resolve_precision(wish, topology.device))
-        config = runs.with_session(
+        config = run_folder.with_session(
             start.config, precision=precision
         )  # one for all, whatever their processors
         trainer = Trainer(config, topology, len(store.classes))
@@ -96,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = parse_config(argv)
         topology = arrange(config.session.device, towers=config.network.towers)
         if config.session.dry_run:
-            dryrun.show(config, topology)
+            dry_run.show(config, topology)
             return
         code = train(config, topology, requests)
         topology.world.Barrier()

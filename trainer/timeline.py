@@ -21,11 +21,11 @@ from torch import Tensor
 
 from trainer.cli import parse
 from trainer.config import Config, Network, Optim
-from trainer.mpi_transport import OverMpi
+from trainer.parallel.mpi_transport import OverMpi
+from trainer.parallel.topology import Topology, all_or_none, arrange
+from trainer.parallel.transport import Pending
 from trainer.recipes import AUTO
-from trainer.step import Trainer
-from trainer.topology import Topology, all_or_none, arrange
-from trainer.transport import Pending
+from trainer.training.step import Trainer
 
 CLASSES = 1000
 MAIN, REDUCTIONS = 0, 1

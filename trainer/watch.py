@@ -29,11 +29,11 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 from safetensors import SafetensorError, safe_open
 
-from trainer import checkpoint, runs
 from trainer.cli import parse
 from trainer.errors import UserError, one_sentence
-from trainer.metrics import read_log
-from trainer.model import TOWERS
+from trainer.evaluation.metrics import read_log
+from trainer.model.network import TOWERS
+from trainer.runs import checkpoint, run_folder
 
 POINTS = 1000
 """Points of a curve that the page gets at most; neighbours are averaged."""
@@ -67,12 +67,12 @@ def thin(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, lis
 
 def status(run: Path) -> dict[str, Any]:
     """All that the page shows of one run, from its files as they are now."""
-    config = runs.read_config(run)
-    lines = read_log(run / runs.LOG)
+    config = run_folder.read_config(run)
+    lines = read_log(run / run_folder.LOG)
     trained = [line for line in lines if "images_per_second" in line]
     starts = [line for line in lines if "last_step" in line]
     last = lines[-1] if lines else {}
-    complete = (run / runs.COMPLETE).exists()
+    complete = (run / run_folder.COMPLETE).exists()
     speed = trained[-1]["images_per_second"] if trained else None
     batch, end = config.optim.batch_size or 0, starts[-1]["last_step"] if starts else None
     left = (end - last["step"]) * batch / speed if speed and end is not None else None
@@ -207,9 +207,9 @@ async def serve(watched: Sequence[Path], port: int) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     with one_sentence():
         arguments = parse(Arguments, "python -m trainer.watch", Arguments(), argv, ranks=False)
-        watched = arguments.run or (runs.latest(),)
+        watched = arguments.run or (run_folder.latest(),)
         for run in watched:
-            runs.read_config(run)  # whatever is wrong with it is said now
+            run_folder.read_config(run)  # whatever is wrong with it is said now
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(serve(watched, arguments.port))
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from preprocess.errors import UserError
 from preprocess.store import Store
-from trainer import augment
 from trainer.config import Augment
-from trainer.data import epoch_order
+from trainer.data import augmentation
+from trainer.data.batches import epoch_order
 
 COPIED_AT_ONCE = 256  # pictures, 48 MiB
 
@@ -26,14 +26,14 @@ class FusedGather:
         self, store: Store, settings: Augment, seed: int, batch: int, raw: Path, threads: int = 1
     ) -> None:
         images, side = len(store.train), store.image_size
-        axes = augment.color_axes(store.eigenvalues, store.eigenvectors)
+        axes = augmentation.color_axes(store.eigenvalues, store.eigenvectors)
         self.order = epoch_order(seed, 0, images)
-        self.views = augment.draw(settings, axes, seed, 0, images, side)
+        self.views = augmentation.draw(settings, axes, seed, 0, images, side)
         self.mean = store.mean.reshape(side, side * 3)
         self.scale = np.float32(1 / (settings.divisor * settings.train_divisor))
         self.raw = np.asarray(_copy(store, raw))
         self.threads = threads
-        self.out = np.empty((batch, augment.CROP, augment.CROP * 3), np.float32)
+        self.out = np.empty((batch, augmentation.CROP, augmentation.CROP * 3), np.float32)
 
     def __call__(self, step: int) -> NDArray[np.float32]:
         """A batch, float32 [B, 224, 224 * 3], in the one buffer that all batches share."""

@@ -17,8 +17,8 @@ from tests.benchmarks.networks import one_tower, two_towers
 from tests.benchmarks.settings import Settings, Stage
 from tests.benchmarks.stages.lrn import forward_backward, theirs
 from tests.benchmarks.workers.reduce import stage_sizes
-from trainer.data import TrainingBatches
-from trainer.lrn import local_response_norm
+from trainer.data.batches import TrainingBatches
+from trainer.kernels.lrn import local_response_norm
 from trainer.recipes import AUTO
 
 KEYS = {"stage", "ours", "peer", "limit", "unit", "of_peer", "of_limit"}

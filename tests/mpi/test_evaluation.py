@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from trainer.data import open_data
-from trainer.ensemble import Ensemble
+from trainer.data.batches import open_data
 from trainer.evaluate import CENTER, TEN, evaluate, tallies
-from trainer.runs import with_session
-from trainer.step import Trainer
-from trainer.topology import arrange
+from trainer.evaluation.ensemble import Ensemble
+from trainer.parallel.topology import arrange
+from trainer.runs.run_folder import with_session
+from trainer.training.step import Trainer
 
 from .test_parity import SMALL, configuration
 

@@ -7,9 +7,9 @@ import pytest
 from mpi4py import MPI
 
 from tests.mpi.test_parity import CLASSES, SMALL, configuration, global_batch
-from trainer.health import WATCHED, Observation
-from trainer.step import Trainer
-from trainer.topology import arrange
+from trainer.parallel.topology import arrange
+from trainer.training.health import WATCHED, Observation
+from trainer.training.step import Trainer
 
 WORLD = MPI.COMM_WORLD
 # Biases that leave some units silent for the whole batch, others for most pictures.

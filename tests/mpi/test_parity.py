@@ -13,9 +13,9 @@ import torch
 from mpi4py import MPI
 
 from trainer.config import Config, Network, Session
+from trainer.parallel.topology import arrange
 from trainer.recipes import CUDA_CONVNET, PAPER
-from trainer.step import Trainer
-from trainer.topology import arrange
+from trainer.training.step import Trainer
 
 WORLD = MPI.COMM_WORLD
 TRANSPORT: Literal["mpi", "torch"] = os.environ.get("TEST_TRANSPORT", "mpi")

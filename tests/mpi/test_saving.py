@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from mpi4py import MPI
 
-from trainer import checkpoint, saving
-from trainer.data import open_data
-from trainer.step import Trainer
-from trainer.topology import arrange
-from trainer.training_set import TrainingSet
+from trainer.data.batches import open_data
+from trainer.parallel.topology import arrange
+from trainer.runs import checkpoint, checkpoint_writer
+from trainer.runs.training_set import TrainingSet
+from trainer.training.step import Trainer
 
 from .test_parity import CLASSES, SMALL, configuration
 
@@ -24,15 +24,15 @@ pytestmark = pytest.mark.mpi(min_size=2)
 def test_the_next_checkpoint_does_not_begin_before_the_last_is_complete(monkeypatch):
     trainer = Trainer(configuration(dataclasses.replace(SMALL, hidden=8), batch=8), arrange("cpu"), CLASSES)
     run = Path(WORLD.bcast(os.environ["TINY_STORE"] + f".run-{os.getpid()}"))
-    complete = saving.Writer._complete
+    complete = checkpoint_writer.Writer._complete
 
     def slowly(*arguments):
         complete(*arguments)
         time.sleep(0.5)
 
-    monkeypatch.setattr(saving.Writer, "_complete", slowly)
+    monkeypatch.setattr(checkpoint_writer.Writer, "_complete", slowly)
     trained_on = TrainingSet.of(open_data(Path(os.environ["TINY_STORE"])))
-    writer = saving.Writer(run, trainer.topology, keep=5, trained_on=trained_on)
+    writer = checkpoint_writer.Writer(run, trainer.topology, keep=5, trained_on=trained_on)
     for step in (15, 16):
         writer.save(trainer.towers, trainer.flat, {"step": step})
     writer.finish()

@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 from mpi4py import MPI
 
+from trainer.parallel.topology import arrange
 from trainer.timeline import MAIN, REDUCTIONS, Arguments, chrome_trace, exposed, record
-from trainer.topology import arrange
 
 from .test_parity import SMALL
 

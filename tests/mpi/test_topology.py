@@ -3,8 +3,8 @@
 import pytest
 from mpi4py import MPI
 
-from trainer.model import TOWERS
-from trainer.topology import agree, arrange
+from trainer.model.network import TOWERS
+from trainer.parallel.topology import agree, arrange
 
 WORLD = MPI.COMM_WORLD
 pytestmark = pytest.mark.mpi(min_size=2)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from mpi4py import MPI
 
-from trainer.mpi_transport import OverMpi
-from trainer.topology import arrange
-from trainer.torch_transport import OverTorch
-from trainer.transport import Transport
+from trainer.parallel.mpi_transport import OverMpi
+from trainer.parallel.topology import arrange
+from trainer.parallel.torch_transport import OverTorch
+from trainer.parallel.transport import Transport
 
 WORLD = MPI.COMM_WORLD
 

@@ -20,10 +20,10 @@ from mpi4py import MPI
 
 from tests.proofs import in_float64
 from trainer.config import Session
-from trainer.data import TrainingBatches, open_data
+from trainer.data.batches import TrainingBatches, open_data
+from trainer.parallel.topology import arrange
 from trainer.recipes import CUDA_CONVNET, PAPER
-from trainer.step import Trainer
-from trainer.topology import arrange
+from trainer.training.step import Trainer
 
 from .test_parity import PROGRAM, SMALL, TRANSPORT
 

@@ -5,9 +5,9 @@ import time
 import pytest
 from mpi4py import MPI
 
-from trainer import watchdog
-from trainer.topology import arrange
-from trainer.watchdog import Watchdog
+from trainer.parallel import watchdog
+from trainer.parallel.topology import arrange
+from trainer.parallel.watchdog import Watchdog
 
 WORLD = MPI.COMM_WORLD
 pytestmark = pytest.mark.mpi(min_size=2)

@@ -10,9 +10,7 @@ import pytest
 
 from preprocess.shards import reading
 
-pytestmark = pytest.mark.skipif(
-    reading._read is None, reason="shards/_read.c is not built: no x86-64?"
-)
+pytestmark = pytest.mark.skipif(reading._read is None, reason="shards/_read.c is not built: no x86-64?")
 WAYS = {"compiled": getattr(reading._read, "pictures", None), "one by one": reading.one_by_one}
 
 

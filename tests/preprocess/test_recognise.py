@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from preprocess.errors import UserError
-from preprocess.sources import cache, official
+from preprocess.sources import cache, official, recognise
 from preprocess.sources.official import DEVKIT, TRAIN_TAR, VAL_TAR, check_md5, extent
-from preprocess.sources.recognise import recognise
 from preprocess.sources.tables import Picture, Source, table
 from tests.preprocess.helpers import tar
 from tests.preprocess.test_sources import bytes_of

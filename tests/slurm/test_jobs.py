@@ -13,7 +13,7 @@ import pytest
 
 from tests.launch import ranks, run
 from tests.slurm.private import Slurm
-from trainer.metrics import read_log
+from trainer.evaluation.metrics import read_log
 
 pytestmark = pytest.mark.timeout(600)
 

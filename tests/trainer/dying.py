@@ -14,17 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainer import evaluate, eventlog, going_back, lock, run, runs, saving
+from trainer import evaluate, run
+from trainer.runs import checkpoint_writer, going_back, lock, log, run_folder
 
 MOMENTS = {
-    "between a checkpoint's renaming and `latest`": (saving, "write_atomic", "before", "latest"),
-    "after `latest` was named": (saving, "write_atomic", "after", "latest"),
+    "between a checkpoint's renaming and `latest`": (checkpoint_writer, "write_atomic", "before", "latest"),
+    "after `latest` was named": (checkpoint_writer, "write_atomic", "after", "latest"),
     "between an error and `best`": (going_back, "set_markers", "before", ""),
-    "before an error is recorded": (saving, "write_atomic", "before", "validation.json"),
-    "before `sound` is named": (saving, "write_atomic", "before", "sound"),
-    "while the log is put in order": (eventlog, "write_atomic", "before", "metrics.jsonl"),
-    "before the configuration is written": (runs, "write_atomic", "before", "config.json"),
-    "before the manifest": (saving, "_write_file", "before", "manifest.json"),
+    "before an error is recorded": (checkpoint_writer, "write_atomic", "before", "validation.json"),
+    "before `sound` is named": (checkpoint_writer, "write_atomic", "before", "sound"),
+    "while the log is put in order": (log, "write_atomic", "before", "metrics.jsonl"),
+    "before the configuration is written": (run_folder, "write_atomic", "before", "config.json"),
+    "before the manifest": (checkpoint_writer, "_write_file", "before", "manifest.json"),
     "in validation": (evaluate, "evaluation_batches", "after", ""),
     "in the lock, before it says whose it is": (lock.RunLock, "_write", "before", ""),
     "in the lock, after it": (lock.RunLock, "_write", "after", ""),

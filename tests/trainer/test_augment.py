@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from trainer import on_device
-from trainer.augment import (
+from trainer.config import Augment
+from trainer.data.augmentation import (
     Cutter,
     Views,
     center_crop,
@@ -19,8 +19,8 @@ from trainer.augment import (
     require_size,
     ten_crops,
 )
-from trainer.config import Augment
 from trainer.errors import UserError
+from trainer.kernels import crop_torch
 from trainer.recipes import CUDA_CONVNET, PAPER
 
 SIDE = 256
@@ -66,7 +66,7 @@ def test_a_devices_arithmetic_equals_the_loop(pictures, mean, settings):
     views = draw(settings, AXES, seed=6, epoch=0, images=8)
     for training in (True, False):
         expected = cut(pictures, mean, views, settings, training)
-        found = on_device.cut(torch.from_numpy(pictures), torch.from_numpy(mean), views, settings, training)
+        found = crop_torch.cut(torch.from_numpy(pictures), torch.from_numpy(mean), views, settings, training)
         assert found.is_contiguous(memory_format=torch.channels_last)
         # Sums of up to six numbers below 512, whose float32 steps are 3e-5, and one product.
         torch.testing.assert_close(found, expected, rtol=2e-7, atol=6 * 3e-5 / settings.divisor)
@@ -191,7 +191,7 @@ def test_a_view_beyond_the_image_is_refused_before_anything_is_read(pictures, me
     with pytest.raises(ValueError, match=sentence):
         cut(pictures, mean, views, Augment(), training=True)
     with pytest.raises(ValueError, match=sentence):
-        on_device.cut(torch.from_numpy(pictures), torch.from_numpy(mean), views, Augment(), training=True)
+        crop_torch.cut(torch.from_numpy(pictures), torch.from_numpy(mean), views, Augment(), training=True)
 
 
 def test_an_angle_that_is_no_number_is_refused(pictures, mean):
@@ -229,4 +229,4 @@ def test_a_device_refuses_images_of_another_size_than_the_means(pictures, mean):
     views = fixed(8, 16, 16, False)
     for images, means in ((pictures[:, :250, :250], mean), (pictures, mean[:250]), (pictures[:7], mean)):
         with pytest.raises(ValueError, match="for 8 views and a mean image"):
-            on_device.cut(torch.from_numpy(images), torch.from_numpy(means), views, Augment(), training=True)
+            crop_torch.cut(torch.from_numpy(images), torch.from_numpy(means), views, Augment(), training=True)

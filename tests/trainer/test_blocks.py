@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainer import blocks
 from trainer.config import Network as Settings
-from trainer.model import build_tower
+from trainer.kernels import space_to_depth
+from trainer.model.network import build_tower
 
 
 def images(count: int, dtype: torch.dtype = torch.float32, side: int = 224) -> torch.Tensor:
@@ -18,7 +18,7 @@ def images(count: int, dtype: torch.dtype = torch.float32, side: int = 224) -> t
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_block_holds_four_lines_of_four_pixels_and_zeros_follow(dtype, layout):
     x = images(2, dtype, side=16).contiguous(memory_format=layout)
-    said = blocks.of_images(x)
+    said = space_to_depth.of_images(x)
     assert said.shape == (2, 48, 5, 5)
     for line in range(4):
         for column in range(4):
@@ -33,9 +33,9 @@ def test_the_sums_are_those_of_windows_of_11_pixels_and_so_are_the_gradients():
     draw = torch.Generator().manual_seed(2)
     weight = torch.randn(6, 3, 11, 11, generator=draw, dtype=torch.float64)
     leaves = [weight.clone().requires_grad_() for _ in range(2)]
-    padded = F.pad(x.double(), (0, blocks.PAD, 0, blocks.PAD))
+    padded = F.pad(x.double(), (0, space_to_depth.PAD, 0, space_to_depth.PAD))
     expected = F.conv2d(padded, leaves[0], stride=4)
-    said = F.conv2d(blocks.of_images(x).double(), blocks.of_weights(leaves[1]))
+    said = F.conv2d(space_to_depth.of_images(x).double(), space_to_depth.of_weights(leaves[1]))
     dy = torch.randn(expected.shape, generator=draw, dtype=torch.float64)
     expected.backward(dy)
     said.backward(dy)
@@ -48,7 +48,7 @@ def test_a_bfloat16_tower_says_what_a_float32_one_says_but_for_rounding():
     said = {}
     for dtype in (torch.float32, torch.bfloat16):
         tower = build_tower(Settings(filters=(6, 8, 12, 12, 8), hidden=32), 10, "a", seed=0).to(dtype)
-        y = blocks.conv1(tower.conv1, images(2))
+        y = space_to_depth.conv1(tower.conv1, images(2))
         y.backward(torch.ones_like(y))
         said[dtype] = y.float(), tower.conv1.weight.grad.float(), tower.conv1.bias.grad.float()
     for low, exact in zip(said[torch.bfloat16], said[torch.float32], strict=True):
@@ -58,4 +58,4 @@ def test_a_bfloat16_tower_says_what_a_float32_one_says_but_for_rounding():
 @pytest.mark.parametrize("shape", [(1, 3, 16, 18), (1, 3, 15, 16), (1, 4, 16, 16)])
 def test_images_that_are_not_made_of_blocks_are_refused(shape):
     with pytest.raises(ValueError, match="H and W multiples of 4"):
-        blocks.of_images(torch.ones(shape))
+        space_to_depth.of_images(torch.ones(shape))

@@ -11,15 +11,15 @@ import pytest
 import safetensors.numpy
 import torch
 
-from trainer import checkpoint
 from trainer.config import Network, Session
 from trainer.errors import UserError
-from trainer.metrics import Counts
+from trainer.evaluation.metrics import Counts
+from trainer.parallel.topology import arrange
 from trainer.recipes import PAPER
-from trainer.saving import Writer
-from trainer.step import Trainer
-from trainer.topology import arrange
-from trainer.training_set import TrainingSet
+from trainer.runs import checkpoint
+from trainer.runs.checkpoint_writer import Writer
+from trainer.runs.training_set import TrainingSet
+from trainer.training.step import Trainer
 
 SMALL = Network(filters=(4, 4, 6, 6, 4), hidden=16)
 

@@ -13,15 +13,15 @@ from torch._inductor import config as inductor
 
 from tests.launch import ROOT, ranks, run
 from tests.proofs import in_float64
-from trainer.compiled import CompiledTower, of_stage, require_compiler
 from trainer.config import Session
 from trainer.errors import UserError
-from trainer.health import WATCHED
-from trainer.model import Tower, build_tower, dropout_keep
-from trainer.optim import flatten
+from trainer.model.network import Tower, build_tower, dropout_keep
+from trainer.parallel.topology import arrange
 from trainer.recipes import PAPER
-from trainer.step import Trainer
-from trainer.topology import arrange
+from trainer.training.compiled import CompiledTower, of_stage, require_compiler
+from trainer.training.health import WATCHED
+from trainer.training.optimizer import flatten
+from trainer.training.step import Trainer
 
 from .test_gradients import NETWORKS, SMALL
 
@@ -167,7 +167,7 @@ def test_a_stage_is_one_graph_on_a_gpu_too(kind, monkeypatch):
     def asked(device):
         raise AssertionError("where it is asked, the formula could be taken in the kernels' place")
 
-    monkeypatch.setattr("trainer.lrn.has_triton", asked)
+    monkeypatch.setattr("trainer.kernels.lrn.has_triton", asked)
     settings = dataclasses.replace(SMALL, **NETWORKS[kind])
     with torch.device("meta"):
         tower = Tower(settings, CLASSES, "a").to(torch.bfloat16)
@@ -186,8 +186,8 @@ def test_a_stage_is_one_graph_on_a_gpu_too(kind, monkeypatch):
 RANKS = """
 import dataclasses, json, torch
 from tests.trainer.test_compile import CLASSES, CONFIG, IMAGES, LABELS, gradients
-from trainer.step import Trainer
-from trainer.topology import arrange
+from trainer.training.step import Trainer
+from trainer.parallel.topology import arrange
 
 topology = arrange("cpu")
 errors = {}

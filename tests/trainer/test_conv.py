@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainer import conv
+from trainer.kernels import conv
 
 needs_unit = pytest.mark.skipif(
-    not conv.HAS_UNIT, reason="no AMX in this processor, or trainer/_convolve.c is not built"
+    not conv.HAS_UNIT, reason="no AMX in this processor, or trainer/kernels/_convolve.c is not built"
 )
 
 # images, height, width, channels, filters, side, pad

@@ -14,12 +14,12 @@ from preprocess.plan import IMAGE_SIZES
 from preprocess.store import open_store
 from tests.launch import run
 from tests.stores import make_store_of_size
-from trainer import augment
 from trainer.config import Augment
-from trainer.data import TrainingBatches, epoch_order, evaluation_batches, open_data
+from trainer.data import augmentation
+from trainer.data.batches import TrainingBatches, epoch_order, evaluation_batches, open_data
+from trainer.data.input_pipeline import Recycled
 from trainer.errors import UserError
-from trainer.pictures import Recycled
-from trainer.training_set import TrainingSet
+from trainer.runs.training_set import TrainingSet
 
 PLAIN = Augment(crops=False, flips=False, color_std=0.0)
 
@@ -105,7 +105,7 @@ def test_a_failure_in_the_loaders_thread_reaches_the_loop(store, monkeypatch):
     def broken(*_, **__):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(augment.Cutter, "cut", broken)
+    monkeypatch.setattr(augmentation.Cutter, "cut", broken)
     loader = batches(store, 4, range(4))
     with pytest.raises(OSError, match="the disk is gone"):
         next(iter(loader))
@@ -167,7 +167,7 @@ def small_store(tiny_store, tmp_path_factory):
 
 
 def test_preprocessing_makes_no_store_that_the_trainer_refuses():
-    assert IMAGE_SIZES[0] == augment.CROP
+    assert IMAGE_SIZES[0] == augmentation.CROP
 
 
 def test_a_store_of_images_smaller_than_a_crop_is_refused_by_name(small_store):

@@ -12,10 +12,10 @@ import pytest
 import safetensors.numpy
 
 from tests.trainer.training import checkpoints, logged, marker, train
-from trainer import checkpoint, saving
 from trainer import run as command
 from trainer.errors import UserError
-from trainer.metrics import read_log
+from trainer.evaluation.metrics import read_log
+from trainer.runs import checkpoint, checkpoint_writer
 
 EVERY_STEP = ("--checkpoint-every", "1", "--keep", "1", "--epochs", "4", "--warmup-epochs", "0")
 
@@ -86,13 +86,13 @@ def test_a_loss_that_is_not_finite_right_after_a_checkpoint_names_the_one_before
 def test_on_a_disk_slower_than_the_steps_the_markers_follow_and_old_checkpoints_go(
     tiny_store, tmp_path, monkeypatch
 ):
-    write = saving.Writer._write
+    write = checkpoint_writer.Writer._write
 
     def slowly(writer, state):
         time.sleep(0.5)
         write(writer, state)
 
-    monkeypatch.setattr(saving.Writer, "_write", slowly)
+    monkeypatch.setattr(checkpoint_writer.Writer, "_write", slowly)
     folder = tmp_path / "run"
     assert train(tiny_store, folder, *EVERY_STEP, "--lr", "0.001", "--max-steps", "5") == 0
     assert (marker(folder, "sound"), marker(folder, "latest")) == (4, 5)

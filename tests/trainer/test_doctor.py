@@ -128,26 +128,23 @@ def test_pillow_over_pillow_simd_is_noticed(tmp_path, monkeypatch):
 
 
 def test_a_missing_compiled_module_is_noticed(monkeypatch):
-    find = software.importlib.util.find_spec
-    monkeypatch.setattr(
-        software.importlib.util, "find_spec", lambda name: None if "_square" in name else find(name)
-    )
+    monkeypatch.setattr(software, "built", lambda extension: "_square" not in extension)
     found = software.pillow()
     assert (found.level, "_square.c" in found.says) == ("warn", True)
 
 
 def test_a_missing_handler_of_ctrl_c_is_noticed(monkeypatch):
     assert software.ctrl_c().level == "ok"
-    monkeypatch.setattr(software.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(software, "built", lambda extension: False)
     assert software.ctrl_c().level == "warn"
 
 
 def test_instructions_that_nothing_uses_are_noticed(tmp_path, monkeypatch):
     cpuinfo = tmp_path / "cpuinfo"
-    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(machine, "built", lambda extension: False)
     wide, unit = ["_lrn_pool", "_update"], ["_convolve", "_weight_gradient"]
     for flags, modules in (("avx512_bf16 amx_bf16 amx_tile", unit + wide), ("avx512_bf16", wide)):
-        missing = ", ".join(f"trainer/{module}.c" for module in modules)
+        missing = ", ".join(f"trainer/kernels/{module}.c" for module in modules)
         cpuinfo.write_text(f"flags : {flags}")
         found = machine.processor(cpuinfo)
         assert (found.level, f"not built: {missing}," in found.says) == ("warn", True)

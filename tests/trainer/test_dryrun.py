@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from trainer.config import Network, Session
-from trainer.dryrun import arrays, held, measure
-from trainer.model import Tower
-from trainer.optim import flatten
+from trainer.model.network import Tower
+from trainer.parallel.topology import arrange
 from trainer.recipes import PAPER
-from trainer.step import Trainer
-from trainer.topology import arrange
+from trainer.training.dry_run import arrays, held, measure
+from trainer.training.optimizer import flatten
+from trainer.training.step import Trainer
 
 FLOAT, HALF = torch.float32, torch.bfloat16
 

@@ -8,16 +8,17 @@ import pytest
 import torch
 
 from tests.launch import ranks
-from trainer import evaluate, runs
+from trainer import evaluate
 from trainer.config import Network, Session
-from trainer.data import open_data
-from trainer.ensemble import Ensemble
+from trainer.data.batches import open_data
+from trainer.evaluation.ensemble import Ensemble
+from trainer.evaluation.results import TEN, confusion_matrix
+from trainer.parallel.topology import arrange
 from trainer.recipes import PAPER
-from trainer.results import TEN, confusion_matrix
-from trainer.saving import Writer
-from trainer.step import Trainer
-from trainer.topology import arrange
-from trainer.training_set import TrainingSet
+from trainer.runs import run_folder
+from trainer.runs.checkpoint_writer import Writer
+from trainer.runs.training_set import TrainingSet
+from trainer.training.step import Trainer
 
 # Weights large enough that networks are sure of different classes.
 SMALL = Network(filters=(6, 8, 12, 12, 8), hidden=32, init_std=0.06, init_std_conv345=0.2)
@@ -32,7 +33,7 @@ def networks(tiny_store, tmp_path_factory):
             PAPER, network=SMALL, session=Session(precision="float32", seed=seed, store=tiny_store)
         )
         trainer = Trainer(config, arrange("cpu"), classes=10)
-        runs.write_config(folder / run, config, open_data(tiny_store).fingerprint)
+        run_folder.write_config(folder / run, config, open_data(tiny_store).fingerprint)
         trained_on = TrainingSet.of(open_data(tiny_store))
         writer = Writer(folder / run, trainer.topology, keep=9, trained_on=trained_on)
         writer.save(trainer.towers, trainer.flat, {"step": step})

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from trainer.config import Network, Session
-from trainer.data import open_data
+from trainer.data.batches import open_data
 from trainer.evaluate import CENTER, TEN, evaluate
-from trainer.model import Network as TwoTowers
+from trainer.model.network import Network as TwoTowers
+from trainer.parallel.topology import arrange
 from trainer.recipes import PAPER
-from trainer.step import Trainer
-from trainer.topology import arrange
+from trainer.training.step import Trainer
 
 SMALL = Network(filters=(6, 8, 12, 12, 8), hidden=32, init_std=0.03, init_std_conv345=0.1)
 

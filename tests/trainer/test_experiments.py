@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from tests.launch import run
-from trainer import runs
-from trainer.data import open_data
+from trainer.data.batches import open_data
 from trainer.errors import UserError
 from trainer.experiments import ablations, cifar, relu_tanh
 from trainer.experiments.small import PARTS, Racer, SmallNet
 from trainer.recipes import settle
-from trainer.step import resolve_precision
+from trainer.runs import run_folder
+from trainer.training.step import resolve_precision
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
 LABELS = np.arange(200) % 10
@@ -310,8 +310,8 @@ def test_the_ablations_command_trains_compares_and_goes_on(tiny_store, tmp_path)
 
 
 def with_run(folder, config, fingerprint):
-    runs.write_config(folder, config, fingerprint)
-    (folder / runs.COMPLETE).touch()
+    run_folder.write_config(folder, config, fingerprint)
+    (folder / run_folder.COMPLETE).touch()
     return folder
 
 
@@ -334,9 +334,9 @@ def test_a_run_of_another_store_is_not_taken_up(tiny_store, tmp_path):
 @pytest.mark.parametrize("content", [None, "{", "{}", '{"config": {"model": 3}}'])
 def test_a_folder_that_is_complete_without_its_settings_is_not_taken_up(content, tiny_store, tmp_path):
     store = open_data(tiny_store)
-    (tmp_path / runs.COMPLETE).touch()
+    (tmp_path / run_folder.COMPLETE).touch()
     if content:
-        (tmp_path / runs.CONFIG).write_text(content)
+        (tmp_path / run_folder.CONFIG).write_text(content)
     wanted = ablations.settings(ablations.Arguments(store=tiny_store), "whole")
     with pytest.raises(
         UserError, match=f"{tmp_path} cannot be taken up: .*[.] Name another --out, or remove"

@@ -12,16 +12,18 @@ import torch
 from PIL import Image
 
 from tests.launch import ROOT, run
-from trainer import augment, export, import_weights, plain
+from trainer import export, import_weights
 from trainer.config import Augment, Network
-from trainer.data import open_data
+from trainer.data import augmentation
+from trainer.data.batches import open_data
 from trainer.errors import UserError
-from trainer.metrics import read_log
-from trainer.model import Network as Towers
-from trainer.model import build_tower
+from trainer.evaluation.metrics import read_log
+from trainer.evaluation.pretrained import Trained, open_trained
+from trainer.model import standalone
+from trainer.model.grouped import merge, split
+from trainer.model.network import Network as Towers
+from trainer.model.network import build_tower
 from trainer.recipes import PAPER
-from trainer.single import merge, split
-from trainer.trained import Trained, open_trained
 
 NARROW = {"filters": (6, 8, 12, 12, 8), "hidden": 32, "init": "scaled"}
 
@@ -136,8 +138,8 @@ def test_every_switch_reaches_the_module(name, pictures, tmp_path):
         network=towers.eval().requires_grad_(False),
     )
     export.write_weights(trained, tmp_path / "w.safetensors")
-    module = plain.AlexNet.load(tmp_path / "w.safetensors")
-    for view in augment.ten_crops()[3:6]:  # bottom right, the centre, top left mirrored
+    module = standalone.AlexNet.load(tmp_path / "w.safetensors")
+    for view in augmentation.ten_crops()[3:6]:  # bottom right, the centre, top left mirrored
         inputs = trained.inputs(pictures[:2], view)
         close(module.inputs(torch.from_numpy(pictures[:2]), view), inputs)
         close(module(inputs), trained.logits(inputs))

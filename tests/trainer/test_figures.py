@@ -10,12 +10,13 @@ from matplotlib.text import Text
 from PIL import Image
 
 from tests.launch import ROOT, run
-from trainer import figures, runs
-from trainer.data import open_data
+from trainer import figures
+from trainer.data.batches import open_data
+from trainer.evaluation.metrics import read_log
+from trainer.evaluation.pretrained import open_trained
 from trainer.figures import confusion, curves, filters, neighbours, style
 from trainer.figures.subject import Subject
-from trainer.metrics import read_log
-from trainer.trained import open_trained
+from trainer.runs import run_folder
 
 
 def test_a_run_ends_with_all_its_figures(small_run):
@@ -32,7 +33,7 @@ def subject(small_run, tiny_store):
     trained = open_trained(small_run, device="cpu")
     names = tuple(f"{name} of the long-haired pointing kind, and so on" for name in trained.class_names)
     trained = dataclasses.replace(trained, class_names=names)
-    return Subject(trained, open_data(tiny_store), read_log(small_run / runs.LOG), 60)
+    return Subject(trained, open_data(tiny_store), read_log(small_run / run_folder.LOG), 60)
 
 
 @pytest.mark.parametrize("name", figures.NAMES)
@@ -155,7 +156,7 @@ def test_a_wrong_name_gets_the_list_of_right_ones():
 def test_runs_side_by_side_are_one_picture_with_both_names(small_run, tmp_path):
     other = tmp_path / "another"
     other.mkdir()
-    for name in (runs.CONFIG, runs.LOG):
+    for name in (run_folder.CONFIG, run_folder.LOG):
         (other / name).write_bytes((small_run / name).read_bytes())
     done = run(
         *("python", "-m", "trainer.figures", str(small_run), str(other), "--together", "both.svg"),

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from tests.trainer.training import checkpoints, logged, marker, towers, train
-from trainer import checkpoint, going_back
 from trainer.errors import UserError
+from trainer.runs import checkpoint, going_back
 
 EVERY_3 = ("--checkpoint-every", "3", "--epochs", "4", "--log-every", "1", "--keep", "9")
 

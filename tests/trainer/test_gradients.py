@@ -12,11 +12,11 @@ import torch.nn.functional as F
 
 from tests.proofs import in_float64
 from trainer.config import Network, Session
-from trainer.model import LAYERS, TOWERS, dropout_keep
-from trainer.model import Network as Reference
+from trainer.model.network import LAYERS, TOWERS, dropout_keep
+from trainer.model.network import Network as Reference
+from trainer.parallel.topology import arrange
 from trainer.recipes import CUDA_CONVNET, PAPER
-from trainer.step import Trainer
-from trainer.topology import arrange
+from trainer.training.step import Trainer
 
 SMALL = Network(filters=(6, 8, 12, 12, 8), hidden=20, init_std=0.03, init_std_conv345=0.1)
 PROGRAM = CUDA_CONVNET.network

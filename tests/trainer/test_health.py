@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from trainer.health import WATCHED, Doctor
+from trainer.training.health import WATCHED, Doctor
 
 LN_10 = math.log(10)
 

@@ -15,7 +15,7 @@ from tests.launch import ROOT, run
 from tests.weights import narrow_alexnet
 from trainer import import_weights
 from trainer.errors import UserError
-from trainer.trained import open_trained
+from trainer.evaluation.pretrained import open_trained
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 CAFFE = ("--bgr", "--lrn-k", "1", "--lrn-alpha", "2e-5")

@@ -17,14 +17,14 @@ import pytest
 from tests.launch import ROOT, run
 from tests.test_failure import SMALL, training
 from tests.trainer.training import train
-from trainer import lock
 from trainer.errors import UserError
-from trainer.lock import RunLock
+from trainer.runs import lock
+from trainer.runs.lock import RunLock
 
 HOLDS = """
 import sys, time
 from pathlib import Path
-from trainer.lock import RunLock
+from trainer.runs.lock import RunLock
 held = RunLock(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)

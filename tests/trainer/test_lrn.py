@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from trainer.lrn import local_response_norm, sliced, spatial
-from trainer.lrn_pool import lrn_pool
+from trainer.kernels.lrn import local_response_norm, sliced, spatial
+from trainer.kernels.lrn_pool import lrn_pool
 
 K, ALPHA, BETA, N = 2.0, 1e-4, 0.75, 5
 

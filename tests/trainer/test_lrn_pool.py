@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
-from trainer import lrn_pool as lrn_pool_module
 from trainer.config import Network as Settings
-from trainer.lrn import local_response_norm
-from trainer.lrn_pool import lrn_pool
-from trainer.model import build_tower
+from trainer.kernels import lrn_pool as lrn_pool_module
+from trainer.kernels.lrn import local_response_norm
+from trainer.kernels.lrn_pool import lrn_pool
+from trainer.model.network import build_tower
 
 K, ALPHA, BETA, N = 2.0, 1e-4, 0.75, 5
 needs_wide = pytest.mark.skipif(
-    lrn_pool_module._lrn_pool is None, reason="no AVX-512 BF16 here, or trainer/_lrn_pool.c is not built"
+    lrn_pool_module._lrn_pool is None, reason="no AVX-512 BF16 here, or kernels/_lrn_pool.c is not built"
 )
 SHAPES = [(2, 48, 55, 55), (3, 128, 27, 27), (2, 7, 8, 9), (1, 1, 3, 3)]
 

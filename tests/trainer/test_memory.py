@@ -14,9 +14,9 @@ from dataclasses import replace
 import torch
 from trainer.config import Network
 from trainer.recipes import AUTO
-from trainer.memory import keep_freed
-from trainer.step import Trainer
-from trainer.topology import arrange
+from trainer.parallel.malloc import keep_freed
+from trainer.training.step import Trainer
+from trainer.parallel.topology import arrange
 
 topology = arrange("cpu")
 if not keep_freed():
@@ -59,7 +59,7 @@ import json, re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import torch
-from trainer.memory import keep_freed
+from trainer.parallel.malloc import keep_freed
 
 kept = keep_freed()
 with ThreadPoolExecutor(1) as thread:  # whose memory would be its own, as MPI's is when it sums gradients
@@ -87,7 +87,7 @@ import json, resource, sys
 from pathlib import Path
 import torch
 from trainer.recipes import AUTO
-from trainer.data import TrainingBatches, open_data
+from trainer.data.batches import TrainingBatches, open_data
 
 store = open_data(Path(sys.argv[1]))
 steps = len(store.train) // 12

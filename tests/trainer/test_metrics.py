@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from tensorboardX.proto import event_pb2
 
-from trainer.eventlog import RunLog
-from trainer.metrics import Counts, Tally, read_log
+from trainer.evaluation.metrics import Counts, Tally, read_log
+from trainer.runs.log import RunLog
 
 
 def count(scores, labels):

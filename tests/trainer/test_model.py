@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from trainer.config import Network
-from trainer.model import LAYERS, TOWERS, Tower, build_tower, dropout_keep
-from trainer.model import Network as TwoTowers
-from trainer.optim import flatten
+from trainer.model.network import LAYERS, TOWERS, Tower, build_tower, dropout_keep
+from trainer.model.network import Network as TwoTowers
 from trainer.recipes import CUDA_CONVNET
+from trainer.training.optimizer import flatten
 
 # Section 3.5 of the paper, counted by hand: both towers together.
 PARAMETERS = {

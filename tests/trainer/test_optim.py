@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from trainer import optim as optim_module
 from trainer.config import Network, Optim
-from trainer.model import build_tower
-from trainer.optim import Schedule, descend, flatten
+from trainer.kernels.bfloat16 import as_array
+from trainer.model.network import build_tower
 from trainer.recipes import AUTO, CUDA_CONVNET, PAPER, settle
-from trainer.rows import as_array
+from trainer.training import optimizer as optim_module
+from trainer.training.optimizer import Schedule, descend, flatten
 
 needs_wide = pytest.mark.skipif(
-    optim_module._update is None, reason="no AVX-512 BF16 here, or trainer/_update.c is not built"
+    optim_module._update is None, reason="no AVX-512 BF16 here, or trainer/kernels/_update.c is not built"
 )
 SMALL = Network(filters=(2, 2, 2, 2, 2), hidden=4)
 

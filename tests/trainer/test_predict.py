@@ -10,10 +10,10 @@ from PIL import Image
 
 from tests.launch import ROOT, run
 from trainer import predict
-from trainer.data import open_data
+from trainer.data.batches import open_data
 from trainer.errors import UserError
+from trainer.evaluation.pretrained import open_trained
 from trainer.export import write_weights
-from trainer.trained import open_trained
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 import json
 import re
 
-from trainer import progress, summary
 from trainer.config import to_dict
 from trainer.recipes import PAPER
+from trainer.runs import progress, summary
 
 
 def test_a_log_gets_whole_lines_and_no_carriage_returns(capfd, monkeypatch):

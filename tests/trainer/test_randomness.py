@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from trainer.randomness import Purpose, uniform
+from trainer.kernels.counter_rng import Purpose, uniform
 
 
 def mixed(h: int) -> int:

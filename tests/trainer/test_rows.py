@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.rows import add_rows, as_array, narrowed, wide_vectors, widened
+from trainer.kernels.bfloat16 import add_rows, as_array, narrowed, wide_vectors, widened
 
 
 def widen_all(bits, out):

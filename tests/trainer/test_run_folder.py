@@ -13,13 +13,13 @@ import pytest
 from tests.launch import run
 from tests.test_failure import training, wait_for
 from tests.trainer.training import SMALL, logged, train
-from trainer import resuming, runs
 from trainer import run as command
 from trainer.config import Optim, from_dict
-from trainer.data import open_data
+from trainer.data.batches import open_data
 from trainer.evaluate import main as evaluate_command
-from trainer.metrics import read_log
-from trainer.optim import Schedule
+from trainer.evaluation.metrics import read_log
+from trainer.runs import resuming, run_folder
+from trainer.training.optimizer import Schedule
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -112,7 +112,7 @@ def test_a_bare_command_beside_an_unfinished_run_of_another_store_starts_anew(
     folder = tmp_path / "runs" / "auto-001"
     assert train(tiny_store, folder, "--max-steps", "2") == 0
     (folder / "complete").unlink()
-    bare = runs.with_session(runs.read_config(folder), run=None)
+    bare = run_folder.with_session(run_folder.read_config(folder), run=None)
     store = open_data(tiny_store)
     assert resuming.choose(bare, store)[0] == Path("runs/auto-001")
     record = json.loads((folder / "config.json").read_text()) | {"store": "another"}
@@ -174,7 +174,7 @@ def test_a_bare_command_keeps_what_an_earlier_start_changed(tiny_store, tmp_path
     (tmp_path / "runs" / "auto-001" / "complete").unlink()
     bare(*same, "--max-steps", "4", "--log-every", "1")
     assert [path.name for path in Path("runs").iterdir()] == ["auto-001"]
-    assert runs.read_config(Path("runs/auto-001")).optim.lr == 0.0005
+    assert run_folder.read_config(Path("runs/auto-001")).optim.lr == 0.0005
     assert read_log(Path("runs/auto-001/metrics.jsonl"))[-2]["lr"] < 0.0005
 
 

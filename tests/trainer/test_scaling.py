@@ -7,7 +7,7 @@ import torch
 
 from trainer.config import Network
 from trainer.hardware import GPUS
-from trainer.model import Tower
+from trainer.model.network import Tower
 from trainer.scaling import (
     BACKWARD_MACS,
     FORWARD_MACS,

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 
 from tests.proofs import in_float64
 from trainer.config import Session
-from trainer.data import TrainingBatches, open_data
-from trainer.model import LAYERS, TOWERS, dropout_keep
+from trainer.data.batches import TrainingBatches, open_data
+from trainer.model.network import LAYERS, TOWERS, dropout_keep
+from trainer.parallel.topology import arrange
 from trainer.recipes import PAPER
-from trainer.step import Trainer
-from trainer.topology import arrange
+from trainer.training.step import Trainer
 
 from .test_model import SMALL, Grouped, transplant
 

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from trainer.augment import Views, cut, draw, fixed
 from trainer.config import Augment, Network
+from trainer.data.augmentation import Views, cut, draw, fixed
 from trainer.errors import UserError
-from trainer.model import LAYERS, TOWERS, Tower, build_tower
-from trainer.model import Network as Reference
+from trainer.model.network import LAYERS, TOWERS, Tower, build_tower
+from trainer.model.network import Network as Reference
 from trainer.recipes import PAPER
 
 SMALL = Network(filters=(6, 8, 12, 12, 8), hidden=20, dropout=0.0)

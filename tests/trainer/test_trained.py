@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from tests.launch import ROOT, run
-from trainer.data import open_data
+from trainer.data.batches import open_data
 from trainer.errors import UserError
-from trainer.metrics import Tally, read_log
-from trainer.trained import open_trained
+from trainer.evaluation.metrics import Tally, read_log
+from trainer.evaluation.pretrained import open_trained
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from tests.trainer.training import train
 from trainer import evaluate, predict
 from trainer import run as command
 from trainer.errors import UserError
+from trainer.evaluation.pretrained import open_trained
 from trainer.figures import draw
-from trainer.trained import open_trained
-from trainer.training_set import TrainingSet, as_seen, match
+from trainer.runs.training_set import TrainingSet, as_seen, match
 
 WNIDS, NUMBERS = ("n00", "n01", "n02", "n10"), ("0", "1", "2", "10")  # as text, 10 comes before 2
 COLOURS = ((220, 30, 30), (30, 220, 30), (30, 30, 220), (220, 220, 30))

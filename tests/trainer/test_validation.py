@@ -8,9 +8,10 @@ import signal
 import pytest
 
 from tests.trainer.training import checkpoints, logged, marker, towers, train
-from trainer import checkpoint, going_back, loop, saving
-from trainer.data import evaluation_batches
+from trainer.data.batches import evaluation_batches
 from trainer.evaluate import main as evaluate_command
+from trainer.runs import checkpoint, checkpoint_writer, going_back
+from trainer.training import loop
 
 FLAGS = ("--epochs", "3", "--keep", "1", "--log-every", "5")  # 15 steps an epoch
 
@@ -80,7 +81,7 @@ class KilledError(Exception):
 
 
 DEATHS = {
-    "before the validation is recorded": (saving.Writer, "record_validation", 2),
+    "before the validation is recorded": (checkpoint_writer.Writer, "record_validation", 2),
     "before the best is named": (going_back, "set_markers", 2),
     "before the log has the line": (loop.RunLog, "has_validation", 2),
 }

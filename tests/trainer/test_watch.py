@@ -14,8 +14,9 @@ from PIL import Image
 
 from tests.browser import open_page
 from tests.launch import run as start
-from trainer import runs, watch
+from trainer import watch
 from trainer.recipes import AUTO, settle
+from trainer.runs import run_folder
 
 LINES = [
     {"step": 0, "ranks": 4, "device": "cpu", "last_step": 40, "time": 1.0},
@@ -30,14 +31,14 @@ LINES = [
 def make_run(folder, lines=LINES):
     """A run's folder as `trainer.run` leaves it, with filters that are one ramp each."""
     config, _ = settle(AUTO, 320)
-    runs.write_config(folder, config, "fingerprint")
+    run_folder.write_config(folder, config, "fingerprint")
     append(folder, lines)
     add_checkpoint(folder, 20)
     return folder
 
 
 def append(folder, lines):
-    with (folder / runs.LOG).open("a") as file:
+    with (folder / run_folder.LOG).open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
@@ -82,7 +83,7 @@ def test_a_browser_shows_runs_side_by_side_and_what_they_write_meanwhile(page, t
 
         append(first, [{**LINES[4], "step": 30, "epoch": 3.0, "loss": 0.05, "images_per_second": 128.0}])
         add_checkpoint(first, 30)
-        (second / runs.COMPLETE).write_text("20 steps\n")
+        (second / run_folder.COMPLETE).write_text("20 steps\n")
         browser.until("document.querySelector('#facts').innerText.includes('30 of 40')")
         browser.until("document.querySelector('#facts').innerText.includes('complete')")
         browser.until("document.images[0].src.includes('step-00000030')")

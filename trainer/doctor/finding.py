@@ -8,9 +8,13 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 from typing import Any, Literal
 
 SECONDS = 60  # for one process on a busy machine; all of them take about three on two idle cores
+
+ROOT = Path(__file__).parents[2]
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -24,6 +28,12 @@ class Finding:
     says: str
     remedy: str = ""
     """What to do about it; empty where all is well."""
+
+
+def built(extension: str) -> bool:
+    """Whether a C extension, by its dotted name, was compiled. It is looked for and not imported."""
+    path = ROOT / extension.replace(".", "/")
+    return any(path.with_name(path.name + suffix).exists() for suffix in EXTENSION_SUFFIXES)
 
 
 @dataclass(frozen=True)

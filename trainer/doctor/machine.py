@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import shutil
 import socket
 import tempfile
 from pathlib import Path
 
-from trainer.doctor.finding import Finding, attempt
+from trainer.doctor.finding import ROOT, Finding, attempt, built
 
 # Parameters and momentum of the whole network in float32: 60,965,224 x 2 x 4 bytes = 488 MB.
 CHECKPOINT = 60_965_224 * 2 * 4
@@ -43,7 +42,7 @@ def store(path: Path) -> Finding:
     if not path.exists():
         make = f"snakemake preprocess --config imagenet=PATH store={path}"
         return Finding("warn", "store", f"there is none at {path}", make)
-    root = str(Path(__file__).parent.parent.parent)
+    root = str(ROOT)
     tried = attempt(script=SAMPLE.format(root=root, store=str(path)))
     if not tried.values:
         return Finding("fail", "store", f"it cannot be looked at: {tried.failure}", "mend the packages first")
@@ -151,9 +150,9 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
         "_update": "avx512_bf16",
     }
     missing = [
-        f"trainer/{module}.c"
+        f"trainer/kernels/{module}.c"
         for module, flag in uses.items()
-        if flag in flags and importlib.util.find_spec(f"trainer.{module}") is None
+        if flag in flags and not built(f"trainer.kernels.{module}")
     ]
     if missing:
         says += f"; not built: {', '.join(missing)}, so that steps take longer"

@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 
-from trainer.doctor.finding import Finding, attempt
+from trainer.doctor.finding import Finding, attempt, built
 
 SETUP = "make setup"
 OLDEST = (3, 11)
@@ -85,7 +85,7 @@ def pillow() -> Finding:
     if simd is None or plain is not None or imported != simd:
         says = f"Pillow {imported} is imported instead: pictures are decoded at half the speed"
         return Finding("warn", "Pillow-SIMD", says, again)
-    if importlib.util.find_spec("preprocess.pictures._square") is None:
+    if not built("preprocess.pictures._square"):
         says = "preprocess/pictures/_square.c is not built: preprocessing is a third slower"
         return Finding(
             "warn", "Pillow-SIMD", says, "install libjpeg-dev (libjpeg-turbo's), then: pip install -e ."
@@ -95,8 +95,8 @@ def pillow() -> Finding:
 
 def ctrl_c() -> Finding:
     """Whether Ctrl-C ends every rank from within C, at any moment."""
-    if importlib.util.find_spec("trainer._interrupt") is None:
-        says = "trainer/_interrupt.c is not built: after Ctrl-C MPICH's mpirun ends with 2 instead of 130"
+    if not built("trainer.parallel._interrupt"):
+        says = "parallel/_interrupt.c is not built: after Ctrl-C MPICH's mpirun ends with 2 instead of 130"
         return Finding("warn", "Ctrl-C", says, "install gcc and Python's headers, then: pip install -e .")
     return Finding("ok", "Ctrl-C", "ends all ranks at once, with exit code 130")
 

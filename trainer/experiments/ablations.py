@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from preprocess.store import Store
-from trainer import runs
 from trainer.cli import parse
 from trainer.config import Config
-from trainer.data import open_data
+from trainer.data.batches import open_data
 from trainer.errors import UserError
+from trainer.evaluation.metrics import read_log
 from trainer.experiments.earlier import refuse_other_settings, unreadable
 from trainer.figures import style
 from trainer.files import write_atomic
-from trainer.metrics import read_log
 from trainer.recipes import RECIPES, settle
+from trainer.runs import run_folder
 
 Part = Literal["lrn", "overlap", "dropout", "colour", "towers"]
 
@@ -88,7 +88,7 @@ def run(arguments: Arguments) -> None:
         refuse_another_run(folder, settings(arguments, name), store)
     found = {}
     for name, folder in folders.items():
-        if not (folder / runs.COMPLETE).exists():
+        if not (folder / run_folder.COMPLETE).exists():
             train(arguments, folder, name)
         found[name] = last_errors(folder)
     rows = compare(found, pictures)
@@ -118,15 +118,15 @@ def refuse_another_run(folder: Path, wanted: Config, store: Store) -> None:
 
     Complete or not: `trainer.run` goes on with a run's own settings where a flag is not given.
     """
-    if not any((folder / name).exists() for name in (runs.CONFIG, runs.COMPLETE)):
+    if not any((folder / name).exists() for name in (run_folder.CONFIG, run_folder.COMPLETE)):
         return
     try:
-        found = runs.read_config(folder)
-        fingerprint = json.loads((folder / runs.CONFIG).read_text())["store"]
+        found = run_folder.read_config(folder)
+        fingerprint = json.loads((folder / run_folder.CONFIG).read_text())["store"]
     except (UserError, KeyError) as error:
         raise unreadable(folder, str(error).rstrip(".")) from None
     wanted, _ = settle(wanted, len(store.train))
-    different = list(runs.differences(found, wanted).values())
+    different = list(run_folder.differences(found, wanted).values())
     for name in ("precision", "gradient_dtype"):
         before, now = getattr(found.session, name), getattr(wanted.session, name)
         if now not in (before, "auto"):  # a run keeps what auto once was
@@ -142,13 +142,13 @@ def train(arguments: Arguments, folder: Path, name: str) -> None:
     command = [*launcher, sys.executable, "-m", "trainer.run", "--run", str(folder), *flags(arguments, name)]
     print("$", shlex.join(command), flush=True)
     code = subprocess.run(command, check=False).returncode
-    if not (folder / runs.COMPLETE).exists():
+    if not (folder / run_folder.COMPLETE).exists():
         raise UserError(f"{folder} is not complete (exit code {code}); the same command goes on from here.")
 
 
 def last_errors(folder: Path) -> tuple[float, float]:
     """Top-1 and top-5 error after the last epoch, in percent: the best epoch would favour lucky runs."""
-    lines = [line for line in read_log(folder / runs.LOG) if "val_top1_error" in line]
+    lines = [line for line in read_log(folder / run_folder.LOG) if "val_top1_error" in line]
     if not lines:
         raise UserError(f"{folder} ended before its first epoch did: take more --epochs.")
     return 100 * lines[-1]["val_top1_error"], 100 * lines[-1]["val_top5_error"]

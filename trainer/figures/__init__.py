@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from trainer import runs
-from trainer.data import open_data
+from trainer.data.batches import open_data
 from trainer.errors import UserError
+from trainer.evaluation.metrics import read_log
+from trainer.evaluation.pretrained import open_trained
 from trainer.figures import confusion, curves, filters, neighbours, predictions, style, views
 from trainer.figures.subject import ON_CPU, ON_GPU, Subject
-from trainer.metrics import read_log
-from trainer.trained import open_trained
-from trainer.training_set import as_seen
+from trainer.runs import run_folder
+from trainer.runs.training_set import as_seen
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +72,7 @@ def draw(
     for remark in remarks:
         say(remark)
     limit = pictures or (ON_GPU if trained.device.type == "cuda" else ON_CPU)
-    subject = Subject(trained, data, read_log(run / runs.LOG), limit)
+    subject = Subject(trained, data, read_log(run / run_folder.LOG), limit)
     written: list[Path] = []
     for name in names:
         if name in OF_VALIDATION and not len(data.val):
@@ -99,8 +99,8 @@ def draw_together(of: Sequence[Path], path: Path) -> None:
     """
     style.available()
     for run in of:
-        runs.read_config(run)
-    logs = {run.name: read_log(run / runs.LOG) for run in of}
+        run_folder.read_config(run)
+    logs = {run.name: read_log(run / run_folder.LOG) for run in of}
     style.save(functools.partial(curves.together, logs), [path])
 
 

@@ -9,10 +9,10 @@ from typing import Literal
 
 import tyro
 
-from trainer import runs
 from trainer.cli import parse
 from trainer.errors import UserError, one_sentence
 from trainer.figures import NAMES, Name, draw, draw_together
+from trainer.runs import run_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if a.pictures is not None and a.pictures < 1:
             raise UserError(f"--pictures must be at least 1, not {a.pictures}.")
         if a.together:
-            draw_together(a.run or (runs.latest(),), a.together)
+            draw_together(a.run or (run_folder.latest(),), a.together)
             print(f"learning curves: {a.together}")
             return
-        for run in a.run or (runs.latest(),):
+        for run in a.run or (run_folder.latest(),):
             written = draw(
                 run,
                 names=a.only or NAMES,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.evaluation.pretrained import Trained
 from trainer.figures import predictions, style
-from trainer.trained import Trained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

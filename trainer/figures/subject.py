@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.store import Split, Store
-from trainer.trained import Trained
+from trainer.evaluation.pretrained import Trained
 
 ON_CPU, ON_GPU = 2_000, 50_000
 """Pictures of a split that are looked at unless told otherwise: about half a minute of either machine."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer import augment
+from trainer.data import augmentation
 from trainer.figures import style
 from trainer.figures.subject import Subject
 
@@ -22,7 +22,7 @@ LINES = ("-", "--", "-.", ":", (0, (1, 1)))
 def ten_crops(subject: Subject) -> Figure:
     """The whole picture with the five places, and the ten views with what the network makes of each."""
     picture, truth = subject.example()
-    cuts = augment.ten_crops(len(picture))
+    cuts = augmentation.ten_crops(len(picture))
     p = np.array([_probability(subject, picture, view, truth) for view in cuts])
     made = style.figure(
         2.9, f"Ten crops of one picture, with the probability of {style.short(subject.name(truth), 30)}"
@@ -32,8 +32,8 @@ def ten_crops(subject: Subject) -> Figure:
     style.show(whole, picture)
     for inset, ((top, at, _), color, line) in enumerate(zip(cuts, COLORS, LINES, strict=False)):
         # Edges that fall together stay visible, 2 pixels apart.
-        _outline(whole, at + 2 * inset, top + 2 * inset, augment.CROP - 4 * inset, color, line)
-    whole.set_title(f"crops of {augment.CROP} in {len(picture)} pixels", loc="center", fontsize=7)
+        _outline(whole, at + 2 * inset, top + 2 * inset, augmentation.CROP - 4 * inset, color, line)
+    whole.set_title(f"crops of {augmentation.CROP} in {len(picture)} pixels", loc="center", fontsize=7)
     for axes, view, color, value, place in zip(
         right.subplots(2, 5).flat, cuts, 2 * COLORS, p, 2 * PLACES, strict=True
     ):
@@ -49,7 +49,7 @@ def ten_crops(subject: Subject) -> Figure:
 
 def cut(picture_SS3: NDArray[np.uint8], top: int, left: int, flip: bool) -> NDArray[np.uint8]:
     """One view as the eye sees it."""
-    part = picture_SS3[top : top + augment.CROP, left : left + augment.CROP]
+    part = picture_SS3[top : top + augmentation.CROP, left : left + augmentation.CROP]
     return part[:, ::-1] if flip else part
 
 
@@ -70,7 +70,7 @@ def color_range(subject: Subject) -> Figure:
     """One picture along each principal axis of the pixels' colours, two standard deviations of the draw."""
     picture, _ = subject.example()
     std = subject.trained.config.augment.color_std or 0.1  # the paper's, where the run had none
-    axes_33 = augment.color_axes(subject.store.eigenvalues, subject.store.eigenvectors)
+    axes_33 = augmentation.color_axes(subject.store.eigenvalues, subject.store.eigenvectors)
     amounts = np.array([-2, -1, 0, 1, 2])
     made = style.figure(4.9, f"PCA colour: shifts of one picture, in standard deviations of {std:g}")
     places = made.subplots(3, len(amounts))

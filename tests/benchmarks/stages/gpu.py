@@ -20,11 +20,11 @@ from tests.benchmarks.pictures import small_store
 from tests.benchmarks.settings import Settings
 from tests.benchmarks.stages.step import GFLOP_AN_IMAGE
 from trainer.config import Config, Optim
-from trainer.data import TrainingBatches
-from trainer.lrn import local_response_norm, sliced
+from trainer.data.batches import TrainingBatches
+from trainer.kernels.lrn import local_response_norm, sliced
+from trainer.parallel.topology import arrange
 from trainer.recipes import AUTO
-from trainer.step import Trainer
-from trainer.topology import arrange
+from trainer.training.step import Trainer
 
 CLASSES = 1000
 SIDE = 8192  # of the square matrices whose product is the limit

@@ -15,7 +15,7 @@ from tests.benchmarks.fused import FusedGather
 from tests.benchmarks.harness import Contender, Row, rate
 from tests.benchmarks.pictures import small_store
 from tests.benchmarks.settings import Settings
-from trainer.data import TrainingBatches
+from trainer.data.batches import TrainingBatches
 from trainer.recipes import AUTO
 
 SEED = 0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.benchmarks.harness import Contender, Row, rate
 from tests.benchmarks.settings import Settings
-from trainer.lrn import local_response_norm
+from trainer.kernels.lrn import local_response_norm
 
 SHAPES = ((96, 55, 55), (256, 27, 27))  # as many maps as both towers have, for peers that know no towers
 

@@ -10,9 +10,9 @@ from typing import Literal, cast
 import torch
 
 from tests.benchmarks.processes import report, steps_per_second
+from trainer.parallel.topology import all_or_none, arrange
 from trainer.recipes import AUTO
-from trainer.step import Trainer
-from trainer.topology import all_or_none, arrange
+from trainer.training.step import Trainer
 
 CLASSES = 1000
 Precision = Literal["float32", "bfloat16"]

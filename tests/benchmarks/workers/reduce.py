@@ -10,9 +10,9 @@ from mpi4py import MPI
 
 from tests.benchmarks.processes import report, steps_per_second
 from trainer.config import Network
-from trainer.model import Tower
-from trainer.topology import all_or_none, arrange
-from trainer.transport import connect
+from trainer.model.network import Tower
+from trainer.parallel.topology import all_or_none, arrange
+from trainer.parallel.transport import connect
 
 
 def stage_sizes() -> list[int]:

@@ -1,0 +1,168 @@
+"""From the store to batches: the order of samples, and pictures ready before they are wanted.
+
+Samples are numbered through the whole run: sample s = step * batch_size + position. Its epoch is s // N and
+its place in that epoch's order s % N, so that every batch is full, each picture comes exactly once an epoch,
+and the order is the same for any number of ranks and after a resume. A batch may reach over the end of an
+epoch into the next.
+
+N pictures in the set, B pictures of this rank's pair.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from preprocess.store import Split, Store, open_store
+from trainer.config import Augment
+from trainer.data import augmentation
+from trainer.data.input_pipeline import InputMaker
+from trainer.errors import UserError
+from trainer.kernels.counter_rng import Purpose, generator
+
+
+def open_data(path: Path) -> Store:
+    """Open the store of `snakemake preprocess`; whatever is wrong with it is a UserError."""
+    try:
+        store = open_store(path)
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(str(error)) from None
+    augmentation.require_size(store.image_size, path)
+    return store
+
+
+def _read(split: Split, indices_B: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Pictures of a split; damage that is found while reading is a UserError."""
+    try:
+        return split.read(indices_B)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def epoch_order(seed: int, epoch: int, images: int) -> NDArray[np.int64]:
+    """All N pictures in the order of one epoch, int64 [N]."""
+    return generator(seed, Purpose.ORDER, epoch).permutation(images)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This pair's share of one global batch."""
+
+    step: int
+    images_BCHW: Tensor
+    labels_B: Tensor
+    indices_B: NDArray[np.int64]
+    """Which pictures of the training set these are."""
+
+
+class TrainingBatches:
+    """Batches of one run from `first_step` on, made in a background thread; iterate, then `close`."""
+
+    AHEAD = 3
+    """Batches that wait ready, so that a slow read now and then is not felt."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Augment,
+        seed: int,
+        batch_size: int,
+        positions_B: Tensor,
+        first_step: int,
+        last_step: int,
+        threads: int = 1,
+        device: torch.device | None = None,
+    ) -> None:
+        self._store, self._settings, self._seed = store, settings, seed
+        self._maker = InputMaker(store.train, store.mean, settings, threads, device)
+        self._batch_size, self._positions_B = batch_size, positions_B.numpy()
+        self._steps = range(first_step, last_step)
+        self._axes = augmentation.color_axes(store.eigenvalues, store.eigenvectors)
+        self._epochs: dict[int, tuple[NDArray[np.int64], augmentation.Views]] = {}
+        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(self.AHEAD)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._produce, name="loader", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Batch]:
+        for _ in self._steps:
+            item = self._ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            if item.images_BCHW.is_cuda:  # made on the loader's stream, freed when this one is done with it
+                item.images_BCHW.record_stream(torch.cuda.current_stream())
+            yield item
+
+    def close(self) -> None:
+        """Stop the thread; batches that nobody took are dropped."""
+        self._closed.set()
+        self._thread.join()
+        self._maker.close()
+
+    def _produce(self) -> None:
+        for step in self._steps:
+            try:
+                item: Batch | BaseException = self.make(step)
+            except BaseException as error:
+                item = error
+            while not self._closed.is_set():
+                try:
+                    self._ready.put(item, timeout=0.1)
+                    break
+                except queue.Full:
+                    continue
+            if self._closed.is_set() or isinstance(item, BaseException):
+                return
+
+    def make(self, step: int) -> Batch:
+        """The batch of one step, whatever was made before."""
+        indices_B, views = self.plan(step)
+        labels_B = self._store.train.labels[indices_B].astype(np.int64)
+        return Batch(step, self._maker.make(indices_B, views), torch.from_numpy(labels_B), indices_B)
+
+    def read(self, step: int) -> Tensor:
+        """The same batch's stored pictures as they are, uint8 [B, S, S, 3]: what travels to a GPU."""
+        return self._maker.read(self.plan(step)[0])
+
+    def plan(self, step: int) -> tuple[NDArray[np.int64], augmentation.Views]:
+        """Which pictures make up the batch of one step, and how each is cut."""
+        samples_B = step * self._batch_size + self._positions_B
+        epochs_B, places_B = np.divmod(samples_B, len(self._store.train))
+        chosen, views = [], []
+        for epoch in np.unique(epochs_B):
+            order, drawn = self._epoch(int(epoch))
+            places = places_B[epochs_B == epoch]
+            chosen.append(order[places])
+            views.append(drawn[places])
+        return np.concatenate(chosen), augmentation.Views.join(views)
+
+    def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], augmentation.Views]:
+        if epoch not in self._epochs:
+            images, side = len(self._store.train), self._store.image_size
+            self._epochs = {e: v for e, v in self._epochs.items() if e >= epoch - 1}
+            self._epochs[epoch] = (
+                epoch_order(self._seed, epoch, images),
+                augmentation.draw(self._settings, self._axes, self._seed, epoch, images, side),
+            )
+        return self._epochs[epoch]
+
+
+def evaluation_batches(
+    split: Split, batch: int, share: int, shares: int
+) -> Iterator[tuple[NDArray[np.uint8], Tensor]]:
+    """One share of a split, whole pictures uint8 [B, S, S, 3] and labels int64 [B].
+
+    The shares together hold each picture exactly once; the last batch is short, never padded.
+    """
+    begin, end = (len(split) * s // shares for s in (share, share + 1))
+    for first in range(begin, end, batch):
+        indices = np.arange(first, min(first + batch, end))
+        yield _read(split, indices), torch.from_numpy(split.labels[indices].astype(np.int64))

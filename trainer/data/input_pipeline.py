@@ -1,0 +1,134 @@
+"""Stored pictures -> network input, by several threads, into memory that is used again.
+
+On the CPU a thread reads a few pictures, verifies them, and cuts them while they are still in the cache. For
+a GPU the threads only read: bytes travel, and the device does the arithmetic.
+
+B pictures of a batch, S side of the stored picture, H and W of the crop.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from preprocess.store import Split, StoreError
+from trainer.config import Augment
+from trainer.data import augmentation
+from trainer.errors import UserError
+from trainer.kernels import crop_torch
+
+# Pictures that are read before they are cut: as many as stay in a core's cache beside each other, for threads
+# that hand Python's lock to each other less often wait less.
+AT_ONCE = 4
+
+
+class Recycled:
+    """Arrays of one shape whose memory is used again once nothing refers to them.
+
+    Fresh pages cost as much as the cutting itself: the kernel fills them with zeros first.
+    """
+
+    def __init__(self, dtype: Any) -> None:
+        self._dtype = dtype
+        self._free: list[NDArray[Any]] = []
+
+    def take(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        """An array with any content. Tensors made of it keep it; NumPy slices of it do not."""
+        memory = self._free.pop() if self._free else np.empty(shape, self._dtype)
+        if memory.shape != shape:
+            memory = np.empty(shape, self._dtype)
+        array = memory.view()
+        weakref.finalize(array, self._free.append, memory).atexit = False
+        return array
+
+
+class InputMaker:
+    """The network's input of one split's training pictures, on the device that wants it."""
+
+    def __init__(
+        self,
+        split: Split,
+        mean_SS3: NDArray[np.float32],
+        settings: Augment,
+        threads: int = 1,
+        device: torch.device | None = None,
+    ) -> None:
+        self._split, self._settings = split, settings
+        self._device = device or torch.device("cpu")
+        self._cutter = augmentation.Cutter(mean_SS3, settings, training=True)
+        self._inputs, self._bytes = Recycled(np.float32), Recycled(np.uint8)
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="pictures")
+        if self._device.type == "cuda":
+            self._mean = torch.from_numpy(mean_SS3).to(self._device)
+            self._stream = torch.cuda.Stream(self._device)
+
+    def make(self, indices_B: NDArray[np.int64], views: augmentation.Views) -> Tensor:
+        """Float32 [B, 3, 224, 224] in channels_last. Raises UserError where the store is damaged."""
+        if self._device.type == "cuda":
+            return self._on_gpu(indices_B, views)
+        out_BHW3 = self._inputs.take((len(indices_B), augmentation.CROP, augmentation.CROP, 3))
+        side = self._split.image_size
+
+        def cut(part: range) -> None:
+            pictures = np.empty((AT_ONCE, side, side, 3), np.uint8)
+            for first in range(0, len(part), AT_ONCE):
+                places = np.array(part[first : first + AT_ONCE])
+                self._split.read_into(indices_B[places], pictures[: len(places)])
+                self._cutter.cut(pictures[: len(places)], views, places, out_BHW3)
+
+        self._share_out(cut, len(indices_B))
+        return torch.from_numpy(out_BHW3).permute(0, 3, 1, 2)
+
+    def read(self, indices_B: NDArray[np.int64], pinned: bool = False) -> Tensor:
+        """Whole pictures, uint8 [B, S, S, 3]; `pinned` in memory that a GPU copies from by itself."""
+        shape = (len(indices_B), self._split.image_size, self._split.image_size, 3)
+        # torch knows when a copy from its pinned memory is over, and hands it out again only then.
+        images = (
+            torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+            if pinned
+            else torch.from_numpy(self._bytes.take(shape))
+        )
+        images_BSS3 = images.numpy()
+
+        def read(part: range) -> None:
+            mine = slice(part.start, part.stop)
+            self._split.read_into(indices_B[mine], images_BSS3[mine])
+
+        self._share_out(read, len(indices_B))
+        return images
+
+    def _on_gpu(self, indices_B: NDArray[np.int64], views: augmentation.Views) -> Tensor:
+        images = self.read(indices_B, pinned=True)
+        with torch.cuda.stream(self._stream):  # beside the training step, in this thread
+            bytes_BSS3 = images.to(self._device, non_blocking=True)
+            x = crop_torch.cut(bytes_BSS3, self._mean, views, self._settings, training=True)
+        self._stream.synchronize()
+        return x
+
+    def _share_out(self, work: Callable[[range], None], pictures: int) -> None:
+        """Give each thread an equal part of the pictures, and the calling one the first."""
+        bounds = [pictures * t // self._threads for t in range(self._threads + 1)]
+        mine, *others = [range(*pair) for pair in itertools.pairwise(bounds)]
+        at_work = [self._pool.submit(work, part) for part in others]
+        try:
+            try:
+                work(mine)
+            finally:
+                wait(at_work)  # or memory would be used again that they still write to
+            for part in at_work:
+                part.result()
+        except StoreError as error:
+            raise UserError(str(error)) from None
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()

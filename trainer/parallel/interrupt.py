@@ -1,0 +1,54 @@
+"""Ctrl-C (SIGINT) ends a command at once with exit code 130, at any moment, on all ranks.
+
+mpirun passes Ctrl-C on to every rank. A rank that raised KeyboardInterrupt would leave its exchange, and the
+others would wait for it; a rank inside MPI would not notice the signal. So each process ends itself in the
+handler. Nothing is lost: whatever is written to the disk is renamed when it is complete.
+
+Without _interrupt.c, which needs a compiler, the kernel's default action ends the process: the exit code of a
+process is 130 in a shell, that of MPICH's mpirun is 2.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from itertools import pairwise
+
+try:
+    from trainer.parallel import _interrupt
+except ImportError:  # not built
+    _interrupt = None  # type: ignore[assignment]
+
+RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
+"""Where launchers tell a process its rank; known before MPI starts."""
+
+CODE = 128 + signal.SIGINT  # what a shell reports
+
+
+def end_at_once(resumable: bool = False) -> None:
+    """Have SIGINT end this process. Where SIGINT is ignored, or a program has a handler of its own, it stays.
+
+    `resumable`: the same command goes on from a checkpoint, which rank 0 tells the user.
+    """
+    if signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, signal.SIG_DFL):
+        return
+    if _interrupt is None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        return
+    sentence = "interrupted" + ("; the same command goes on from the last checkpoint" if resumable else "")
+    rank = next((os.environ[name] for name in RANKS if name in os.environ), None)
+    text = f"{sentence}\n" if rank in (None, "0") else ""
+    hydra = "HYDI_CONTROL_FD" in os.environ  # MPICH's own launcher, which speaks PMI 1
+    _interrupt.end_on_sigint(text.encode(), int(os.environ.get("PMI_FD", -1)) if hydra else -1)
+
+
+def raise_again() -> None:
+    """Have SIGINT raise KeyboardInterrupt again, for commands of one process, which tidy up behind them."""
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def is_command() -> bool:
+    """Whether this process is `python -m trainer.SOMETHING`, and no program that only imports the package."""
+    return any(flag == "-m" and name.startswith("trainer.") for flag, name in pairwise(sys.orig_argv))

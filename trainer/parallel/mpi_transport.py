@@ -1,0 +1,143 @@
+"""The exchanges over MPI, through host memory, or straight from a GPU where the library takes that."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import torch
+from mpi4py import MPI
+from torch import Tensor
+
+from trainer.errors import UserError
+from trainer.kernels.bfloat16 import add_rows, as_array
+from trainer.parallel.topology import Topology
+from trainer.parallel.transport import Pending, Transport
+
+
+class OverMpi(Transport):
+    """One tower on this rank, its partner (if any) at the other end of `pair_comm`.
+
+    Reductions run in a thread of their own: a nonblocking collective advances only inside MPI calls, and the
+    main thread is computing. The thread has its own communicator, so that the two never meet.
+    """
+
+    def __init__(self, topology: Topology) -> None:
+        super().__init__(topology)
+        if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+            raise UserError(
+                "This MPI library was started without MPI_THREAD_MULTIPLE, which training needs; "
+                "use one that has it, or --transport torch."
+            )
+        self._pair = topology.pair_comm
+        self._background = topology.tower_comm.Dup()
+        self._foreground = topology.tower_comm
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="all-reduce")
+        self._staged = topology.device.type != "cpu" and not takes_gpu_memory(topology)
+        self._stages: dict[str, Tensor] = {}
+
+    def _swap(self, mine: Tensor) -> Tensor:
+        rows = torch.channels_last if mine.dim() == 4 else torch.contiguous_format
+        mine = mine.contiguous(memory_format=rows)
+        theirs = torch.empty_like(mine)
+        sent, received = _bytes(mine), _bytes(theirs)
+        if self._staged:
+            outbox, inbox = (self._stage(name, sent) for name in ("outbox", "inbox"))
+            outbox.copy_(sent)  # waits for the GPU's stream, so that MPI reads finished numbers
+            self._exchange(outbox, inbox)
+            received.copy_(inbox)
+        else:
+            _finish(mine.device)
+            self._exchange(sent, received)
+        return theirs
+
+    def _exchange(self, sent: Tensor, received: Tensor) -> None:
+        partner = 1 - self._index
+        self._pair.Sendrecv(_buffer(sent), dest=partner, recvbuf=_buffer(received), source=partner)
+
+    def _stage(self, name: str, like: Tensor) -> Tensor:
+        """Pinned host memory, kept for the next time, for a flat tensor on a GPU."""
+        kept = self._stages.get(name)
+        if kept is None or kept.numel() < like.numel() or kept.dtype != like.dtype:
+            kept = torch.empty(like.shape, dtype=like.dtype, pin_memory=like.device.type == "cuda")
+            self._stages[name] = kept
+        return kept[: like.numel()]
+
+    def start_reduce(self, flat: Tensor) -> Pending:
+        return self._thread.submit(self.reduce, flat)
+
+    def reduce(self, flat: Tensor) -> None:
+        """Sum `flat` over the pairs, now, in the calling thread."""
+        if self._background.size == 1:
+            return
+        host = self._stage("reduction", flat) if self._staged else flat
+        if self._staged:
+            host.copy_(flat)
+        _finish(host.device)
+        if host.dtype == torch.bfloat16:
+            self._reduce_bfloat16(host)
+        else:
+            self._background.Allreduce(MPI.IN_PLACE, _buffer(host))
+        if self._staged:
+            flat.copy_(host)
+
+    def _reduce_bfloat16(self, host: Tensor) -> None:
+        """Each rank sums one share of the array, in float32, and rounds it once; MPI knows no bfloat16."""
+        size, rank = self._background.size, self._background.rank
+        ends = [len(host) * r // size for r in range(size + 1)]
+        shares = [host[begin:end] for begin, end in pairwise(ends)]
+        own, others = shares[rank], [r for r in range(size) if r != rank]
+        theirs = host.new_empty(len(others), len(own))
+        self._swap_with(others, [shares[r] for r in others], list(theirs))
+        if host.device.type == "cpu":  # torch would take twelve times as long
+            add_rows(as_array(theirs), as_array(own))
+        else:
+            own.copy_(theirs.sum(0, dtype=torch.float32) + own)
+            _finish(host.device)
+        self._swap_with(others, [own] * len(others), [shares[r] for r in others])
+
+    def _swap_with(self, others: list[int], sent: list[Tensor], received: list[Tensor]) -> None:
+        """One tensor to and one from each of these ranks, all at once. MPI_Alltoallv would copy a rank's own
+        part too, and MPICH 5's MPI_Allgatherv takes ten times as long for arrays of this size."""
+        world = self._background
+        MPI.Request.Waitall(
+            [world.Irecv(_buffer(x), source=r) for r, x in zip(others, received, strict=True)]
+            + [world.Isend(_buffer(x), dest=r) for r, x in zip(others, sent, strict=True)]
+        )
+
+    def total(self, values: Tensor) -> Tensor:
+        out = values.to("cpu", torch.float64, copy=True)
+        self._foreground.Allreduce(MPI.IN_PLACE, out.numpy())
+        return out
+
+
+def _bytes(x: Tensor) -> Tensor:
+    """The memory of a dense tensor, as it lies: uint8 [N]."""
+    rows = x.permute(0, 2, 3, 1) if x.dim() == 4 else x
+    return rows.view(torch.uint8).view(-1)
+
+
+def _buffer(x: Tensor) -> Any:
+    """What mpi4py takes: an array, or on a GPU the tensor's own description of its memory."""
+    x = x.view(torch.uint16) if x.dtype == torch.bfloat16 else x
+    return x.numpy() if x.device.type == "cpu" else x
+
+
+def _finish(device: torch.device) -> None:
+    """MPI knows nothing of a GPU's streams: wait until the numbers are there."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+
+
+def takes_gpu_memory(topology: Topology) -> bool:
+    """Whether this MPI library says that it takes memory of a GPU (MPI 4.1, `mpi_memory_alloc_kinds`), on
+    every rank, and then really sums some."""
+    says = "cuda" in (MPI.COMM_WORLD.Get_info().get("mpi_memory_alloc_kinds") or "")
+    if not topology.world.allreduce(says and topology.device.type == "cuda", MPI.LAND):
+        return False
+    probe = torch.full((1024,), 1.0, device=topology.device)
+    _finish(topology.device)
+    topology.world.Allreduce(MPI.IN_PLACE, probe)
+    right = bool((probe == topology.world.size).all())
+    return bool(topology.world.allreduce(right, MPI.LAND))

@@ -1,0 +1,107 @@
+"""The exchanges over torch.distributed: NCCL between GPUs, gloo between CPUs.
+
+MPI stays the launcher: it hands round where the processes meet, and its pair and tower communicators are made
+again as torch's groups.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from trainer.parallel.topology import Topology
+from trainer.parallel.transport import Done, Pending, Transport
+
+
+class OverTorch(Transport):
+    """One tower on this rank. Reductions run on NCCL's stream, or in gloo's threads."""
+
+    def __init__(self, topology: Topology) -> None:
+        super().__init__(topology)
+        self._device = topology.device
+        if not dist.is_initialized():
+            _meet(topology)
+        # Every rank takes part in the making of every group, also of those that it does not belong to.
+        self._tower = [
+            dist.new_group(list(range(tower, topology.world.size, self._pair_size)))
+            for tower in range(self._pair_size)
+        ][self._index]
+        first = topology.rank - self._index
+        self._peer = first + 1 - self._index
+        self._pair = [
+            dist.new_group([2 * pair, 2 * pair + 1] if self._partner else [pair])
+            for pair in range(topology.pairs)
+        ][topology.pair]
+
+    def _swap(self, mine: Tensor) -> Tensor:
+        if mine.dim() == 4:
+            mine = mine.contiguous(memory_format=torch.channels_last)
+            theirs = torch.empty_like(mine)
+            sent, received = (t.permute(0, 2, 3, 1) for t in (mine, theirs))
+        else:
+            sent = mine.contiguous()
+            received = theirs = torch.empty_like(sent)
+        # As bytes: not every backend knows every dtype.
+        operations = [
+            dist.P2POp(dist.isend, sent.view(torch.uint8), self._peer, self._pair),
+            dist.P2POp(dist.irecv, received.view(torch.uint8), self._peer, self._pair),
+        ]
+        for work in dist.batch_isend_irecv(operations):
+            work.wait()
+        return theirs
+
+    def start_reduce(self, flat: Tensor) -> Pending:
+        if self._tower.size() == 1:
+            return Done()
+        work = dist.all_reduce(flat, group=self._tower, async_op=True)
+        assert work is not None
+        return Waiting(work)
+
+    def total(self, values: Tensor) -> Tensor:
+        out = values.to(self._device, torch.float64, copy=True)
+        dist.all_reduce(out, group=self._tower)
+        return out.cpu()
+
+
+class Waiting:
+    """A reduction under way; on a GPU the stream waits for it, not the processor."""
+
+    def __init__(self, work: dist.Work) -> None:
+        self._work = work
+
+    def result(self) -> None:
+        """Wait. Raises what torch raises when a partner is lost."""
+        self._work.wait()
+
+
+def _meet(topology: Topology) -> None:
+    """Join all ranks in one process group; on a single host without any port that others could reach."""
+    world, alone = topology.world, len(set(topology.hosts)) == 1
+    if alone:
+        if Path("/sys/class/net/lo").exists():
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        # torch opens the file once more when a process lets go of it, and removes it with the last one; a
+        # rank that removed it sooner would race with the others.
+        mine = _empty_file() if topology.leads else None
+        store: dist.Store = dist.FileStore(world.bcast(mine), world.size)
+    else:
+        host, ours = topology.hosts[0], None
+        if topology.leads:
+            ours = dist.TCPStore(host, 0, world.size, is_master=True, wait_for_workers=False)
+        port = world.bcast(ours.port if ours else None)
+        store = ours or dist.TCPStore(host, port, world.size, is_master=False)
+    backend = "nccl" if topology.device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=topology.rank, world_size=world.size)
+    atexit.register(dist.destroy_process_group)
+
+
+def _empty_file() -> str:
+    descriptor, name = tempfile.mkstemp(prefix="alexnet-")
+    os.close(descriptor)
+    return name

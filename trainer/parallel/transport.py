@@ -1,0 +1,120 @@
+"""How tensors travel: between the two towers of a pair, and between the pairs.
+
+A transport offers the exchanges of the network, each with its adjoint, and the sum of gradients:
+
+    gather   both towers' halves -> the whole      adjoint: both towers' gradients of each half, summed
+    sum      both towers' shares -> the logits     adjoint: the same gradient for both
+    reduce   one flat buffer, summed in place over all ranks that hold the same tower, in the background
+
+They are written once, on top of three primitives: swap a tensor with the partner, start a reduction, total a
+few numbers. `OneProcess` moves nothing; mpi_transport.py and torch_transport.py are the two that do.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from trainer.errors import UserError
+from trainer.parallel.topology import Topology
+
+
+class Pending(Protocol):
+    """A reduction under way."""
+
+    def result(self) -> None:
+        """Wait until it is done; raises what went wrong."""
+
+
+class Done:
+    """Nothing to wait for."""
+
+    def result(self) -> None:
+        """At once."""
+
+
+class Transport(ABC):
+    """What the step needs. Lists hold one tensor for each tower on this rank."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._pair_size = topology.pair_comm.size
+        self.towers = len(topology.towers) * self._pair_size
+        """Towers of the whole network."""
+        self._partner = self._pair_size == 2
+        self._index = topology.pair_comm.rank
+
+    def gather(self, parts: list[Tensor]) -> Tensor:
+        """Tower a's channels, then tower b's, along dimension 1."""
+        everyone = self._both(parts[0]) if self._partner else parts
+        return torch.cat(everyone, dim=1) if len(everyone) > 1 else everyone[0]
+
+    def gather_adjoint(self, grad: Tensor) -> list[Tensor]:
+        """From this rank's gradient of the whole, the gradient of each part that it holds."""
+        if not self._partner:
+            # Autograd has summed all towers' gradients already, for they read the same tensor.
+            return list(grad.chunk(self.towers, dim=1))
+        halves = grad.chunk(2, dim=1)
+        return [halves[self._index] + self._swap(halves[1 - self._index])]
+
+    def sum(self, shares: list[Tensor]) -> Tensor:
+        """The towers' shares, added up. The adjoint hands each tower the same gradient: nothing travels."""
+        everyone = self._both(shares[0]) if self._partner else shares
+        return everyone[0] + everyone[1] if len(everyone) > 1 else everyone[0]
+
+    def _both(self, mine: Tensor) -> list[Tensor]:
+        theirs = self._swap(mine)
+        return [mine, theirs] if self._index == 0 else [theirs, mine]
+
+    @abstractmethod
+    def _swap(self, mine: Tensor) -> Tensor:
+        """The partner's tensor, of the same shape and dtype, for mine; its memory format is mine's."""
+
+    @abstractmethod
+    def start_reduce(self, flat: Tensor) -> Pending:
+        """Begin to sum `flat`, float32 or bfloat16 [N], over the pairs, in place; the result says when that
+        is done."""
+
+    @abstractmethod
+    def total(self, values: Tensor) -> Tensor:
+        """Sum a few numbers over the pairs, at once; float64 on the host."""
+
+
+class OneProcess(Transport):
+    """All towers on this rank, and no other pairs: nothing travels."""
+
+    def _swap(self, mine: Tensor) -> Tensor:
+        raise AssertionError("there is no partner")
+
+    def start_reduce(self, flat: Tensor) -> Pending:
+        return Done()
+
+    def total(self, values: Tensor) -> Tensor:
+        return values.double().cpu()
+
+
+def connect(topology: Topology, wish: str = "auto") -> Transport:
+    """The transport that is wished for: mpi, torch, or auto, which is NCCL where every rank has a GPU to
+    itself and MPI elsewhere. Raises UserError when this torch cannot."""
+    if topology.world.size == 1:
+        return OneProcess(topology)
+    on_gpu = topology.device.type == "cuda"
+    possible = torch.distributed.is_available() and (
+        (torch.distributed.is_nccl_available() and topology.own_gpu)
+        if on_gpu
+        else torch.distributed.is_gloo_available()
+    )
+    if wish == "torch" and not possible:
+        why = "NCCL and a GPU for each rank" if on_gpu else "a torch with gloo"
+        raise UserError(f"--transport torch needs {why}; use --transport mpi.")
+    # Imported here, for both build on this module.
+    if wish == "torch" or (wish == "auto" and on_gpu and possible):
+        from trainer.parallel.torch_transport import OverTorch
+
+        return OverTorch(topology)
+    from trainer.parallel.mpi_transport import OverMpi
+
+    return OverMpi(topology)

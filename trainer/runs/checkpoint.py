@@ -1,0 +1,271 @@
+"""Checkpoints as they lie on the disk: which there are, which one is meant, whether it is whole.
+
+    runs/<name>/checkpoints/
+      step-00000470/
+        tower_a.safetensors           parameters, and momentum under momentum.<name>, float32
+        tower_b.safetensors
+        training_set.safetensors      mean image, classes and their names, the store's fingerprint
+        state.json                    step, epoch, schedule, seed, loss, previous checkpoint, world, versions
+        manifest.json                 SHA-256 of these four
+        validation.json               errors on the validation set; added once they are measured
+      latest                          the name of the one that resuming follows
+      best                            the name of the one with the lowest validation error
+      sound                           the name of the newest one whose weights gave a sound loss
+      set-aside-001/                  checkpoints that a run has left by going back; see going_back.py
+
+saving.py writes them, pair 0 alone. Any number of pairs, or one process, can read. Only folders named
+`step-` and at least eight digits are the program's own: it counts and removes no others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+
+from trainer.errors import UserError
+from trainer.evaluation.metrics import Counts
+from trainer.model.network import Tower
+from trainer.runs import version
+from trainer.training.optimizer import FlatStage
+
+if TYPE_CHECKING:
+    from mpi4py import MPI  # evaluation by one process needs none
+
+FOLDER = "checkpoints"
+LATEST, BEST, SOUND = "latest", "best", "sound"
+STATE, MANIFEST, VALIDATION = "state.json", "manifest.json", "validation.json"
+OWN = re.compile(r"step-\d{8,}")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose checksums were found right."""
+
+    path: Path
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Steps that were taken before it was saved."""
+        step: int = self.state["step"]
+        return step
+
+
+def name_of(step: int) -> str:
+    """The folder's name."""
+    return f"step-{step:08d}"
+
+
+def step_of(path: Path | str) -> int:
+    """The step in a folder's name."""
+    return int(str(path).rpartition("-")[2])
+
+
+def versions() -> dict[str, str]:
+    """What a run was made with."""
+    return {
+        "trainer": version.described(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
+
+
+def named(folder: Path, marker: str) -> str | None:
+    """The checkpoint that `latest` or `best` names."""
+    try:
+        return (folder / marker).read_text().strip() or None
+    except OSError:
+        return None
+
+
+def own(folder: Path) -> list[Path]:
+    """The program's own checkpoints in a folder, by step; one that is damaged is among them."""
+    return sorted((path for path in folder.glob("step-*") if OWN.fullmatch(path.name)), key=step_of)
+
+
+def exists(run: Path) -> bool:
+    """Whether the run has any checkpoint."""
+    return bool(own(run / FOLDER))
+
+
+def run_of(path: Path) -> Path:
+    """The run that a checkpoint's folder lies in. Raises UserError when it lies in none."""
+    for folder in path.absolute().parents:
+        if folder.name == FOLDER:
+            return folder.parent
+    raise UserError(f"{path} is not a checkpoint within a run: RUN/{FOLDER}/step-NNNNNNNN.")
+
+
+def find(run: Path, which: str = LATEST) -> tuple[Checkpoint, list[str]]:
+    """The checkpoint that `which` asks for: latest, best, or a path; and a sentence for each damaged one.
+
+    A damaged `latest` falls back to the one before it, a damaged `best` to the one with the next lowest
+    error. Raises UserError when nothing sound is left.
+    """
+    folder = run / FOLDER
+    if which not in (LATEST, BEST):
+        return verified(Path(which)), []
+    remarks: list[str] = []
+    for path in _candidates(folder, which):
+        damage = check(path)
+        if not damage:
+            return _read(path), remarks
+        remarks.append(f"The checkpoint {path} is damaged and left out: {damage}.")
+    if remarks:
+        raise UserError(f"No sound checkpoint is left in {folder}. " + " ".join(remarks))
+    raise UserError(f"{run} has no checkpoint yet; train it with: python -m trainer.run --run {run}")
+
+
+def _candidates(folder: Path, which: str) -> list[Path]:
+    """All own checkpoints, the one that is meant first."""
+    paths = own(folder)[::-1]
+    if which == BEST:
+        errors = recorded_errors(folder)
+        paths.sort(key=lambda path: (errors.get(path.name, 2.0), -step_of(path)))  # errors are 0..1
+        first = best_of(folder)
+    else:
+        first = named(folder, LATEST)
+        if first in [path.name for path in paths]:  # what lies after it is not followed
+            paths.sort(key=lambda path: step_of(path) > step_of(str(first)))
+    return sorted(paths, key=lambda path: path.name != first)
+
+
+def verified(path: Path) -> Checkpoint:
+    """One checkpoint by its folder. Raises UserError when it cannot be used."""
+    damage = check(path)
+    if damage:
+        raise UserError(f"The checkpoint {path} cannot be used: {damage}.")
+    return _read(path)
+
+
+def check(path: Path) -> str | None:
+    """What is wrong with a checkpoint, or None: every file's SHA-256 against the manifest."""
+    manifest = path / MANIFEST
+    if not manifest.exists():
+        return f"it has no {MANIFEST}" if path.exists() else "it does not exist"
+    try:
+        sums = json.loads(manifest.read_bytes())["sha256"]
+    except (ValueError, KeyError, OSError):
+        return f"its {MANIFEST} cannot be read"
+    for name in {"tower_a.safetensors", STATE, *sums}:
+        if name not in sums or not (path / name).exists():
+            return f"{name} is missing"
+        try:
+            with (path / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+        if found != sums[name]:
+            return f"{name} does not match its checksum"
+    return None
+
+
+def _read(path: Path) -> Checkpoint:
+    return Checkpoint(path, state_of(path))
+
+
+def state_of(path: Path) -> dict[str, Any]:
+    """A checkpoint's state.json."""
+    state: dict[str, Any] = json.loads((path / STATE).read_bytes())
+    return state
+
+
+def recorded_counts(path: Path) -> Counts | None:
+    """The errors that were measured with a checkpoint, as whole numbers; None where none were."""
+    try:
+        found = json.loads((path / VALIDATION).read_bytes())
+        return Counts(found["images"], found["top1_wrong"], found["top5_wrong"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def recorded_errors(folder: Path) -> dict[str, float]:
+    """The measured top-1 errors of all own checkpoints, by name."""
+    errors = {path.name: counts.top1_error for path in own(folder) if (counts := recorded_counts(path))}
+    marked = named(folder, BEST)
+    if marked and marked not in errors and (folder / marked / STATE).exists():
+        # A version before validation.json kept the error of the best checkpoint in that one's state.
+        error = (state_of(folder / marked).get("best") or {}).get("top1_error")
+        errors |= {} if error is None else {marked: error}
+    return errors
+
+
+def best_of(folder: Path) -> str | None:
+    """The own checkpoint with the lowest measured error, of equal ones the earliest.
+
+    Without any error the one that the marker names, as an import of weights leaves it.
+    """
+    errors = recorded_errors(folder)
+    if errors:
+        return min(errors, key=lambda name: (errors[name], step_of(name)))
+    marked = named(folder, BEST)
+    return marked if marked and (folder / marked).exists() else None
+
+
+def before_divergence(run: Path) -> Path | None:
+    """The newest checkpoint from before a run's loss rose: a step was taken from it at a sound loss."""
+    sound = named(run / FOLDER, SOUND)
+    for path in reversed(own(run / FOLDER)):
+        if sound and step_of(path) <= step_of(sound) and check(path) is None:
+            return path
+    return None
+
+
+def load(
+    checkpoint: Checkpoint,
+    towers: Sequence[Tower],
+    flat: Sequence[Sequence[FlatStage]],
+    tower_comm: MPI.Comm | None = None,
+) -> None:
+    """Copy parameters and momenta into the towers of this rank.
+
+    tower_comm: the ranks that hold the same tower; its first rank reads, and sends the arrays to the others,
+    whose hosts need not see the file. None: this rank is alone. Raises UserError when the file does not fit
+    the network.
+    """
+    for tower, stages in zip(towers, flat, strict=True):
+        failure = None
+        if tower_comm is None or tower_comm.rank == 0:
+            failure = _read_tower(checkpoint.path / f"tower_{tower.name}.safetensors", stages)
+        if tower_comm is not None:
+            failure = tower_comm.bcast(failure)
+        if failure:
+            raise UserError(failure)
+        for stage in stages:
+            for array in (stage.weights, stage.momenta):
+                if tower_comm is not None and tower_comm.size > 1:
+                    host = array.cpu()
+                    tower_comm.Bcast(host.numpy())
+                    array.copy_(host)
+            stage.round()
+
+
+def _read_tower(path: Path, stages: Sequence[FlatStage]) -> str | None:
+    """Read one tower's file into its arrays; returns what is wrong with the file."""
+    try:
+        tensors = safetensors.numpy.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        return f"{path} cannot be read: {error}."
+    for stage in stages:
+        for name, p in stage.parameters.items():
+            shape = tensors[name].shape if name in tensors else "none"
+            if shape != tuple(p.shape):
+                return (
+                    f"{path} holds {name} of shape {shape}, this network has {tuple(p.shape)}: "
+                    "the store has another number of classes, or the network differs."
+                )
+            stage.value(name).copy_(torch.from_numpy(tensors[name]))
+            stage.momentum(name).copy_(torch.from_numpy(tensors[f"momentum.{name}"]))
+    return None

@@ -1,0 +1,94 @@
+"""What a run says of itself, for scripts and for eyes.
+
+metrics.jsonl holds one JSON object a line; TensorBoard's event files beside it hold the same figures:
+`tensorboard --logdir runs`, wherever TensorBoard is installed. Rank 0 writes both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
+from trainer.errors import UserError
+from trainer.evaluation.metrics import read_log
+from trainer.files import write_atomic
+
+
+class RunLog:
+    """`metrics.jsonl`: one JSON object a line, written at once, so that a killed run keeps its past."""
+
+    def __init__(self, path: Path, resume_step: int = 0) -> None:
+        """Lines of steps after `resume_step`, which a run that goes on will take again, are dropped.
+
+        Raises UserError when the disk does not take the log.
+        """
+        self._path = path
+        self.failure: str | None = None
+        """A sentence, once a line could not be written; nothing is written after it."""
+        kept = [line for line in read_log(path) if line["step"] <= resume_step]
+        self._validated = {line["step"] for line in kept if "val_top1_error" in line}
+        try:
+            write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+            # Without a buffer: what a full disk did not take is not tried again when the file is closed.
+            self._file = path.open("ab", buffering=0)
+            # In this thread: tensorboardX's own would end the process on a full disk, or wait for ever.
+            self._events = EventsWriter(str(path.parent / "events"))
+            if (
+                kept
+            ):  # event files are only ever added to: from this step on readers forget what older ones hold
+                start = SessionLog(status=SessionLog.START)
+                self._events.write_event(Event(step=resume_step + 1, session_log=start))
+        except OSError as error:
+            raise UserError(self._sentence(error)) from None
+
+    def write(self, *, step: int, **values: Any) -> None:
+        """One line, with the time in seconds since 1970; its numbers go to TensorBoard too."""
+        now = round(time.time(), 3)
+        if self.failure:
+            return
+        try:
+            line = (json.dumps({"step": step, **values, "time": now}) + "\n").encode()
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            for name, value in _numbers(values):
+                name = name.removeprefix("val_")
+                group = "validation" if f"val_{name}" in values else "training"
+                summary = scalar(f"{group}/{name}", value)
+                self._events.write_event(Event(step=step, wall_time=now, summary=summary))
+            self._events.flush()
+        except OSError as error:
+            self.failure = self._sentence(error)
+
+    def _sentence(self, error: OSError) -> str:
+        return (
+            f"The log {self._path} could not be written: {error.strerror}. Make room there and start the "
+            "same command again: it goes on from the last checkpoint."
+        )
+
+    def has_validation(self, step: int) -> bool:
+        """Whether the errors after so many steps are in the log already."""
+        return step in self._validated
+
+    def close(self) -> None:
+        """Close both files."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+            self._events.close()
+
+
+def _numbers(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{above}{name}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{above}{name}", float(value)

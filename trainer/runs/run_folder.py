@@ -1,0 +1,186 @@
+"""Folders of runs: which one is meant, what is in it.
+
+runs/<name>/ holds config.json, metrics.jsonl, checkpoints/ and, once all is done, the marker `complete`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from preprocess.store import Store
+from trainer.config import Config, from_dict, to_dict
+from trainer.data.batches import open_data
+from trainer.errors import UserError
+from trainer.files import write_atomic
+from trainer.runs import checkpoint
+
+RUNS = Path("runs")
+COMPLETE = "complete"
+CONFIG = "config.json"
+LOG = "metrics.jsonl"
+
+CHANGEABLE = {
+    "lr": "optim",
+    "warmup_epochs": "optim",
+    "schedule": "optim",
+    "patience": "optim",
+    "lr_steps": "optim",
+    "epochs": "optim",
+    "precision": "session",
+    "gradient_dtype": "session",
+}
+"""What may differ when a run is continued, and the part of the configuration that it is in."""
+
+
+def read_config(run: Path) -> Config:
+    """The configuration that a run was started with. Raises UserError when there is no such run."""
+    path = run / CONFIG
+    if not path.exists():
+        raise UserError(f"{run} is not the folder of a run: it has no {CONFIG}.")
+    try:
+        return from_dict(json.loads(path.read_text())["config"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} cannot be read as a run's configuration.") from None
+
+
+def record(run: Path) -> dict[str, Any]:
+    """All of config.json: configuration, the store's fingerprint, versions, changes. Empty: no run yet."""
+    try:
+        found: dict[str, Any] = json.loads((run / CONFIG).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except NotADirectoryError:
+        raise UserError(f"{run} is a file, not the folder of a run: name another --run.") from None
+    except ValueError:
+        raise UserError(f"{run / CONFIG} cannot be read as a run's configuration.") from None
+    return found
+
+
+def write_config(
+    run: Path, config: Config, store_fingerprint: str, changes: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Save the settled configuration, with absolute paths, and what the run stands on.
+
+    changes: what was changed at which step, all of it, oldest first.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    settled = with_session(
+        config, store=config.session.store.absolute(), run=run.absolute(), resume="auto", max_steps=None
+    )
+    found = {
+        "config": to_dict(settled),
+        "store": store_fingerprint,
+        "versions": checkpoint.versions(),
+        "changes": list(changes),
+    }
+    write_atomic(run / CONFIG, json.dumps(found, indent=1).encode())
+
+
+def changes(run: Path, config: Config, store_fingerprint: str) -> dict[str, list[Any]]:
+    """Settings that a run is continued with and was not started with, each with its old and new value.
+
+    Raises UserError when the run cannot be continued with these settings, or on this store: the learning
+    rate, its schedule and the arithmetic may change, what the network or its data are may not.
+    """
+    before = read_config(run)
+    refused = [phrase for name, phrase in differences(before, config).items() if name not in CHANGEABLE]
+    if refused:
+        raise UserError(f"{run} was started with other settings: {'; '.join(refused)}. Name another --run.")
+    if record(run).get("store") != store_fingerprint:
+        raise UserError(
+            f"{run} was trained on another store than {config.session.store} is now (its fingerprint "
+            "differs): name the run's own with --store, or another --run."
+        )
+    old, new = to_dict(before), to_dict(config)
+    return {
+        name: [old[part][name], new[part][name]]
+        for name, part in CHANGEABLE.items()
+        if old[part][name] != new[part][name]
+    }
+
+
+def store_of(run: Path, path: Path) -> Store:
+    """The store of a run whose checkpoints hold no training set, as those of older versions do not.
+
+    Raises UserError when the store at this path is not the one that the run was trained on.
+    """
+    store = open_data(path)
+    if record(run).get("store") != store.fingerprint:
+        raise UserError(
+            f"{path} is not the store that {run} was trained on, and this checkpoint has no mean image of "
+            "its own: make the store again as it was."
+        )
+    return store
+
+
+def latest() -> Path:
+    """The run in runs/ that was written to last. Raises UserError when there is none."""
+    found = [path.parent for path in RUNS.glob(f"*/{CONFIG}") if checkpoint.exists(path.parent)]
+    if not found:
+        raise UserError(
+            f"There is no run with a checkpoint in {RUNS}/; train first: mpirun -n 2 python -m trainer.run"
+        )
+    return max(found, key=lambda run: (run / LOG).stat().st_mtime if (run / LOG).exists() else 0.0)
+
+
+def choose(config: Config, store_fingerprint: str) -> Path:
+    """The folder for a command without --run: that of the checkpoint which --resume names, else the newest
+    unfinished run of the same settings on the same store, else a new one."""
+    resume = config.session.resume
+    if resume not in ("auto", "never"):
+        return _short(checkpoint.run_of(Path(resume)))
+    for path in sorted(RUNS.glob(f"{config.recipe}-*/{CONFIG}"), reverse=True) if resume == "auto" else ():
+        run = path.parent
+        with contextlib.suppress(UserError):  # a run of another version is not this one
+            same_store = record(run).get("store") == store_fingerprint
+            same = not (differences(read_config(run), config) and differences(started_with(run), config))
+            if same and same_store and not (run / COMPLETE).exists():
+                return run
+    numbers = [int(n) for p in RUNS.glob(f"{config.recipe}-*") if (n := p.name.rpartition("-")[2]).isdigit()]
+    return RUNS / f"{config.recipe}-{max(numbers, default=0) + 1:03d}"
+
+
+def started_with(run: Path) -> Config:
+    """The configuration of a run's first start, before the changes of later ones."""
+    found = record(run)
+    for change in reversed(found.get("changes", [])):
+        for name, (old, _) in change["changed"].items():
+            found["config"][CHANGEABLE[name]][name] = old
+    return from_dict(found["config"])
+
+
+def _short(path: Path) -> Path:
+    """Relative to the working folder where it lies below it."""
+    with contextlib.suppress(ValueError):
+        return path.relative_to(Path.cwd())
+    return path
+
+
+def differences(old: Config, new: Config) -> dict[str, str]:
+    """The settings that decide a run's result and are not the same, each with a phrase for it."""
+    found = {}
+    if old.recipe != new.recipe:
+        found["recipe"] = f"--recipe was {old.recipe}, now {new.recipe}"
+    for part in ("network", "augment", "optim"):
+        for f in dataclasses.fields(getattr(old, part)):
+            before, now = getattr(getattr(old, part), f.name), getattr(getattr(new, part), f.name)
+            if before != now:
+                found[f.name] = f"--{f.name.replace('_', '-')} was {before}, now {now}"
+    if old.session.seed != new.session.seed:
+        found["seed"] = f"--seed was {old.session.seed}, now {new.session.seed}"
+    return found
+
+
+def with_session(config: Config, **changes: Any) -> Config:
+    """The same configuration with some settings of the session changed."""
+    return dataclasses.replace(config, session=dataclasses.replace(config.session, **changes))
+
+
+def with_batch(config: Config, batch_size: int) -> Config:
+    """The same configuration with another global batch."""
+    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, batch_size=batch_size))

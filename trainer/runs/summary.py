@@ -1,0 +1,102 @@
+"""What a run says first and last: its settings in full, and what came of it beside what is published."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from trainer.config import Config
+from trainer.evaluation.metrics import read_log
+
+IMAGENET = (1000, 50_000)  # classes, validation pictures of ILSVRC-2012
+
+# Top-1 and top-5 error, %, of one network. Krizhevsky et al. (2012), tables 1 and 2 and section 4.1; Caffe's
+# reference AlexNet as its own model card gives it. The paper has no centre crop on ILSVRC-2012.
+PUBLISHED = (
+    ("paper, ten crops, ILSVRC-2012 validation", 40.7, 18.2),
+    ("paper, ten crops, ILSVRC-2010 test", 37.5, 17.0),
+    ("paper, centre crop, ILSVRC-2010 test", 39.0, 18.3),
+    ("Caffe's reference, centre crop, ILSVRC-2012 validation", 42.9, 19.8),
+)
+
+
+def settings(config: Config) -> list[str]:
+    """The resolved configuration, a paragraph a group of flags."""
+    lines = []
+    for part in ("network", "augment", "optim", "session"):
+        group = getattr(config, part)
+        said = ", ".join(
+            f"{f.name.replace('_', '-')} {_plain(getattr(group, f.name))}" for f in dataclasses.fields(group)
+        )
+        lines += textwrap.wrap(
+            f"{part}: {said}", 110, subsequent_indent=" " * (len(part) + 2), break_on_hyphens=False
+        )
+    return lines
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return " ".join(str(v) for v in value) or "none"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def ending(run: Path, log: Path, steps: int, classes: int, validation_images: int) -> list[str]:
+    """What came of a complete run: errors beside the published ones, time, speed, what to do next."""
+    lines = read_log(log)
+    validated = [line for line in lines if "val_top1_error" in line]
+    said = [f"{run}: complete after {steps} steps{_time(lines)}"]
+    if validated:
+        best = min(validated, key=lambda line: line["val_top1_error"])
+        table = []
+        for which, line in (("best", best), ("last", validated[-1])):
+            if which == "last" and line is best:
+                continue
+            name = f"this run, centre crop, {which}: epoch {line['epoch']:g}"
+            table.append((name, 100 * line["val_top1_error"], 100 * line["val_top5_error"]))
+        imagenet = (classes, validation_images) == IMAGENET
+        table += PUBLISHED if imagenet else ()
+        said.append(f"  {'error, %':56}{'top-1':>8}{'top-5':>8}")
+        said += [f"  {name:56}{top1:8.2f}{top5:8.2f}" for name, top1, top5 in table]
+        if imagenet:
+            said.append("  compare like with like: the centre crop with a centre crop, ten crops with ten")
+        else:
+            said.append(
+                f"  on {validation_images:,} pictures of {classes} classes; the published errors of AlexNet "
+                "are for ImageNet's 1,000 and compare with nothing here"
+            )
+    name = "" if run.parent == Path("runs") else f" --run {run}"
+    said += [
+        f"  the error over ten crops:  python -m trainer.evaluate --ten-crop{name}",
+        f"  curves and filters:        python -m trainer.watch {run}",
+    ]
+    return said
+
+
+def _time(lines: list[dict[str, Any]]) -> str:
+    """Hours, minutes and speed over all starts of the run."""
+    seconds, since = 0.0, None
+    for line in lines:
+        if "time" in line:
+            begins = since is None or "ranks" in line  # the time between two starts is nobody's
+            seconds += 0.0 if begins else line["time"] - since
+            since = line["time"]
+    speeds = [line["images_per_second"] for line in lines if "images_per_second" in line]
+    speed = f", {statistics.median(speeds):,.1f} img/s in training" if speeds else ""
+    return f", {duration(seconds)}{speed}" if seconds else speed
+
+
+def duration(seconds: float) -> str:
+    """As a person says it: 3 d 4 h, 2 h 05 min, 14 min 03 s, 12 s."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    days, h = divmod(hours, 24)
+    if days:
+        return f"{days} d {h} h"
+    if hours:
+        return f"{h} h {m:02d} min"
+    return f"{m} min {s:02d} s" if minutes else f"{s} s"

@@ -1,0 +1,115 @@
+"""A tower whose training steps go through torch.compile: what stands between two layers becomes a few loops.
+
+    bias, ReLU, dropout, pooling, casts     fused: C++ loops on a CPU, Triton kernels on a GPU
+    normalisation, conv1's blocks           the loops and kernels that the project has, called as they are
+    convolutions, products                  the libraries', as ever
+
+Each stage is a graph of its own, forward and backward. What would change from step to step, the units that
+dropout silences, is drawn outside and handed in, so that nothing is compiled twice. Evaluation, whose last
+batch is smaller, and steps that look at the layers run the tower as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sysconfig
+import types
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from trainer.errors import UserError
+from trainer.kernels.lrn import has_triton
+from trainer.model.network import Keep, Tower
+
+Masks = dict[str, Tensor]
+"""Layer name -> which of its units speak for which sample, [B, F] of 0 and 1."""
+
+
+class CompiledTower:
+    """Runs a tower's stages, compiled in training."""
+
+    def __init__(self, tower: Tower, threads: int) -> None:
+        """`threads`: that this rank computes with, and compiles with."""
+        self.tower = tower
+        # Older versions of torch would take loops for other threads from the disk, were these not named; and
+        # each rank of a host would start a compiler for every core.
+        options: dict[str, str | int | bool | Callable[..., object]] = {
+            "cpp.threads": threads,
+            "compile_threads": threads,
+        }
+        self._stages: list[Callable[[Tensor, Masks], Tensor]] = [
+            torch.compile(of_stage(tower, index), fullgraph=True, dynamic=False, options=options)
+            for index in range(len(tower.stages))
+        ]
+
+    def stage(self, index: int, x: Tensor, keep: Keep | None = None) -> Tensor:
+        """As `Tower.stage`."""
+        if keep is None or self.tower.watch:
+            return self.tower.stage(index, x, keep)
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)  # another format would be another graph
+        return self._stages[index](x, self._masks(index, keep))
+
+    def _masks(self, index: int, keep: Keep) -> Masks:
+        if self.tower.settings.dropout == 0:
+            return {}
+        layers = self.tower.stages[index]
+        return {layer: keep(layer) for layer in layers if "dropout" in self.tower.after.get(layer, "")}
+
+    def warm_up(self, x_BCHW: Tensor, dtype: torch.dtype, keep: Keep) -> None:
+        """Compile all stages both ways, on black images of a step's shape; leaves the gradients at zero."""
+        x = x_BCHW.zero_()
+        for index in range(len(self._stages)):
+            said = self.stage(index, x, keep)
+            said.backward(torch.zeros_like(said))
+            whole = torch.cat([said.detach()] * self.tower.settings.towers, dim=1)
+            x = whole.to(dtype).requires_grad_()
+        for p in self.tower.parameters():
+            if p.grad is not None:
+                p.grad.zero_()
+
+
+def of_stage(tower: Tower, index: int) -> Callable[[Tensor, Masks], Tensor]:
+    """One stage as a function with code of its own: torch keeps what it compiled by a function's code, at
+    most eight graphs each, and a dense network's two towers have fourteen stages."""
+
+    def run(x: Tensor, masks: Masks) -> Tensor:
+        return tower.stage(index, x, masks.__getitem__)
+
+    code = run.__code__.replace(co_name=f"stage{index + 1}_{tower.name}")
+    own: Callable[[Tensor, Masks], Tensor] = types.FunctionType(
+        code, run.__globals__, closure=run.__closure__
+    )
+    return own
+
+
+# What every loop that torch writes includes.
+PROGRAM = "#include <Python.h>\n#include <omp.h>\n"
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise UserError where torch.compile has nothing to compile with."""
+    if device.type == "cuda":
+        if not has_triton(device):
+            raise UserError("--compile needs Triton on a GPU, which this torch lacks; leave out --compile.")
+        return
+    compiler = os.environ.get("CXX", "g++")  # as torch chooses
+    include = f"-I{sysconfig.get_path('include')}"
+    try:
+        done = subprocess.run(
+            [compiler, "-x", "c++", "-fopenmp", "-fsyntax-only", include, "-"],
+            input=PROGRAM,
+            text=True,
+            capture_output=True,
+        )
+        works, reason = done.returncode == 0, done.stderr.strip().partition("\n")[0]
+    except OSError as error:
+        works, reason = False, str(error.strerror)
+    if not works:
+        raise UserError(
+            f"--compile needs a C++ compiler with OpenMP, and Python's headers ({compiler}: {reason}); "
+            "install g++ and python3-dev, name another compiler in CXX, or leave out --compile."
+        )

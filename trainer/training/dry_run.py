@@ -1,0 +1,141 @@
+"""What `python -m trainer.run` would do with these flags on these ranks: memory, disk, steps, time.
+
+A few real steps on noise are taken, at rate 0, so that every rank, exchange and all-reduce takes part.
+Nothing is written.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.config import Config
+from trainer.data.batches import TrainingBatches, open_data
+from trainer.parallel.topology import Topology
+from trainer.recipes import settle
+from trainer.runs import checkpoint, resuming, run_folder, summary
+from trainer.training.optimizer import Schedule
+from trainer.training.step import Trainer
+
+TRIALS = 3
+KIBIBYTE = 1024  # the unit of ru_maxrss on Linux
+FORWARD = 1 / 3  # the share of a step that an evaluation takes: backward costs about twice the forward pass
+
+
+def show(config: Config, topology: Topology) -> None:
+    """Every rank calls it; rank 0 prints. Raises UserError for whatever would keep the run from starting."""
+    store = open_data(config.session.store)
+    config, reasons = settle(config, len(store.train))
+    trainer = Trainer(config, topology, len(store.classes))
+    schedule = Schedule(config.optim, len(store.train) / trainer.batch_size)
+    last = schedule.last_step()
+    if config.session.max_steps is not None:
+        last = min(last, config.session.max_steps)
+    activations, seconds = measure(trainer)
+    if not topology.leads:
+        return
+    run, config = resuming.choose(config, store)
+    done = standing(run, config, store.fingerprint)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
+    batch, parameters = trainer.batch_size, sum(f.weights.numel() for tower in trainer.flat for f in tower)
+    waiting = (TrainingBatches.AHEAD + 1) * trainer.local_batch * 3 * 224 * 224 * 4
+    kept = config.session.keep + 3  # the one before the newest, the best, and the one that is being written
+    whole = 2 * parameters if topology.world.size > topology.pairs else parameters
+    validations = (last - done) / schedule.steps_per_epoch * len(store.val) * FORWARD
+    left = seconds * ((last - done) + validations / batch)
+    share, fixed = trainer.local_batch, held(trainer)
+    for line in (
+        f"{topology.describe()}, {trainer.precision}",
+        *reasons,
+        *summary.settings(config),
+        f"{run}: would {f'go on from step {done}' if done else 'start anew'}",
+        f"steps: {last - done:,} of {batch} pictures, to step {last:,}: "
+        f"{last / schedule.steps_per_epoch:.1f} epochs of {len(store.train):,} pictures",
+        f"memory a rank: at least {size(fixed + activations + waiting)}",
+        f"  {size(fixed):>8}  {parameters:,} parameters x {fixed / parameters:g} bytes: {arrays(trainer)}",
+        f"  {size(activations):>8}  kept for the backward pass by {share} pictures, measured",
+        f"  {size(waiting):>8}  {TrainingBatches.AHEAD + 1} batches of {share} x 3 x 224 x 224 float32",
+        f"  {size(most):>8}  was the most that this rank held in these steps, with all libraries",
+        f"disk: {size(kept * 8 * whole)} for at most {kept} checkpoints of {whole:,} parameters x 8 bytes",
+        f"time: about {summary.duration(left)} with a validation after each epoch, at "
+        f"{batch / seconds:,.1f} img/s: {seconds:.3g} s a step, median of {TRIALS}, without waits",
+        "nothing was written",
+    ):
+        print(line)
+
+
+def measure(trainer: Trainer) -> tuple[int, float]:
+    """Bytes that a step keeps for its backward pass on this rank, and seconds of a step, the median."""
+    device = trainer.topology.device
+    images_BCHW = torch.randn(trainer.local_batch, 3, 224, 224, device=device)
+    images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
+    labels_B = torch.zeros(trainer.local_batch, dtype=torch.int64, device=device)
+    weights = (w for tower in trainer.flat for flat in tower for w in (flat.weights, flat.rounded))
+    own = {w.untyped_storage().data_ptr() for w in weights}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def unpack(tensor: Any) -> Any:
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        trainer.train_step(images_BCHW, labels_B, 0, 0.0)  # the first also compiles
+    times = []
+    for _ in range(TRIALS):
+        begin = time.perf_counter()
+        trainer.train_step(images_BCHW, labels_B, 0, 0.0)  # ends with a number on the host: the loss
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - begin)
+    return sum(kept.values()), statistics.median(times)
+
+
+def held(trainer: Trainer) -> int:
+    """Bytes of the arrays that have a number for each parameter of this rank."""
+    found = {
+        array.data_ptr(): array.nbytes
+        for tower in trainer.flat
+        for stage in tower
+        for array in (stage.weights, stage.rounded, stage.grads, stage.sums, stage.momenta)
+    }
+    return sum(found.values())
+
+
+def arrays(trainer: Trainer) -> str:
+    """What these arrays are."""
+    stage = trainer.flat[0][0]
+    names = ["weight"]
+    names += ["its rounded copy"] if stage.rounded is not stage.weights else []
+    names += ["gradient"]
+    names += ["its sum over the pairs"] if stage.sums is not stage.grads else []
+    return ", ".join([*names, "momentum"])
+
+
+def standing(run: Path, config: Config, fingerprint: str) -> int:
+    """The step that the run would go on from. Raises UserError when it was started with other settings."""
+    if not (run / run_folder.CONFIG).exists():
+        return 0
+    run_folder.changes(run, config, fingerprint)
+    if config.session.resume not in ("auto", "never"):
+        return checkpoint.verified(Path(config.session.resume)).step
+    return checkpoint.find(run)[0].step if checkpoint.exists(run) else 0
+
+
+def size(count: float) -> str:
+    """Bytes as a person says them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.3g} {unit}"

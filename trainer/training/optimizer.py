@@ -1,0 +1,236 @@
+"""The paper's stochastic gradient descent (section 5), and how its rate falls.
+
+    v <- momentum * v - decay * lr * w - lr * g
+    w <- w + v
+
+The rate is inside the velocity. torch.optim.SGD has it outside, which differs after each change of rate.
+
+A stage's parameters, gradients and momenta are three flat arrays, so that one all-reduce and one pass over
+memory serve all of its layers; the layers' tensors are views of them. A network that computes in bfloat16 has
+a second, rounded copy of the weights, which the update writes in the same pass: no step casts a weight.
+
+Bytes a parameter:        weights   rounded   gradients   sums over pairs   momenta
+    float32                  4         -          4             -              4
+    bfloat16, one pair       4         2          2             -              4
+    bfloat16, many pairs     4         2          2         4 (or none)        4
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainer.config import Optim
+from trainer.kernels.bfloat16 import PIECE, as_array, narrowed, widened
+from trainer.kernels.lrn import has_triton
+from trainer.model.network import Tower
+
+try:
+    from trainer.kernels import _update
+except ImportError:  # another processor, or no compiler when the project was installed
+    _update = None  # type: ignore[assignment]
+
+A_THREAD = 1 << 16  # parameters that are worth a thread
+
+
+class FlatStage:
+    """One stage of one tower: its parameters, gradients and momenta, each as one flat array.
+
+    weights, momenta: float32 [N]. grads: [N], what backward adds to, of the dtype that the network computes
+    in. sums: [N], what is reduced over the pairs and then used; another array than grads where gradients
+    travel in another dtype.
+    """
+
+    def __init__(
+        self, tower: Tower, stage: int, dtype: torch.dtype = torch.float32, travel: torch.dtype | None = None
+    ) -> None:
+        """`travel`: dtype of gradients between pairs; None where there is one pair."""
+        self.parameters: dict[str, nn.Parameter] = {
+            name: p for name, p in tower.named_parameters() if name.split(".")[0] in tower.stages[stage]
+        }
+        device = next(iter(self.parameters.values())).device
+        size = sum(p.numel() for p in self.parameters.values())
+        master = torch.promote_types(dtype, torch.float32)  # float64 where a proof computes in it
+        self.weights = torch.empty(size, device=device, dtype=master)
+        self.momenta = torch.zeros_like(self.weights)
+        self.grads = torch.zeros_like(self.weights, dtype=dtype)
+        self.sums = self.grads if travel in (None, dtype) else torch.zeros_like(self.weights, dtype=travel)
+        self.rounded = self.weights if dtype == master else torch.empty_like(self.grads)
+        self.place: dict[str, slice] = {}
+        """Where each parameter lies in the flat arrays."""
+        begin = 0
+        for name, p in self.parameters.items():
+            part = self.place[name] = slice(begin, begin + p.numel())
+            begin = part.stop
+            self.weights[part] = p.detach().reshape(-1)
+            p.data = self.rounded[part].view(p.shape)
+            p.grad = self.grads[part].view(p.shape)
+        self.round()
+
+    def round(self) -> None:
+        """After a change of the weights by other hands than the update's: round them anew."""
+        if self.rounded is not self.weights:
+            self.rounded.copy_(self.weights)
+
+    def collect(self) -> Tensor:
+        """After backward: the gradients in the array that is reduced; the other one is left at zero."""
+        if self.sums is not self.grads:
+            self.sums.copy_(self.grads)
+            self.grads.zero_()
+        return self.sums
+
+    def value(self, name: str) -> Tensor:
+        """One parameter, float32, in its shape; a view."""
+        return self.weights[self.place[name]].view(self.parameters[name].shape)
+
+    def gradient(self, name: str) -> Tensor:
+        """One parameter's gradient as the update will use it, in its shape; a view."""
+        return self.sums[self.place[name]].view(self.parameters[name].shape)
+
+    def momentum(self, name: str) -> Tensor:
+        """The momentum of one parameter, in its shape; a view."""
+        return self.momenta[self.place[name]].view(self.parameters[name].shape)
+
+
+def flatten(
+    tower: Tower, dtype: torch.dtype = torch.float32, travel: torch.dtype | None = None
+) -> list[FlatStage]:
+    """All stages of a tower, flat; call it once the tower is on its device."""
+    return [FlatStage(tower, i, dtype, travel) for i in range(len(tower.stages))]
+
+
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
+def _descend(w: Any, v: Any, g: Any, momentum: float, lr_decay: float, lr: float) -> None:
+    for i in numba.prange(w.size):
+        v[i] = momentum * v[i] - lr_decay * w[i] - lr * g[i]
+        w[i] += v[i]
+        g[i] = 0
+
+
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
+def _descend_rounded(
+    w: Any, v: Any, g: Any, rounded: Any, momentum: float, lr_decay: float, lr: float
+) -> None:
+    for piece in numba.prange((w.size + PIECE - 1) // PIECE):
+        part = slice(piece * PIECE, min(w.size, (piece + 1) * PIECE))
+        pw, pv, pg, pr = w[part], v[part], g[part], rounded[part]
+        for i in range(pw.size):
+            pv[i] = momentum * pv[i] - lr_decay * pw[i] - lr * widened(pg[i])
+            pw[i] += pv[i]
+            pr[i] = narrowed(pw[i], pr[i])
+            pg[i] = 0
+
+
+def descend(stage: FlatStage, optim: Optim, lr: float, frozen: tuple[str, ...] = ()) -> None:
+    """One update of a stage, in one pass over its memory; leaves its gradients at zero.
+
+    Layers named in `frozen` keep their parameters and momenta.
+    """
+    for name, part in stage.place.items():
+        layer, kind = name.split(".")
+        w, v, g, rounded = (a[part] for a in (stage.weights, stage.momenta, stage.sums, stage.rounded))
+        if layer in frozen:
+            g.zero_()
+            continue
+        rate = lr * optim.bias_lr if kind == "bias" else lr
+        decay = 0.0 if kind == "bias" and not optim.bias_decay else optim.weight_decay
+        if w.device.type == "cpu":
+            numbers = [np.float32(x) for x in (optim.momentum, rate * decay, rate)]
+            arrays = [as_array(x) for x in (w, v, g, rounded)]
+            if stage.rounded is stage.weights and g.dtype == w.dtype:
+                _descend(*arrays[:3], *numbers)  # type: ignore[arg-type]
+            elif _update and rounded.dtype == torch.bfloat16:
+                threads = max(1, min(torch.get_num_threads(), w.numel() // A_THREAD))
+                _update.descend(*arrays, *numbers, threads)  # type: ignore[arg-type, call-arg]
+            else:
+                _descend_rounded(*arrays, *numbers)  # type: ignore[arg-type]
+        elif has_triton(w.device):
+            from trainer.kernels import triton_kernels  # needs Triton
+
+            triton_kernels.descend(w, v, g, rounded, optim.momentum, rate * decay, rate)
+        else:
+            v.mul_(optim.momentum).sub_(w, alpha=rate * decay).sub_(g, alpha=rate)
+            w.add_(v)
+            g.zero_()
+            if stage.rounded is not stage.weights:
+                rounded.copy_(w)
+
+
+@dataclass
+class Schedule:
+    """The rate at each step, and when the run is over.
+
+    Steps count from 0. Only `plateau` has a memory: the best validation error, the epochs since, and how
+    often the rate fell.
+    """
+
+    optim: Optim
+    steps_per_epoch: float
+    """Pictures in the training set over the global batch; rarely a whole number."""
+    best_error: float = math.inf
+    epochs_without: int = 0
+    falls: int = 0
+
+    FALLS: ClassVar[int] = 3
+    """The paper's rate fell three times before the end."""
+
+    def last_step(self) -> int:
+        """Steps in the whole run: each epoch is finished, so the last batch may reach beyond."""
+        assert self.optim.epochs is not None
+        return math.ceil(self.optim.epochs * self.steps_per_epoch - 1e-9)
+
+    def ends_epoch(self, steps: int) -> bool:
+        """Whether the last picture of an epoch was in the last of so many steps."""
+        passes = 1 / self.steps_per_epoch
+        return math.floor(steps * passes + 1e-9) > math.floor((steps - 1) * passes + 1e-9)
+
+    def epochs_done(self, steps: int) -> int:
+        """Epochs whose last image was in one of so many steps. The last batch of a run may reach into further
+        epochs, which are not counted: a run of E epochs ends with epoch E."""
+        assert self.optim.epochs is not None
+        return min(self.optim.epochs, math.floor(steps / self.steps_per_epoch + 1e-9))
+
+    def rate(self, step: int) -> float:
+        """The learning rate of one step."""
+        o = self.optim
+        assert o.lr is not None
+        assert o.epochs is not None
+        warmup = o.warmup_epochs * self.steps_per_epoch
+        if step + 1 < warmup:
+            return o.lr * (step + 1) / warmup
+        epoch = step / self.steps_per_epoch
+        if o.schedule == "cosine":
+            done = (epoch - o.warmup_epochs) / max(1e-9, o.epochs - o.warmup_epochs)
+            return o.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
+        falls = self.falls if o.schedule == "plateau" else sum(epoch >= e for e in o.lr_steps)
+        return o.lr / 10**falls
+
+    def after_epoch(self, error: float) -> bool:
+        """Take note of an epoch's validation error; True when the plateau rule ends the run."""
+        if error < self.best_error:
+            self.best_error, self.epochs_without = error, 0
+            return False
+        self.epochs_without += 1
+        if self.optim.schedule != "plateau" or self.epochs_without < self.optim.patience:
+            return False
+        if self.falls == self.FALLS:
+            return True
+        self.falls, self.epochs_without = self.falls + 1, 0
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        best = None if math.isinf(self.best_error) else self.best_error
+        return {"best_error": best, "epochs_without": self.epochs_without, "falls": self.falls}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        best = state["best_error"]
+        self.best_error = math.inf if best is None else best
+        self.epochs_without, self.falls = state["epochs_without"], state["falls"]
