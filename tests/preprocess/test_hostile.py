@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from preprocess.errors import UserError
-from preprocess.sources import recognise
 from preprocess.sources.archives import nested_members
+from preprocess.sources.recognise import recognise
 from tests.preprocess.helpers import tar
 from tests.preprocess.test_sources import bytes_of
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from preprocess.errors import UserError
-from preprocess.sources import recognise
 from preprocess.sources.official import DEVKIT, TRAIN_TAR, VAL_TAR
+from preprocess.sources.recognise import recognise
 from preprocess.sources.tables import Source
 from tests.preprocess.helpers import tar
 

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.trainer.training import checkpoints, logged, marker, towers, train
+from tests.trainer.in_process import checkpoints, logged, marker, towers, train
 from trainer.data.batches import evaluation_batches
 from trainer.evaluate import main as evaluate_command
 from trainer.runs import checkpoint, checkpoint_writer, going_back

@@ -64,7 +64,7 @@ def test_a_checkpoints_own_folder_opens_that_checkpoint(small_run):
 def test_it_opens_where_mpi_is_missing(small_run):
     lines = (
         "import sys; sys.modules['mpi4py'] = None",
-        "from pathlib import Path; from trainer.trained import open_trained",
+        "from pathlib import Path; from trainer.evaluation.pretrained import open_trained",
         f"print(len(open_trained(Path({str(small_run)!r})).classes))",
     )
     done = run("python", "-c", "\n".join(lines), cwd=ROOT)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tests.trainer.training import checkpoints, logged, marker, train
+from tests.trainer.in_process import checkpoints, logged, marker, train
 from trainer import run as command
 from trainer.errors import UserError
 from trainer.evaluation.metrics import read_log

@@ -9,7 +9,7 @@ from PIL import Image
 
 from preprocess.store import open_store
 from tests.launch import ROOT, run
-from tests.trainer.training import train
+from tests.trainer.in_process import train
 from trainer import evaluate, predict
 from trainer import run as command
 from trainer.errors import UserError

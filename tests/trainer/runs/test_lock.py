@@ -16,7 +16,7 @@ import pytest
 
 from tests.launch import ROOT, run
 from tests.test_failure import SMALL, training
-from tests.trainer.training import train
+from tests.trainer.in_process import train
 from trainer.errors import UserError
 from trainer.runs import lock
 from trainer.runs.lock import RunLock

@@ -185,7 +185,7 @@ def test_a_stage_is_one_graph_on_a_gpu_too(kind, monkeypatch):
 
 RANKS = """
 import dataclasses, json, torch
-from tests.trainer.test_compile import CLASSES, CONFIG, IMAGES, LABELS, gradients
+from tests.trainer.training.test_compiled import CLASSES, CONFIG, IMAGES, LABELS, gradients
 from trainer.training.step import Trainer
 from trainer.parallel.topology import arrange
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.trainer.training import checkpoints, logged, marker, towers, train
+from tests.trainer.in_process import checkpoints, logged, marker, towers, train
 from trainer.errors import UserError
 from trainer.runs import checkpoint, going_back
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.launch import run
 from tests.test_failure import training, wait_for
-from tests.trainer.training import SMALL, logged, train
+from tests.trainer.in_process import SMALL, logged, train
 from trainer import run as command
 from trainer.config import Optim, from_dict
 from trainer.data.batches import open_data

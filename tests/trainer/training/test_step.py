@@ -15,7 +15,7 @@ from trainer.parallel.topology import arrange
 from trainer.recipes import PAPER
 from trainer.training.step import Trainer
 
-from .test_model import SMALL, Grouped, transplant
+from tests.trainer.model.test_network import SMALL, Grouped, transplant
 
 NETWORK = dataclasses.replace(SMALL, dropout=0.5, init_std=0.03, init_std_conv345=0.1)
 STEPS, BATCH, LR = 20, 2, 1e-3
