@@ -11,8 +11,8 @@ import textwrap
 from typing import Any, get_args, get_type_hints
 
 from tests.launch import ROOT
-from trainer import config as configuration
-from trainer.config import Config
+from trainer.config import GROUPS, Config
+from trainer.config import flag as flag_of
 from trainer.doctor.__main__ import parser
 from trainer.recipes import AUTO, CUDA_CONVNET, PAPER
 
@@ -69,7 +69,7 @@ def rows(kind: type, defaults: Any) -> list[str]:
     for field in dataclasses.fields(kind):
         if dataclasses.is_dataclass(field.type) or dataclasses.is_dataclass(hints[field.name]):
             continue
-        flag = field.name.replace("_", "-")
+        flag = flag_of(field.name)[2:]
         positional = "Positional" in repr(hints[field.name])
         choices = [str(a) for a in get_args(hints[field.name]) if isinstance(a, str)]
         typed = flag.upper() if positional else f"--{flag}"
@@ -95,10 +95,9 @@ def switches() -> str:
     ]
     doctor = parser()
     head = ["", "| flag | default | |", "|---|---|---|"]
-    parts = {"Network": "network", "Augment": "augment", "Optim": "optim", "Session": "session"}
+
     lines += ["", "## python -m trainer.run", *head, *rows(Config, AUTO)]
-    for kind, part in parts.items():
-        group = getattr(configuration, kind)
+    for part, group in GROUPS.items():
         lines += ["", f"**{part}**: {inspect.getdoc(group).splitlines()[0]}"]
         lines += [*head, *rows(group, getattr(AUTO, part))]
     for command, module in COMMANDS.items():

@@ -68,7 +68,7 @@ def test_a_job_that_goes_back_to_a_checkpoint_does_so_once(job, tmp_path):
     job("train.sbatch", 'touch "$RUN/complete"', *back, SLURM_RESTART_COUNT="1")
     assert called(tmp_path).endswith(" ".join(back) + " --resume auto\n")
     flags = ["--run", "runs/pretended", *back, "--resume", "auto"]  # the last of two counts
-    assert parse_config(flags).session.resume == "auto"
+    assert parse_config(flags).run.resume == "auto"
 
 
 def test_a_job_whose_node_died_is_queued_again(job, tmp_path):

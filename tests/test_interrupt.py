@@ -276,9 +276,9 @@ def test_a_killed_rank_leaves_no_shared_memory(tiny_store, tmp_path):
 
 def test_ranks_that_refuse_alike_leave_with_the_largest_of_their_codes(tmp_path):
     program = (
-        "from trainer.parallel.topology import MPI, all_or_none\n"
+        "from trainer.parallel.topology import MPI, abort_all_on_error\n"
         "from trainer.errors import UserError\n"
-        "with all_or_none():\n"
+        "with abort_all_on_error():\n"
         "    if MPI.COMM_WORLD.rank == 0:\n"
         "        raise UserError('mend this.')\n"
         "    raise SystemExit(MPI.COMM_WORLD.rank + 1)\n"
@@ -291,8 +291,8 @@ def test_ranks_that_refuse_alike_leave_with_the_largest_of_their_codes(tmp_path)
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_full_disk_is_one_sentence(size, tmp_path):
     program = (
-        "from trainer.parallel.topology import MPI, all_or_none\n"
-        "with all_or_none(resumable=True):\n"
+        "from trainer.parallel.topology import MPI, abort_all_on_error\n"
+        "with abort_all_on_error(resumable=True):\n"
         "    if MPI.COMM_WORLD.rank == 0:\n"
         "        open('/dev/full', 'w', buffering=1).write('a line of the log\\n')\n"
         "    MPI.COMM_WORLD.Barrier()\n"

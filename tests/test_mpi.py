@@ -27,10 +27,10 @@ def test_all_ranks_pass(size, transport, what, tiny_store, monkeypatch):
 
 LEAVES = """
 import sys, time
-from trainer.parallel.topology import arrange
+from trainer.parallel.topology import init_topology
 from trainer.parallel.transport import connect
 
-topology = arrange("cpu")
+topology = init_topology("cpu")
 held = connect(topology, "torch")
 time.sleep(2 if topology.rank == int(sys.argv[1]) else 0)
 """

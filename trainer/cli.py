@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import tyro
 
-from trainer.config import Config
+from trainer.config import Config, with_changes
 from trainer.recipes import AUTO, RECIPES
 from trainer.runs import checkpoint, run_folder
 
@@ -56,9 +56,7 @@ def _default(args: Sequence[str]) -> Config:
     if run is None and resume not in (None, "auto", "never"):
         run = str(checkpoint.run_of(Path(str(resume))))
     if run is not None and run_folder.record(Path(run)):
-        return run_folder.with_session(
-            run_folder.read_config(Path(run)), run=None, max_steps=None, resume="auto"
-        )
+        return with_changes(run_folder.read_config(Path(run)), run=None, max_steps=None, resume="auto")
     return RECIPES.get(_value(args, "--recipe") or "auto", AUTO)
 
 

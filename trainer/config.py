@@ -7,9 +7,12 @@ Krizhevsky, Sutskever, Hinton (2012), "the program" the public cuda-convnet conf
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from trainer.errors import UserError
 
@@ -22,7 +25,7 @@ def _check(holds: bool, sentence: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
+class NetworkConfig:
     """The towers."""
 
     towers: Literal[1, 2] = 2
@@ -86,7 +89,7 @@ class Network:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augment:
+class AugmentConfig:
     """What a training picture goes through."""
 
     crops: bool = True
@@ -116,7 +119,7 @@ class Augment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optim:
+class OptimizerConfig:
     """Stochastic gradient descent with momentum (paper 5)."""
 
     batch_size: int | None = None
@@ -154,46 +157,58 @@ class Optim:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Session:
-    """Where, how long, on what."""
+class RunConfig:
+    """What is trained on, where it is kept, and for how long."""
 
     store: Path = Path("data/imagenet256.zarr")
     """The store that `snakemake preprocess` wrote."""
-    run: Path | None = None
+    folder: Annotated[Path | None, tyro.conf.arg(name="run")] = None
     """Folder of the run. None: the unfinished run of this recipe, or a new one in runs/."""
     resume: str = "auto"
-    """auto: go on where the run stopped, if it exists. never: refuse an existing run. PATH: go on from this
-    checkpoint, of this run or another; later ones of this run are set aside."""
+    """auto: continue where the run stopped, if it exists. never: refuse an existing run. PATH: continue from
+    this checkpoint, of this run or another; later ones of this run are set aside."""
     max_steps: int | None = None
     """Stop, save and validate after this many steps in all."""
     seed: int = 0
-    """Seed of weights, order, augmentation and dropout."""
+    """Seed of the initial weights, the order of the images, augmentation and dropout."""
+    dry_run: bool = False
+    """Show memory, steps and time of this command, from a few trial steps; write nothing."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    figures: bool = True
+    """Draw the run's figures when it is complete."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardwareConfig:
+    """How it is computed."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the network; weights and momentum are float32 always. auto: bfloat16 where it is fast."""
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Numbers that gradients travel as between pairs; bfloat16 halves the bytes, sums are float32 still."""
+    """Data type of gradients between pairs; bfloat16 halves the bytes, sums are still float32."""
     compile: bool = False
-    """Fuse what stands between layers by torch.compile, which takes a minute at the first start; a CPU needs
-    a C++ compiler for it."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a GPU where there is one."""
+    """Fuse the operations between layers by torch.compile, which takes a minute at the first start; a CPU
+    needs a C++ compiler for it."""
     transport: Literal["auto", "mpi", "torch"] = "auto"
-    """How ranks exchange: mpi, through host memory. torch: NCCL on GPUs, gloo on CPUs. auto: NCCL where
-    each rank has a GPU to itself, else mpi."""
-    dry_run: bool = False
-    """Show memory, steps and time of what would run, from a few trial steps; write nothing."""
-    log_every: int = 10
-    """Steps between lines of metrics.jsonl."""
-    checkpoint_every: int | None = None
-    """Steps between checkpoints. None: at the end of each epoch only."""
-    figures: bool = True
-    """Draw the run's figures when it is complete."""
-    keep: int = 3
-    """Newest checkpoints that are kept; kept besides are the best one, and the one before the newest until a
-    step has been taken from it."""
+    """How ranks exchange tensors. mpi: through host memory. torch: NCCL on GPUs, gloo on CPUs. auto: NCCL
+    where each rank has a GPU to itself, else mpi."""
     timeout: float = 300.0
     """Seconds without progress after which the job ends, naming the rank that the others wait for; until the
     first step is done at least 600, for its loops may be compiled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When the network is saved, and what is kept."""
+
+    checkpoint_every: int | None = None
+    """Steps between checkpoints. None: at the end of each epoch only."""
+    keep: int = 3
+    """Newest checkpoints that are kept. The best one is kept too, and the one before the newest until a step
+    has been taken from the newest."""
 
     def __post_init__(self) -> None:
         _check(self.keep >= 1, f"--keep must be at least 1, not {self.keep}.")
@@ -208,33 +223,69 @@ class Config:
 
     recipe: Literal["auto", "paper", "cuda-convnet"] = "auto"
     """auto: learns on any store, small ones too. paper, cuda-convnet: as in 2012, to the last constant."""
-    network: Network = field(default_factory=Network)
-    augment: Augment = field(default_factory=Augment)
-    optim: Optim = field(default_factory=Optim)
-    session: Session = field(default_factory=Session)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimizerConfig = field(default_factory=OptimizerConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+
+GROUPS: dict[str, Any] = {
+    "network": NetworkConfig,
+    "augment": AugmentConfig,
+    "optim": OptimizerConfig,
+    "run": RunConfig,
+    "hardware": HardwareConfig,
+    "checkpoint": CheckpointConfig,
+}
+"""The groups of `Config`; no two of them have a field of the same name."""
+
+GROUP_OF = {f.name: group for group, kind in GROUPS.items() for f in dataclasses.fields(kind)}
+
+
+def flag(name: str) -> str:
+    """The command line's flag of a field."""
+    return "--run" if name == "folder" else f"--{name.replace('_', '-')}"
+
+
+def with_changes(config: Config, **changes: Any) -> Config:
+    """The same configuration with these fields changed, whichever group each is in."""
+    for group in {GROUP_OF[name] for name in changes}:
+        own = {name: value for name, value in changes.items() if GROUP_OF[name] == group}
+        config = dataclasses.replace(config, **{group: dataclasses.replace(getattr(config, group), **own)})
+    return config
 
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Plain values for JSON."""
     plain = dataclasses.asdict(config)
-    for name in ("store", "run"):
-        value = plain["session"][name]
-        plain["session"][name] = None if value is None else str(value)
+    for name in ("store", "folder"):
+        value = plain["run"][name]
+        plain["run"][name] = None if value is None else str(value)
     return plain
 
 
-def from_dict(plain: dict[str, Any]) -> Config:
-    """The inverse of `to_dict`; an unknown key is an error."""
-    parts: dict[str, Any] = {"network": Network, "augment": Augment, "optim": Optim, "session": Session}
-    values: dict[str, Any] = {}
+def from_dict(plain: Mapping[str, Any]) -> Config:
+    """The inverse of `to_dict`. Raises UserError for a key that is not known."""
+    values: dict[str, Any] = _regrouped(plain)
     try:
-        for key, value in plain.items():
-            if key in parts:
-                value = parts[key](**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
-            values[key] = value
-        config = Config(**values)
+        for group in GROUPS.keys() & values.keys():
+            fields: dict[str, Any] = dict(values[group])
+            fields |= {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
+            for name in {"store", "folder"} & fields.keys():
+                fields[name] = None if fields[name] is None else Path(fields[name])
+            values[group] = GROUPS[group](**fields)
+        return Config(**values)
     except TypeError as error:
         raise UserError(f"The configuration has a key that this version does not know: {error}.") from None
-    s = config.session
-    session = dataclasses.replace(s, store=Path(s.store), run=None if s.run is None else Path(s.run))
-    return dataclasses.replace(config, session=session)
+
+
+def _regrouped(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs of version 0.1 keep run, hardware and checkpoint in one group, `session`."""
+    values = dict(plain)
+    for old, value in values.pop("session", {}).items():
+        name = "folder" if old == "run" else old
+        group = GROUP_OF.get(name, "run")  # an unknown key is refused there
+        values[group] = {**values.get(group, {}), name: value}
+    return values

@@ -47,7 +47,7 @@ def as_disk_failure(error: BaseException | None, resumable: bool = False) -> Use
 def one_sentence() -> Iterator[None]:
     """For commands of one process: a UserError, and a full disk, is one line on stderr and exit code 1.
 
-    Commands of many ranks use `topology.all_or_none`.
+    Commands of many ranks use `topology.abort_all_on_error`.
     """
     interrupt.raise_again()
     try:

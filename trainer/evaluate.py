@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from preprocess.store import Store
 from trainer.cli import parse
-from trainer.config import Config
+from trainer.config import Config, with_changes
 from trainer.data import augmentation
 from trainer.data.batches import evaluation_batches, open_data
 from trainer.errors import UserError
@@ -33,7 +33,7 @@ from trainer.evaluation.ensemble import Ensemble
 from trainer.evaluation.metrics import Counts, Tally
 from trainer.evaluation.results import CENTER, TEN, Result, record, show, show_classes
 from trainer.files import write_atomic
-from trainer.parallel.topology import Topology, all_or_none, arrange, on_root
+from trainer.parallel.topology import Topology, abort_all_on_error, init_topology, on_root
 from trainer.runs import checkpoint, run_folder
 from trainer.runs.checkpoint import Checkpoint
 from trainer.runs.training_set import TrainingSet, as_seen
@@ -109,7 +109,7 @@ def tallies(
             found[views].add(p_BK, labels_B)
         if ensemble:
             ensemble.add(number, labels_B, outputs)
-    return {views: tally.summed(trainer.transport.total) for views, tally in found.items()}
+    return {views: tally.summed(trainer.transport.all_reduce_scalars) for views, tally in found.items()}
 
 
 def _outputs(
@@ -129,7 +129,7 @@ def _outputs(
         total=len(store.val),
         unit="img",
         desc=progress,
-        disable=not (progress and topology.leads and sys.stderr.isatty()),
+        disable=not (progress and topology.is_root and sys.stderr.isatty()),
         leave=False,
     )
     batches = evaluation_batches(store.val, batch, topology.pair, topology.pairs)
@@ -189,7 +189,7 @@ def _find(arguments: Arguments) -> list[Member]:
         if arguments.ensemble and any(loaded.path == other.found.path for other in found):
             raise UserError(f"{loaded.path} is twice in the ensemble.")
         trained_on = TrainingSet.read(loaded.path) or TrainingSet.of(
-            run_folder.store_of(run, arguments.store or config.session.store)
+            run_folder.store_of(run, arguments.store or config.run.store)
         )
         found.append(Member(run=run, config=config, found=loaded, trained_on=trained_on, remarks=remarks))
     if arguments.ensemble:
@@ -218,13 +218,13 @@ def evaluate_all(arguments: Arguments, world: MPI.Comm, requests: Requests) -> l
     """
     found = on_root(world, lambda: _find(arguments))  # rank 0 looks at the disk, all are told
     towers = {member.config.network.towers for member in found}
-    topologies = {n: arrange(arguments.device, world, towers=n) for n in towers}
+    topologies = {n: init_topology(arguments.device, world, towers=n) for n in towers}
     ensemble = Ensemble() if arguments.ensemble else None
     results: list[Result] = []
     for member in found:
         topology = topologies[member.config.network.towers]
-        store, remarks = as_seen(open_data(arguments.store or member.config.session.store), member.trained_on)
-        if topology.leads:
+        store, remarks = as_seen(open_data(arguments.store or member.config.run.store), member.trained_on)
+        if topology.is_root:
             for remark in [*member.remarks, *remarks]:
                 rich.get_console().print(remark, style="yellow", markup=False, soft_wrap=True)
         trainer = _load(member, arguments, topology, store)
@@ -239,7 +239,7 @@ def evaluate_all(arguments: Arguments, world: MPI.Comm, requests: Requests) -> l
         )
         path = member.found.path
         results.append(Result(name=member.run.name, checkpoints=(path,), tallies=views, store=store))
-        total = trainer.transport.total
+        total = trainer.transport.all_reduce_scalars
         del trainer  # or the next one would stand beside it in memory
     if ensemble:
         paths = tuple(path for result in results for path in result.checkpoints)
@@ -253,16 +253,16 @@ def _load(member: Member, arguments: Arguments, topology: Topology, store: Store
     if not len(store.val):
         raise UserError("The store has no validation pictures; preprocess with a validation part.")
     config = member.config
-    precision = config.session.precision if arguments.precision == "auto" else arguments.precision
-    config = run_folder.with_session(config, precision=precision, compile=False)  # which serves training
+    precision = config.hardware.precision if arguments.precision == "auto" else arguments.precision
+    config = with_changes(config, precision=precision, compile=False)  # which serves training
     # The batch of training means nothing here, and need not divide among these ranks.
-    trainer = Trainer(run_folder.with_batch(config, topology.pairs), topology, len(store.classes))
+    trainer = Trainer(with_changes(config, batch_size=topology.pairs), topology, len(store.classes))
     checkpoint.load(member.found, trainer.towers, trainer.flat, topology.tower_comm)
     return trainer
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    with all_or_none():
+    with abort_all_on_error():
         requests = Requests()
         arguments = parse(Arguments, "python -m trainer.evaluate", Arguments(), argv)
         world = MPI.COMM_WORLD

@@ -26,7 +26,7 @@ import tyro
 
 from trainer import figures
 from trainer.cli import parse
-from trainer.config import Config, Session, to_dict
+from trainer.config import CheckpointConfig, Config, HardwareConfig, RunConfig, to_dict
 from trainer.data import augmentation
 from trainer.errors import UserError, one_sentence
 from trainer.evaluation.pretrained import MEAN, Trained, open_trained
@@ -114,8 +114,8 @@ def write_weights(trained: Trained, path: Path) -> None:
 
 def without_places(config: Config) -> Config:
     """The same recipe without the folders of the machine that it ran on."""
-    session = Session(seed=config.session.seed, precision=config.session.precision)
-    return dataclasses.replace(config, session=session)
+    run, hardware = RunConfig(seed=config.run.seed), HardwareConfig(precision=config.hardware.precision)
+    return dataclasses.replace(config, run=run, hardware=hardware, checkpoint=CheckpointConfig())
 
 
 def _refuse(path: Path, difference: float) -> None:

@@ -34,7 +34,7 @@ GPUS = {
 
 
 @dataclass(frozen=True)
-class Network:
+class Interconnect:
     """Between hosts, for each GPU."""
 
     bandwidth: float
@@ -46,8 +46,8 @@ class Network:
 # Signalling rates by the InfiniBand Trade Association and IEEE 802.3, one port a GPU; latencies are what MPI
 # benchmarks commonly show, a microsecond or two over InfiniBand and some ten over TCP.
 NETWORKS = {
-    "10gbe": Network(1.25e9, 30e-6),
-    "100gbe": Network(12.5e9, 10e-6),
-    "hdr": Network(25e9, 2e-6),
-    "ndr": Network(50e9, 2e-6),
+    "10gbe": Interconnect(1.25e9, 30e-6),
+    "100gbe": Interconnect(12.5e9, 10e-6),
+    "hdr": Interconnect(25e9, 2e-6),
+    "ndr": Interconnect(50e9, 2e-6),
 }

@@ -43,14 +43,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.cli import parse
-from trainer.config import Augment, Config, Network, from_dict
+from trainer.config import AugmentConfig, Config, NetworkConfig, from_dict, with_changes
 from trainer.data.batches import open_data
 from trainer.errors import UserError
 from trainer.evaluation.pretrained import MEAN, open_trained
 from trainer.interchange import foreign
 from trainer.model.grouped import Weights, split
 from trainer.model.network import LAYERS, TOWERS, Tower
-from trainer.parallel.topology import all_or_none, arrange
+from trainer.parallel.topology import abort_all_on_error, init_topology
 from trainer.recipes import PAPER, settle
 from trainer.runs import run_folder
 from trainer.runs.checkpoint_writer import Writer
@@ -76,8 +76,8 @@ class Arguments:
     inverted_dropout: bool = True
     """The weights were trained with outputs divided by 1 - dropout, as in Caffe and torch: those of fc7 and
     fc8 are divided by it. Off: with the paper's dropout. An export of this project is taken as it is."""
-    network: Network = field(default_factory=Network)
-    augment: Augment = field(default_factory=Augment)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
 def read(path: Path) -> tuple[Weights, dict[str, Any] | None]:
@@ -176,7 +176,7 @@ def _without_ones(name: str, tensor: Tensor) -> Tensor:
     return tensor.reshape(tensor.shape[-2:]) if old else tensor
 
 
-def shaped(network: Network, weights: Weights) -> Network:
+def shaped(network: NetworkConfig, weights: Weights) -> NetworkConfig:
     """The settings with the widths that the weights have. Raises UserError when these cannot be halved."""
     counts = [len(weights[f"{layer}.weight"]) for layer in LAYERS[:7]]
     if any(count % 2 for count in counts):
@@ -220,7 +220,7 @@ def for_papers_dropout(weights: Weights, dropout: float) -> Weights:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    with all_or_none():
+    with abort_all_on_error():
         a = tyro_arguments(argv)
         if (a.run / run_folder.CONFIG).exists():
             raise UserError(f"{a.run} is a run already; name another --run.")
@@ -245,17 +245,17 @@ def main(argv: Sequence[str] | None = None) -> None:
                     f"The weights of fc7 and fc8 are divided by {1 - config.network.dropout:g}: the outputs "
                     "that they read are multiplied by it in evaluation (--no-inverted-dropout leaves them)."
                 )
-        config, _ = settle(run_folder.with_session(config, store=a.store, run=None), len(store.train))
+        config, _ = settle(with_changes(config, store=a.store, folder=None), len(store.train))
         towers = build(config, weights, len(store.classes))
-        topology = arrange("cpu", towers=config.network.towers)
+        topology = init_topology("cpu", towers=config.network.towers)
         if topology.world.size > 1:
             raise UserError("Weights are imported by one process: leave out mpirun.")
         assert config.optim.batch_size is not None
         schedule = Schedule(config.optim, len(store.train) / config.optim.batch_size)
-        state = {"step": 0, "epoch": 0.0, "schedule": schedule.state(), "seed": config.session.seed}
+        state = {"step": 0, "epoch": 0.0, "schedule": schedule.state(), "seed": config.run.seed}
         state |= {"world": 1, "imported": a.file.name}
         run_folder.write_config(a.run, config, store.fingerprint)
-        writer = Writer(a.run, topology, config.session.keep, trained_on)
+        writer = Writer(a.run, topology, config.checkpoint.keep, trained_on)
         writer.save(towers, [flatten(tower) for tower in towers], state)
         writer.finish()
         print(f"{a.run}: a run of {a.file.name}; its errors: python -m trainer.evaluate --run {a.run}")

@@ -9,16 +9,16 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from trainer.config import Augment, Config, Network, Optim
+from trainer.config import AugmentConfig, Config, NetworkConfig, OptimizerConfig
 
 PAPER = Config(
     recipe="paper",
-    optim=Optim(batch_size=128, lr=0.01, epochs=90, schedule="plateau"),
+    optim=OptimizerConfig(batch_size=128, lr=0.01, epochs=90, schedule="plateau"),
 )
 
 CUDA_CONVNET = Config(
     recipe="cuda-convnet",
-    network=Network(
+    network=NetworkConfig(
         lrn_alpha=1e-4 / 5,
         conv1_order="lrn-pool-relu",
         conv2_spatial_norm=True,
@@ -26,8 +26,8 @@ CUDA_CONVNET = Config(
     ),
     # The program's notes say that the colour shift was set to 0 and conv1 frozen near the end, without an
     # epoch; the last fall of the rate is taken for it.
-    augment=Augment(crop_group=32, mean_window="center", train_divisor=1.1, color_epochs=78),
-    optim=Optim(
+    augment=AugmentConfig(crop_group=32, mean_window="center", train_divisor=1.1, color_epochs=78),
+    optim=OptimizerConfig(
         batch_size=128,
         lr=0.01,
         epochs=93,
@@ -40,8 +40,10 @@ CUDA_CONVNET = Config(
 )
 
 AUTO = Config(
-    network=Network(init="scaled", init_bias=0.0),
-    augment=Augment(divisor=60.0),  # about the standard deviation of a pixel less its mean: inputs near 1
+    network=NetworkConfig(init="scaled", init_bias=0.0),
+    augment=AugmentConfig(
+        divisor=60.0
+    ),  # about the standard deviation of a pixel less its mean: inputs near 1
 )
 
 RECIPES = {"auto": AUTO, "paper": PAPER, "cuda-convnet": CUDA_CONVNET}

@@ -15,12 +15,19 @@ from collections.abc import Sequence
 
 from preprocess.store import Store
 from trainer.cli import parse_config
-from trainer.config import Config, to_dict
+from trainer.config import GROUPS, Config, flag, to_dict, with_changes
 from trainer.data.batches import open_data
-from trainer.parallel.topology import Topology, all_or_none, arrange, end_all, on_root, refuse_differences
+from trainer.parallel.topology import (
+    Topology,
+    abort_all_on_error,
+    check_same_on_all_ranks,
+    end_all,
+    init_topology,
+    on_root,
+)
 from trainer.parallel.watchdog import Watchdog
 from trainer.recipes import settle
-from trainer.runs import checkpoint, resuming, run_folder, summary
+from trainer.runs import checkpoint, resuming, summary
 from trainer.runs.lock import RunLock
 from trainer.runs.resuming import Start
 from trainer.training import dry_run
@@ -34,11 +41,11 @@ def train(config: Config, topology: Topology, requests: Requests) -> int:
 
     All ranks must hold one store and one configuration. Rank 0 looks at the run's folder and tells the rest.
     """
-    watchdog = Watchdog(topology, config.session.timeout, end_all)
+    watchdog = Watchdog(topology, config.hardware.timeout, end_all)
     watchdog.mark("opening the store")
-    store = open_data(config.session.store)
+    store = open_data(config.run.store)
     watchdog.mark("comparing the ranks' settings", waiting=True)
-    refuse_differences(topology, facts(config, store))
+    check_same_on_all_ranks(topology, facts(config, store))
     config, reasons = settle(config, len(store.train))
     locks: list[RunLock] = []  # rank 0's
 
@@ -48,16 +55,14 @@ def train(config: Config, topology: Topology, requests: Requests) -> int:
         return resuming.find(run, continued, store)
 
     try:
-        watchdog.mark("rank 0's look at the run's folder", waiting=not topology.leads)
+        watchdog.mark("rank 0's look at the run's folder", waiting=not topology.is_root)
         start = on_root(topology.world, look)
         watchdog.mark("building the network")
-        wish = start.config.session.precision
+        wish = start.config.hardware.precision
         precision = on_root(topology.world, lambda: resolve_precision(wish, topology.device))
-        config = run_folder.with_session(
-            start.config, precision=precision
-        )  # one for all, whatever their processors
+        config = with_changes(start.config, precision=precision)  # one for all, whatever their processors
         trainer = Trainer(config, topology, len(store.classes))
-        watchdog.mark("rank 0's writing of the configuration", waiting=not topology.leads)
+        watchdog.mark("rank 0's writing of the configuration", waiting=not topology.is_root)
         said = on_root(topology.world, lambda: resuming.begin(start, config, store))
         lock = locks[0] if locks else None
         loop = Loop(config, store, trainer, start.run, requests, watchdog, lock)
@@ -79,9 +84,7 @@ def train(config: Config, topology: Topology, requests: Requests) -> int:
 def facts(config: Config, store: Store) -> dict[str, str]:
     """What must be the same on all ranks, under names for a sentence."""
     settings = {
-        f"--{name.replace('_', '-')}": json.dumps(value)
-        for part in ("network", "augment", "optim", "session")
-        for name, value in to_dict(config)[part].items()
+        flag(name): json.dumps(value) for part in GROUPS for name, value in to_dict(config)[part].items()
     }
     versions = {f"the version of {name}": version for name, version in checkpoint.versions().items()}
     return (
@@ -92,11 +95,11 @@ def facts(config: Config, store: Store) -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    with all_or_none(resumable=True):
+    with abort_all_on_error(resumable=True):
         requests = Requests()
         config = parse_config(argv)
-        topology = arrange(config.session.device, towers=config.network.towers)
-        if config.session.dry_run:
+        topology = init_topology(config.hardware.device, towers=config.network.towers)
+        if config.run.dry_run:
             dry_run.show(config, topology)
             return
         code = train(config, topology, requests)

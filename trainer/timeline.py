@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from trainer.cli import parse
-from trainer.config import Config, Network, Optim
+from trainer.config import Config, HardwareConfig, NetworkConfig, OptimizerConfig
 from trainer.parallel.mpi_transport import OverMpi
-from trainer.parallel.topology import Topology, all_or_none, arrange
+from trainer.parallel.topology import Topology, abort_all_on_error, init_topology
 from trainer.parallel.transport import Pending
 from trainer.recipes import AUTO
 from trainer.training.step import Trainer
@@ -47,7 +47,7 @@ class Arguments:
     """As in trainer.run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """As in trainer.run."""
-    network: Network = field(default_factory=lambda: AUTO.network)
+    network: NetworkConfig = field(default_factory=lambda: AUTO.network)
 
 
 class Span(NamedTuple):
@@ -99,8 +99,8 @@ def record(arguments: Arguments, topology: Topology) -> tuple[list[Span], float,
     """This rank's spans, the seconds of a step, and those of a step's reductions while nothing else runs."""
     config = Config(
         network=arguments.network,
-        optim=Optim(batch_size=arguments.batch_size, lr=1e-3, epochs=1),
-        session=replace(AUTO.session, precision=arguments.precision, gradient_dtype=arguments.gradient_dtype),
+        optim=OptimizerConfig(batch_size=arguments.batch_size, lr=1e-3, epochs=1),
+        hardware=HardwareConfig(precision=arguments.precision, gradient_dtype=arguments.gradient_dtype),
     )
     trainer = Trainer(config, topology, CLASSES)
     draw = torch.Generator().manual_seed(topology.pair)
@@ -117,7 +117,9 @@ def record(arguments: Arguments, topology: Topology) -> tuple[list[Span], float,
     topology.world.Barrier()
     begin = time.perf_counter()
     pending: list[Pending] = [
-        trainer.transport.start_reduce(stage.sums) for stages in trainer.flat for stage in reversed(stages)
+        trainer.transport.all_reduce_async(stage.reduced_grads)
+        for stages in trainer.flat
+        for stage in reversed(stages)
     ]
     for reduction in pending:
         reduction.result()
@@ -178,12 +180,12 @@ def draw_picture(spans_of_ranks: Sequence[Sequence[Span]], path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    with all_or_none():
+    with abort_all_on_error():
         arguments = parse(Arguments, "python -m trainer.timeline", Arguments(), argv)
-        topology = arrange(arguments.device, towers=arguments.network.towers)
+        topology = init_topology(arguments.device, towers=arguments.network.towers)
         spans, seconds, idle = record(arguments, topology)
         gathered: list[list[Span]] = topology.world.gather(spans) or []
-        if topology.leads:
+        if topology.is_root:
             arguments.path.parent.mkdir(parents=True, exist_ok=True)
             arguments.path.write_text(json.dumps(chrome_trace(gathered)))
             print(f"{arguments.path}: {arguments.steps} steps of {1e3 * seconds:.0f} ms")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from preprocess.errors import UserError
 from preprocess.store import Store
-from trainer.config import Augment
+from trainer.config import AugmentConfig
 from trainer.data import augmentation
 from trainer.data.batches import epoch_order
 
@@ -23,7 +23,7 @@ class FusedGather:
     """Batches of the same pictures, crops, mirror images and colours as the trainer's first epoch."""
 
     def __init__(
-        self, store: Store, settings: Augment, seed: int, batch: int, raw: Path, threads: int = 1
+        self, store: Store, settings: AugmentConfig, seed: int, batch: int, raw: Path, threads: int = 1
     ) -> None:
         images, side = len(store.train), store.image_size
         axes = augmentation.color_axes(store.eigenvalues, store.eigenvectors)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
+from trainer.config import with_changes
 from trainer.data.batches import open_data
 from trainer.evaluate import CENTER, TEN, evaluate, tallies
 from trainer.evaluation.ensemble import Ensemble
-from trainer.parallel.topology import arrange
-from trainer.runs.run_folder import with_session
+from trainer.parallel.topology import init_topology
 from trainer.training.step import Trainer
 
 from .test_parity import SMALL, configuration
@@ -26,7 +26,7 @@ SURE = dataclasses.replace(SMALL, init_std=0.06, init_std_conv345=0.2)
 def trainers(world):
     """One after the other, three networks."""
     for seed in (1, 2, 3):
-        yield Trainer(with_session(configuration(SURE, 8), seed=seed), arrange("cpu", world), 10)
+        yield Trainer(with_changes(configuration(SURE, 8), seed=seed), init_topology("cpu", world), 10)
 
 
 def evaluate_together(world, batch):
@@ -35,7 +35,7 @@ def evaluate_together(world, batch):
     ensemble, found = Ensemble(), []
     for trainer in trainers(world):
         found.append(tallies(trainer, store, False, batch, ensemble=ensemble)[CENTER])
-    return [*found, ensemble.tallies([CENTER], 10, trainer.transport.total)[CENTER]]
+    return [*found, ensemble.tallies([CENTER], 10, trainer.transport.all_reduce_scalars)[CENTER]]
 
 
 def test_an_ensemble_and_its_classes_are_counted_alike_in_any_world():

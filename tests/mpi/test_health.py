@@ -7,7 +7,7 @@ import pytest
 from mpi4py import MPI
 
 from tests.mpi.test_parity import CLASSES, SMALL, configuration, global_batch
-from trainer.parallel.topology import arrange
+from trainer.parallel.topology import init_topology
 from trainer.training.health import WATCHED, Observation
 from trainer.training.step import Trainer
 
@@ -46,11 +46,11 @@ def observe(
 
 def test_observation_equals_numpys_over_the_whole_batch():
     config = configuration(NETWORK, batch=8)
-    seen, *_ = observe(Trainer(config, arrange("cpu"), CLASSES))
+    seen, *_ = observe(Trainer(config, init_topology("cpu"), CLASSES))
     everyone = WORLD.gather(seen)
     if WORLD.rank != 0:
         return
-    _, outputs, gradients = observe(Trainer(config, arrange("cpu", MPI.COMM_SELF), CLASSES))
+    _, outputs, gradients = observe(Trainer(config, init_topology("cpu", MPI.COMM_SELF), CLASSES))
     expected = {}
     for layer in WATCHED:
         said = np.concatenate(outputs[layer], axis=1)  # both towers' units

@@ -12,8 +12,8 @@ import pytest
 import torch
 from mpi4py import MPI
 
-from trainer.config import Config, Network, Session
-from trainer.parallel.topology import arrange
+from trainer.config import Config, HardwareConfig, NetworkConfig, RunConfig, with_changes
+from trainer.parallel.topology import init_topology
 from trainer.recipes import CUDA_CONVNET, PAPER
 from trainer.training.step import Trainer
 
@@ -22,7 +22,7 @@ TRANSPORT: Literal["mpi", "torch"] = os.environ.get("TEST_TRANSPORT", "mpi")
 STEPS = 5
 LR = 1e-4  # small against the curvature here: a rate that diverges multiplies every rounding
 CLASSES = 10
-FULL = Network(init_std_conv345=0.03)
+FULL = NetworkConfig(init_std_conv345=0.03)
 SMALL = dataclasses.replace(FULL, filters=(6, 8, 12, 12, 8), hidden=32, init_std=0.03, init_std_conv345=0.1)
 PROGRAM = dataclasses.replace(
     CUDA_CONVNET.network, filters=SMALL.filters, hidden=32, init_std=0.03, init_std_conv345=0.1
@@ -31,12 +31,13 @@ PROGRAM = dataclasses.replace(
 pytestmark = pytest.mark.mpi(min_size=2)
 
 
-def configuration(network: Network, batch: int) -> Config:
+def configuration(network: NetworkConfig, batch: int) -> Config:
     return dataclasses.replace(
         PAPER,
         network=network,
         optim=dataclasses.replace(PAPER.optim, batch_size=batch),
-        session=Session(precision="float32", seed=11, transport=TRANSPORT),
+        hardware=HardwareConfig(precision="float32", transport=TRANSPORT),
+        run=RunConfig(seed=11),
     )
 
 
@@ -120,10 +121,10 @@ def trace(trainer: Trainer) -> Trace:
 def test_training_equals_the_single_process(kind):
     config = configuration(NETWORKS[kind], batch=8)
     towers = config.network.towers
-    traces = WORLD.gather(trace(Trainer(config, arrange("cpu", towers=towers), CLASSES)))
+    traces = WORLD.gather(trace(Trainer(config, init_topology("cpu", towers=towers), CLASSES)))
     if WORLD.rank != 0:
         return
-    alone = trace(Trainer(config, arrange("cpu", MPI.COMM_SELF, towers), CLASSES))
+    alone = trace(Trainer(config, init_topology("cpu", MPI.COMM_SELF, towers), CLASSES))
     # Outputs and the first gradients: the same sums in another order, 6e-8 times the root of up to 9216
     # terms, through eight layers each way. A bias's gradient is what is left of 24,200 terms of both signs,
     # added one by one: 24,200 * 6e-8 = 1.5e-3. After a step weights differ in their last bit, and then a
@@ -147,7 +148,7 @@ def test_training_equals_the_single_process(kind):
 def test_replicas_of_a_tower_hold_the_same_bits():
     config = configuration(SMALL, 8)
     images, labels = global_batch(8)
-    trainer = Trainer(config, arrange("cpu"), CLASSES)
+    trainer = Trainer(config, init_topology("cpu"), CLASSES)
     share = trainer.positions()
     for step in range(STEPS):
         trainer.train_step(images[share], labels[share], step, lr=LR)
@@ -159,27 +160,26 @@ def test_replicas_of_a_tower_hold_the_same_bits():
 
 def test_gradients_that_travel_as_bfloat16_are_off_by_its_rounding_alone():
     config = configuration(SMALL, 8)
-    session = dataclasses.replace(config.session, gradient_dtype="bfloat16")
-    trainer = Trainer(dataclasses.replace(config, session=session), arrange("cpu"), CLASSES)
+    trainer = Trainer(with_changes(config, gradient_dtype="bfloat16"), init_topology("cpu"), CLASSES)
     images, labels = global_batch(8)
     share = trainer.positions()
     trainer.gradients(images[share], labels[share], step=0)
-    alone = Trainer(config, arrange("cpu", MPI.COMM_SELF), CLASSES)
+    alone = Trainer(config, init_topology("cpu", MPI.COMM_SELF), CLASSES)
     alone.gradients(images, labels, step=0)
     (tower,) = trainer.towers
     (expected,) = (f for t, f in zip(alone.towers, alone.flat, strict=True) if t.name == tower.name)
     for (stage,), whole in zip(zip(*trainer.flat, strict=True), expected, strict=True):
         travels = trainer.topology.pairs > 1
-        assert stage.sums.dtype == (torch.bfloat16 if travels else torch.float32)
+        assert stage.reduced_grads.dtype == (torch.bfloat16 if travels else torch.float32)
         # Each pair's number and their sum are rounded to 2^-9 of their size; shares of both signs are larger
         # than their sum. Half of a batch lost would be an error near 1.
-        error = (stage.sums.float() - whole.grads).norm() / whole.grads.norm()
+        error = (stage.reduced_grads.float() - whole.grads).norm() / whole.grads.norm()
         assert error < 1e-2
         assert error > 1e-4 or not travels
 
 
 def test_both_towers_of_a_pair_know_the_same_logits():
-    trainer = Trainer(configuration(SMALL, 8), arrange("cpu"), CLASSES)
+    trainer = Trainer(configuration(SMALL, 8), init_topology("cpu"), CLASSES)
     images, _ = global_batch(8)
     mine = trainer.logits(images[trainer.positions()]).numpy()
     for theirs in trainer.topology.pair_comm.allgather(mine):
@@ -188,13 +188,15 @@ def test_both_towers_of_a_pair_know_the_same_logits():
 
 def test_bfloat16_pairs_equal_the_single_process_within_its_rounding():
     config = configuration(SMALL, 8)
-    config = dataclasses.replace(config, session=Session(precision="bfloat16", seed=11, transport=TRANSPORT))
+    config = dataclasses.replace(
+        config, hardware=HardwareConfig(precision="bfloat16", transport=TRANSPORT), run=RunConfig(seed=11)
+    )
     images, _ = global_batch(8)
-    trainer = Trainer(config, arrange("cpu"), CLASSES)
+    trainer = Trainer(config, init_topology("cpu"), CLASSES)
     logits = trainer.logits(images[trainer.positions()])
     gathered = WORLD.gather((trainer.positions(), logits))
     if WORLD.rank == 0:
-        expected = Trainer(config, arrange("cpu", MPI.COMM_SELF), CLASSES).logits(images)
+        expected = Trainer(config, init_topology("cpu", MPI.COMM_SELF), CLASSES).logits(images)
         for share, theirs in gathered:
             # Eight layers, each rounded to 2^-9.
             torch.testing.assert_close(theirs, expected[share], rtol=0, atol=8 * 2**-9 * expected.abs().max())

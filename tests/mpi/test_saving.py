@@ -10,7 +10,7 @@ import pytest
 from mpi4py import MPI
 
 from trainer.data.batches import open_data
-from trainer.parallel.topology import arrange
+from trainer.parallel.topology import init_topology
 from trainer.runs import checkpoint, checkpoint_writer
 from trainer.runs.training_set import TrainingSet
 from trainer.training.step import Trainer
@@ -22,7 +22,9 @@ pytestmark = pytest.mark.mpi(min_size=2)
 
 
 def test_the_next_checkpoint_does_not_begin_before_the_last_is_complete(monkeypatch):
-    trainer = Trainer(configuration(dataclasses.replace(SMALL, hidden=8), batch=8), arrange("cpu"), CLASSES)
+    trainer = Trainer(
+        configuration(dataclasses.replace(SMALL, hidden=8), batch=8), init_topology("cpu"), CLASSES
+    )
     run = Path(WORLD.bcast(os.environ["TINY_STORE"] + f".run-{os.getpid()}"))
     complete = checkpoint_writer.Writer._complete
 

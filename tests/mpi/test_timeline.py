@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 from mpi4py import MPI
 
-from trainer.parallel.topology import arrange
+from trainer.parallel.topology import init_topology
 from trainer.timeline import MAIN, REDUCTIONS, Arguments, chrome_trace, exposed, record
 
 from .test_parity import SMALL
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.mpi(min_size=2)
 
 
 def test_a_timeline_has_every_phase_of_every_step_in_order_and_its_reductions():
-    topology = arrange("cpu")
+    topology = init_topology("cpu")
     arguments = Arguments(steps=2, batch_size=8, precision="float32", network=SMALL)
     spans, seconds, idle = record(arguments, topology)
     computing = [span for span in spans if span.row == MAIN]

@@ -4,14 +4,14 @@ import pytest
 from mpi4py import MPI
 
 from trainer.model.network import TOWERS
-from trainer.parallel.topology import agree, arrange
+from trainer.parallel.topology import init_topology, max_over_ranks
 
 WORLD = MPI.COMM_WORLD
 pytestmark = pytest.mark.mpi(min_size=2)
 
 
 def test_ranks_are_paired_by_number():
-    t = arrange("cpu")
+    t = init_topology("cpu")
     assert (t.pair, t.towers) == (WORLD.rank // 2, (TOWERS[WORLD.rank % 2],))
     assert t.pairs == WORLD.size // 2
     assert t.pair_comm.allgather(t.towers[0]) == ["a", "b"]
@@ -19,6 +19,6 @@ def test_ranks_are_paired_by_number():
 
 
 def test_one_rank_that_must_stop_stops_all():
-    t = arrange("cpu")
-    assert agree(t, 10 if WORLD.rank == WORLD.size - 1 else 0) == 10
-    assert agree(t, 0) == 0
+    t = init_topology("cpu")
+    assert max_over_ranks(t, 10 if WORLD.rank == WORLD.size - 1 else 0) == 10
+    assert max_over_ranks(t, 0) == 0

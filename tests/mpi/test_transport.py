@@ -5,7 +5,7 @@ import torch
 from mpi4py import MPI
 
 from trainer.parallel.mpi_transport import OverMpi
-from trainer.parallel.topology import arrange
+from trainer.parallel.topology import init_topology
 from trainer.parallel.torch_transport import OverTorch
 from trainer.parallel.transport import Transport
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.mpi(min_size=2)
 
 @pytest.fixture(params=["mpi", "mpi, staged as from a GPU", "torch"])
 def transport(request: pytest.FixtureRequest) -> Transport:
-    topology = arrange("cpu")
+    topology = init_topology("cpu")
     if request.param == "torch":
         return OverTorch(topology)
     over = OverMpi(topology)
@@ -35,10 +35,10 @@ def maps(rank: int, channels: int, dtype: torch.dtype) -> torch.Tensor:
 def test_a_gather_puts_tower_a_first_and_its_adjoint_sums(transport, dtype):
     first = WORLD.rank // 2 * 2
     pair = [maps(first + i, 4, dtype) for i in range(2)]
-    assert torch.equal(transport.gather([pair[WORLD.rank % 2]]), torch.cat(pair, 1))
+    assert torch.equal(transport.pair_all_gather([pair[WORLD.rank % 2]]), torch.cat(pair, 1))
 
     grads = [maps(100 + first + i, 8, dtype) for i in range(2)]
-    (mine,) = transport.gather_adjoint(grads[WORLD.rank % 2])
+    (mine,) = transport.pair_reduce_scatter(grads[WORLD.rank % 2])
     half = slice(0, 4) if WORLD.rank % 2 == 0 else slice(4, 8)
     assert torch.equal(mine, grads[0][:, half] + grads[1][:, half])
 
@@ -46,14 +46,16 @@ def test_a_gather_puts_tower_a_first_and_its_adjoint_sums(transport, dtype):
 def test_shares_of_the_logits_add_up(transport):
     first = WORLD.rank // 2 * 2
     shares = [torch.full((3, 5), float(first + i)) for i in range(2)]
-    assert torch.equal(transport.sum([shares[WORLD.rank % 2]]), torch.full((3, 5), 2.0 * first + 1))
+    assert torch.equal(
+        transport.pair_all_reduce([shares[WORLD.rank % 2]]), torch.full((3, 5), 2.0 * first + 1)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gradients_are_summed_over_the_ranks_of_one_tower(transport, dtype):
     # 1001 does not divide among the ranks; whole numbers below 256 are exact in bfloat16.
     flats = [torch.arange(1001).remainder(7 + stage).to(dtype) * (WORLD.rank + 1) for stage in range(3)]
-    pending = [transport.start_reduce(flat) for flat in flats]
+    pending = [transport.all_reduce_async(flat) for flat in flats]
     for reduction in pending:
         reduction.result()
     factor = sum(rank + 1 for rank in range(WORLD.rank % 2, WORLD.size, 2))
@@ -64,19 +66,19 @@ def test_gradients_are_summed_over_the_ranks_of_one_tower(transport, dtype):
 
 def test_a_few_numbers_are_summed_in_float64_and_the_givers_stay(transport):
     given = torch.tensor([1.0, 2.0**40 + 1], dtype=torch.float64)
-    found = transport.total(given)
+    found = transport.all_reduce_scalars(given)
     pairs = WORLD.size // 2
     assert found.tolist() == [pairs, pairs * (2.0**40 + 1)]
     assert given.tolist() == [1.0, 2.0**40 + 1]
 
 
 def test_bfloat16_gradients_are_summed_in_float32_and_rounded_once():
-    t = arrange("cpu")
+    t = init_topology("cpu")
     transport = OverMpi(t)
     # 1031 numbers, which no number of ranks here divides. Ones behind a 256 would vanish one by one.
     parts = [torch.full((1031,), 256.0 if pair == 0 else 1.0) for pair in range(t.pairs)]
     parts = [p + torch.arange(1031) % 7 for p in parts]
     mine = parts[t.pair].bfloat16()
-    transport.start_reduce(mine).result()
+    transport.all_reduce_async(mine).result()
     expected = torch.stack([p.bfloat16().float() for p in parts]).sum(0).bfloat16()
     assert torch.equal(mine, expected)

@@ -19,9 +19,9 @@ import pytest
 from mpi4py import MPI
 
 from tests.proofs import in_float64
-from trainer.config import Session
+from trainer.config import with_changes
 from trainer.data.batches import TrainingBatches, open_data
-from trainer.parallel.topology import arrange
+from trainer.parallel.topology import init_topology
 from trainer.recipes import CUDA_CONVNET, PAPER
 from trainer.training.step import Trainer
 
@@ -44,9 +44,9 @@ def make_trainer(recipe: str, precision: str, world: MPI.Comm) -> Trainer:
     config = RECIPES[recipe]
     optim = dataclasses.replace(config.optim, batch_size=BATCH)
     low: Literal["float32", "bfloat16"] = "bfloat16" if precision == "bfloat16" else "float32"
-    session = Session(precision=low, seed=11, transport=TRANSPORT)
-    config = dataclasses.replace(config, optim=optim, session=session)
-    trainer = Trainer(config, arrange("cpu", world, config.network.towers), classes=10)
+    config = dataclasses.replace(config, optim=optim)
+    config = with_changes(config, precision=low, seed=11, transport=TRANSPORT)
+    trainer = Trainer(config, init_topology("cpu", world, config.network.towers), classes=10)
     return in_float64(trainer) if precision == "float64" else trainer
 
 
@@ -75,7 +75,7 @@ def trace(recipe: str, precision: str, world: MPI.Comm) -> Trace:
             trainer.gradients(batch.images_BCHW, batch.labels_B, 0)
             first = everything(trainer, "gradient")
             for stage in (stage for stages in trainer.flat for stage in stages):
-                stage.sums.zero_()
+                stage.reduced_grads.zero_()
         losses.append(trainer.train_step(batch.images_BCHW, batch.labels_B, batch.step, LR))
     loader.close()
     end = everything(trainer, "value")

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from trainer.config import Network
+from trainer.config import NetworkConfig
 from trainer.hardware import GPUS
 from trainer.model.network import Tower
 from trainer.scaling import (
@@ -24,7 +24,7 @@ from trainer.scaling import (
 
 def test_the_stages_are_the_networks():
     with torch.device("meta"):
-        tower = Tower(Network(), 1000, "a")
+        tower = Tower(NetworkConfig(), 1000, "a")
     for stage, expected in zip(tower.stages, PARAMETERS, strict=True):
         assert sum(p.numel() for layer in stage for p in getattr(tower, layer).parameters()) == expected
     assert 2 * sum(FORWARD_MACS) == pytest.approx(724.4e6, rel=1e-3)

@@ -9,14 +9,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from trainer.config import Augment, Network
+from trainer.config import AugmentConfig, NetworkConfig
 from trainer.data.augmentation import Views, cut, draw, fixed
 from trainer.errors import UserError
-from trainer.model.network import LAYERS, TOWERS, Tower, build_tower
-from trainer.model.network import Network as Reference
+from trainer.model.network import LAYERS, TOWERS, Tower, TwoTowerAlexNet, build_tower
 from trainer.recipes import PAPER
 
-SMALL = Network(filters=(6, 8, 12, 12, 8), hidden=20, dropout=0.0)
+SMALL = NetworkConfig(filters=(6, 8, 12, 12, 8), hidden=20, dropout=0.0)
 PICTURES = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 60
 
 # Counted by hand, weights and biases: section 3.5 with all channels of the layer before, and one tower with
@@ -34,24 +33,24 @@ ONE_TOWER = {
 }
 
 
-def parameters(settings: Network) -> dict[str, int]:
+def parameters(settings: NetworkConfig) -> dict[str, int]:
     with torch.device("meta"):
         towers = [Tower(settings, 1000, name) for name in TOWERS[: settings.towers]]
     return {layer: sum(p.numel() for t in towers for p in getattr(t, layer).parameters()) for layer in LAYERS}
 
 
 def test_the_dense_network_has_the_textbooks_parameters():
-    found = parameters(Network(dense=True))
+    found = parameters(NetworkConfig(dense=True))
     assert {layer: found[layer] for layer in DENSE} == DENSE
     assert sum(found.values()) == 62_378_344
 
 
 def test_one_tower_has_the_footnotes_parameters():
-    assert parameters(Network(towers=1)) == ONE_TOWER
+    assert parameters(NetworkConfig(towers=1)) == ONE_TOWER
 
 
-def network(settings: Network) -> Reference:
-    reference = Reference(settings, 10)
+def network(settings: NetworkConfig) -> TwoTowerAlexNet:
+    reference = TwoTowerAlexNet(settings, 10)
     for tower in reference.towers:
         tower.load_state_dict(build_tower(settings, 10, tower.name, seed=0).state_dict())
     return reference
@@ -60,7 +59,7 @@ def network(settings: Network) -> Reference:
 class Plain(nn.Module):
     """The network written with torch's own layers: dense, or a single tower."""
 
-    def __init__(self, reference: Reference, activation=F.relu) -> None:
+    def __init__(self, reference: TwoTowerAlexNet, activation=F.relu) -> None:
         super().__init__()
         towers, self.activation = reference.towers, activation
         for layer in LAYERS:
@@ -175,7 +174,7 @@ def test_rotation_is_pillows_about_the_middle():
     picture = smooth.round().astype(np.uint8)
     view = dataclasses.replace(fixed(1, 16, 16, False), angle_B=np.array([20.0], np.float32))
     mean = np.zeros((256, 256, 3), np.float32)
-    ours = cut(picture[None], mean, view, Augment(), training=True)[0].permute(1, 2, 0).numpy()
+    ours = cut(picture[None], mean, view, AugmentConfig(), training=True)[0].permute(1, 2, 0).numpy()
     turned = np.asarray(Image.fromarray(picture).rotate(20, Image.Resampling.BILINEAR), np.float64)
     # Beyond the corners Pillow paints black and we repeat the edge: compare inside the circle that both fill.
     y, x = np.mgrid[:224, :224] - 111.5
@@ -186,4 +185,4 @@ def test_rotation_is_pillows_about_the_middle():
 
 def test_a_dense_network_of_one_tower_is_refused():
     with pytest.raises(UserError, match="--dense joins two towers"):
-        Network(dense=True, towers=1)
+        NetworkConfig(dense=True, towers=1)

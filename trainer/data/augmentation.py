@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.config import Augment
+from trainer.config import AugmentConfig
 from trainer.errors import UserError
 from trainer.kernels import crop_numba
 from trainer.kernels.counter_rng import Purpose, generator
@@ -81,7 +81,7 @@ def color_axes(eigenvalues: NDArray[np.float64], eigenvectors: NDArray[np.float6
 
 
 def draw(
-    settings: Augment, axes: NDArray[np.float64], seed: int, epoch: int, images: int, side: int = 256
+    settings: AugmentConfig, axes: NDArray[np.float64], seed: int, epoch: int, images: int, side: int = 256
 ) -> Views:
     """What every place of one epoch's order is given; offsets 0..32 for 224 of 256, each equally likely."""
     rng = generator(seed, Purpose.AUGMENTATION, epoch)
@@ -129,7 +129,7 @@ class Cutter:
     says so. Threads can share one.
     """
 
-    def __init__(self, mean_SS3: NDArray[np.float32], settings: Augment, training: bool) -> None:
+    def __init__(self, mean_SS3: NDArray[np.float32], settings: AugmentConfig, training: bool) -> None:
         side = len(mean_SS3)
         if mean_SS3.shape != (side, side, 3) or side < CROP:
             raise ValueError(
@@ -203,7 +203,7 @@ class Cutter:
         views.check(self._side, places_K)
 
 
-def input_scale(settings: Augment, training: bool) -> np.float32:
+def input_scale(settings: AugmentConfig, training: bool) -> np.float32:
     """What pixels less the mean are multiplied by."""
     return np.float32(1 / (settings.divisor * (settings.train_divisor if training else 1.0)))
 
@@ -212,7 +212,7 @@ def cut(
     images_BSS3: NDArray[np.uint8],
     mean_SS3: NDArray[np.float32],
     views: Views,
-    settings: Augment,
+    settings: AugmentConfig,
     training: bool,
 ) -> Tensor:
     """Pictures uint8 [B, S, S, 3] -> network input float32 [B, 3, 224, 224] in channels_last."""

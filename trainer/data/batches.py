@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from preprocess.store import Split, Store, open_store
-from trainer.config import Augment
+from trainer.config import AugmentConfig
 from trainer.data import augmentation
 from trainer.data.input_pipeline import InputMaker
 from trainer.errors import UserError
@@ -72,7 +72,7 @@ class TrainingBatches:
     def __init__(
         self,
         store: Store,
-        settings: Augment,
+        settings: AugmentConfig,
         seed: int,
         batch_size: int,
         positions_B: Tensor,

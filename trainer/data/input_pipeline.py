@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from preprocess.store import Split, StoreError
-from trainer.config import Augment
+from trainer.config import AugmentConfig
 from trainer.data import augmentation
 from trainer.errors import UserError
 from trainer.kernels import crop_torch
@@ -57,7 +57,7 @@ class InputMaker:
         self,
         split: Split,
         mean_SS3: NDArray[np.float32],
-        settings: Augment,
+        settings: AugmentConfig,
         threads: int = 1,
         device: torch.device | None = None,
     ) -> None:

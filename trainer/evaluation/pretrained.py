@@ -28,7 +28,7 @@ from trainer.config import Config, from_dict
 from trainer.data import augmentation
 from trainer.errors import UserError
 from trainer.model.grouped import split
-from trainer.model.network import TOWERS, Network, Tower
+from trainer.model.network import TOWERS, Tower, TwoTowerAlexNet
 from trainer.runs import checkpoint, run_folder
 from trainer.runs.training_set import TrainingSet
 
@@ -56,7 +56,7 @@ class Trained:
     """The training set's mean image, 0..255."""
     fingerprint: str | None = None
     """Of the store that the network was trained on; None where an exported file does not say it."""
-    network: Network = field(repr=False)
+    network: TwoTowerAlexNet = field(repr=False)
 
     @property
     def image_size(self) -> int:
@@ -166,7 +166,7 @@ def _of_run(path: Path, which: str) -> Trained:
     found, remarks = checkpoint.find(run, str(path) if one else which)
     for remark in remarks:
         print(remark, file=sys.stderr)
-    data = TrainingSet.read(found.path) or TrainingSet.of(run_folder.store_of(run, config.session.store))
+    data = TrainingSet.read(found.path) or TrainingSet.of(run_folder.store_of(run, config.run.store))
     weights = [
         _parameters(found.path / f"tower_{name}.safetensors") for name in TOWERS[: config.network.towers]
     ]
@@ -213,9 +213,9 @@ def _parameters(path: Path) -> dict[str, Tensor]:
         return {name: file.get_tensor(name) for name in file.keys() if not name.startswith("momentum.")}  # noqa: SIM118
 
 
-def _network(config: Config, classes: int, weights: list[dict[str, Tensor]], source: Path) -> Network:
+def _network(config: Config, classes: int, weights: list[dict[str, Tensor]], source: Path) -> TwoTowerAlexNet:
     with torch.device("meta"):
-        network = Network(config.network, classes)
+        network = TwoTowerAlexNet(config.network, classes)
     try:
         for tower, tensors in zip(network.towers, weights, strict=True):
             tower.load_state_dict(tensors, assign=True)

@@ -128,11 +128,11 @@ def refuse_another_run(folder: Path, wanted: Config, store: Store) -> None:
     wanted, _ = settle(wanted, len(store.train))
     different = list(run_folder.differences(found, wanted).values())
     for name in ("precision", "gradient_dtype"):
-        before, now = getattr(found.session, name), getattr(wanted.session, name)
+        before, now = getattr(found.hardware, name), getattr(wanted.hardware, name)
         if now not in (before, "auto"):  # a run keeps what auto once was
             different.append(f"--{name.replace('_', '-')} was {before}, now {now}")
     if fingerprint != store.fingerprint:
-        different.append(f"the store was {found.session.store} with other images, now {store.path}")
+        different.append(f"the store was {found.run.store} with other images, now {store.path}")
     refuse_other_settings(folder, different)
 
 

@@ -68,7 +68,7 @@ def draw(
     """
     style.available()
     trained = open_trained(run, which, device)
-    data, remarks = as_seen(open_data(store or trained.config.session.store), trained.trained_on)
+    data, remarks = as_seen(open_data(store or trained.config.run.store), trained.trained_on)
     for remark in remarks:
         say(remark)
     limit = pictures or (ON_GPU if trained.device.type == "cuda" else ON_CPU)

@@ -73,7 +73,7 @@ def _recipe(config: Config) -> list[str]:
         "",
         f"`{config.recipe}`: {RECIPE_WORDS[config.recipe]}. Batch {o.batch_size}, rate {o.lr:g}, schedule "
         f"{o.schedule}, momentum {o.momentum:g}, weight decay {o.weight_decay:g}, {o.epochs} epochs, "
-        f"warm-up over {o.warmup_epochs:g}, seed {config.session.seed}.",
+        f"warm-up over {o.warmup_epochs:g}, seed {config.run.seed}.",
         "",
         *(["Unlike the recipe:", "", *(f"- {words}" for words in others), ""] if others else []),
     ]

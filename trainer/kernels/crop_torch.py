@@ -10,11 +10,13 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from trainer.config import Augment
+from trainer.config import AugmentConfig
 from trainer.data.augmentation import CROP, Views, input_scale
 
 
-def cut(images_BSS3: Tensor, mean_SS3: Tensor, views: Views, settings: Augment, training: bool) -> Tensor:
+def cut(
+    images_BSS3: Tensor, mean_SS3: Tensor, views: Views, settings: AugmentConfig, training: bool
+) -> Tensor:
     """Pictures uint8 [B, S, S, 3] -> network input float32 [B, 3, 224, 224] in channels_last.
 
     The mean image, float32 [S, S, 3], is on the pictures' device already. Raises ValueError for arrays that

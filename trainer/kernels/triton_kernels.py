@@ -145,7 +145,7 @@ def _descend(w, v, g, rounded, size, momentum, lr_decay, lr, block: tl.constexpr
     tl.store(g + place, tl.zeros_like(gradient), mask=inside)
 
 
-def descend(
+def sgd_step_(
     w: Tensor, v: Tensor, g: Tensor, rounded: Tensor, momentum: float, lr_decay: float, lr: float
 ) -> None:
     """The update of flat arrays in one pass; leaves the gradients at zero. `rounded` may be `w` itself."""

@@ -2,9 +2,9 @@
 
     [conv1 conv2] -gather- [conv3 conv4 conv5] -gather- [fc6] -gather- [fc7 fc8] -sum-> logits
 
-A tower knows its own layers alone. `Network` runs both in lockstep in one process and is the reference that
-every way of training in parallel must equal; nothing here communicates. The dense network meets before every
-layer and has more stages; one tower alone has the same stages and nobody to meet.
+A tower knows its own layers alone; nothing here communicates. `TwoTowerAlexNet` runs both towers in one process
+and is the reference: training on any number of ranks must give its results. In the dense network the towers
+meet before every layer, so that it has more stages. A network of one tower has the same stages and no exchange.
 
 B batch, C channels of one tower (2C of both), H height, W width, F hidden units of one tower, K classes.
 """
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.config import Network as Settings
+from trainer.config import NetworkConfig
 from trainer.kernels import space_to_depth
 from trainer.kernels.conv import Conv2d
 from trainer.kernels.counter_rng import Purpose, generator, uniform
@@ -50,7 +50,7 @@ Watch = Callable[[str, Tensor], None]
 """Is shown a layer's name and what its units say, [B, C, H, W] or [B, F], before dropout."""
 
 
-def stages(settings: Settings) -> list[tuple[str, ...]]:
+def stages(settings: NetworkConfig) -> list[tuple[str, ...]]:
     """The layers in groups: a new one begins before each layer that reads both towers."""
     meet = READ_BOTH_DENSE if settings.dense else READ_BOTH
     found: list[tuple[str, ...]] = [()]
@@ -68,7 +68,7 @@ class Tower(nn.Module):
     inputs: each tower adds its share of all K logits, and only tower a adds the bias.
     """
 
-    def __init__(self, settings: Settings, classes: int, name: TowerName) -> None:
+    def __init__(self, settings: NetworkConfig, classes: int, name: TowerName) -> None:
         super().__init__()
         c1, c2, c3, c4, c5 = settings.tower_filters
         hidden = settings.tower_hidden
@@ -187,10 +187,10 @@ class Tower(nn.Module):
         return x_BF * keep(layer)
 
 
-class Network(nn.Module):
+class TwoTowerAlexNet(nn.Module):
     """Both towers (or the only one) in one process, in lockstep: the reference."""
 
-    def __init__(self, settings: Settings, classes: int) -> None:
+    def __init__(self, settings: NetworkConfig, classes: int) -> None:
         super().__init__()
         self.towers = [Tower(settings, classes, name) for name in TOWERS[: settings.towers]]
         for tower in self.towers:
@@ -205,7 +205,7 @@ class Network(nn.Module):
         return x
 
 
-def build_tower(settings: Settings, classes: int, name: TowerName, seed: int) -> Tower:
+def build_tower(settings: NetworkConfig, classes: int, name: TowerName, seed: int) -> Tower:
     """A tower with its initial weights, the same ones in any process."""
     with torch.device("meta"):
         tower = Tower(settings, classes, name)
@@ -222,7 +222,7 @@ def build_tower(settings: Settings, classes: int, name: TowerName, seed: int) ->
     return tower
 
 
-def init_std(settings: Settings, layer: str, weight: Tensor) -> float:
+def init_std(settings: NetworkConfig, layer: str, weight: Tensor) -> float:
     """Standard deviation of a layer's initial weights."""
     if settings.init == "gaussian":
         return settings.init_std_conv345 if layer in ("conv3", "conv4", "conv5") else settings.init_std
@@ -241,7 +241,7 @@ def init_std(settings: Settings, layer: str, weight: Tensor) -> float:
 
 
 def dropout_keep(
-    settings: Settings, name: TowerName, seed: int, step: int, positions_B: Tensor, device: torch.device
+    settings: NetworkConfig, name: TowerName, seed: int, step: int, positions_B: Tensor, device: torch.device
 ) -> Keep:
     """The units of one tower that speak, drawn by (seed, step, layer, position in the global batch, unit)."""
     units = settings.tower_hidden

@@ -14,7 +14,7 @@ LARGE_PAGE = 2**21  # bytes, on x86-64 and mostly on ARM
 ROOM = 2**33  # bytes of addresses; those that nothing touches take no memory
 
 
-def keep_freed() -> bool:
+def configure_malloc() -> bool:
     """Have malloc keep freed memory in this process; False where the C library has no such switch.
 
     By default large tensors are mapped anew each time, and the kernel fills them with zeros page by page:

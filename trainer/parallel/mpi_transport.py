@@ -37,7 +37,7 @@ class OverMpi(Transport):
         self._staged = topology.device.type != "cpu" and not takes_gpu_memory(topology)
         self._stages: dict[str, Tensor] = {}
 
-    def _swap(self, mine: Tensor) -> Tensor:
+    def _sendrecv(self, mine: Tensor) -> Tensor:
         rows = torch.channels_last if mine.dim() == 4 else torch.contiguous_format
         mine = mine.contiguous(memory_format=rows)
         theirs = torch.empty_like(mine)
@@ -64,7 +64,7 @@ class OverMpi(Transport):
             self._stages[name] = kept
         return kept[: like.numel()]
 
-    def start_reduce(self, flat: Tensor) -> Pending:
+    def all_reduce_async(self, flat: Tensor) -> Pending:
         return self._thread.submit(self.reduce, flat)
 
     def reduce(self, flat: Tensor) -> None:
@@ -89,15 +89,15 @@ class OverMpi(Transport):
         shares = [host[begin:end] for begin, end in pairwise(ends)]
         own, others = shares[rank], [r for r in range(size) if r != rank]
         theirs = host.new_empty(len(others), len(own))
-        self._swap_with(others, [shares[r] for r in others], list(theirs))
+        self._exchange_with(others, [shares[r] for r in others], list(theirs))
         if host.device.type == "cpu":  # torch would take twelve times as long
             add_rows(as_array(theirs), as_array(own))
         else:
             own.copy_(theirs.sum(0, dtype=torch.float32) + own)
             _finish(host.device)
-        self._swap_with(others, [own] * len(others), [shares[r] for r in others])
+        self._exchange_with(others, [own] * len(others), [shares[r] for r in others])
 
-    def _swap_with(self, others: list[int], sent: list[Tensor], received: list[Tensor]) -> None:
+    def _exchange_with(self, others: list[int], sent: list[Tensor], received: list[Tensor]) -> None:
         """One tensor to and one from each of these ranks, all at once. MPI_Alltoallv would copy a rank's own
         part too, and MPICH 5's MPI_Allgatherv takes ten times as long for arrays of this size."""
         world = self._background
@@ -106,7 +106,7 @@ class OverMpi(Transport):
             + [world.Isend(_buffer(x), dest=r) for r, x in zip(others, sent, strict=True)]
         )
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce_scalars(self, values: Tensor) -> Tensor:
         out = values.to("cpu", torch.float64, copy=True)
         self._foreground.Allreduce(MPI.IN_PLACE, out.numpy())
         return out

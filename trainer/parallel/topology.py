@@ -29,7 +29,7 @@ from mpi4py import MPI
 from trainer.errors import UserError, as_disk_failure
 from trainer.model.network import TOWERS, TowerName
 from trainer.parallel import interrupt
-from trainer.parallel.malloc import keep_freed
+from trainer.parallel.malloc import configure_malloc
 from trainer.parallel.output import outlives_reader
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class Topology:
         return self.world.rank
 
     @property
-    def leads(self) -> bool:
+    def is_root(self) -> bool:
         """Rank 0 speaks to the user and keeps the run's log."""
         return self.world.rank == 0
 
@@ -78,7 +78,7 @@ class Topology:
         return f"{who}, {self.device.type}, {self.threads} thread{'s' if self.threads > 1 else ''} each"
 
 
-def arrange(device: str = "auto", world: MPI.Comm = MPI.COMM_WORLD, towers: int = 2) -> Topology:
+def init_topology(device: str = "auto", world: MPI.Comm = MPI.COMM_WORLD, towers: int = 2) -> Topology:
     """Give every rank its pair, tower, device and threads, for a network of one tower or two.
 
     Raises UserError for an odd number of ranks above one, for a pair on two hosts, for ranks that their
@@ -101,7 +101,7 @@ def arrange(device: str = "auto", world: MPI.Comm = MPI.COMM_WORLD, towers: int 
     pair_comm = world.Split(rank // towers, rank)
     _refuse_cut_pairs(world, pair_comm)
     threads = max(1, len(os.sched_getaffinity(0)) // host.size)
-    keep_freed()
+    configure_malloc()
     torch.set_num_threads(threads)
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     return Topology(
@@ -155,7 +155,7 @@ def _device(wish: str, host_rank: int) -> torch.device:
 
 
 @contextlib.contextmanager
-def all_or_none(world: MPI.Comm = MPI.COMM_WORLD, resumable: bool = False) -> Iterator[None]:
+def abort_all_on_error(world: MPI.Comm = MPI.COMM_WORLD, resumable: bool = False) -> Iterator[None]:
     """Whatever ends one rank ends all within seconds, with that rank's message and a code that is not 0.
 
     An uncaught exception or sys.exit on one rank would leave the others waiting in a collective for ever. All
@@ -255,7 +255,7 @@ def end_all(error: UserError, world: MPI.Comm = MPI.COMM_WORLD) -> NoReturn:
     _abort(world, 1)
 
 
-def refuse_differences(topology: Topology, facts: dict[str, str]) -> None:
+def check_same_on_all_ranks(topology: Topology, facts: dict[str, str]) -> None:
     """Raise UserError on all ranks, with the ranks, hosts and values, when not all hold the same facts."""
     of_all = topology.world.allgather(facts)
     for rank, theirs in enumerate(of_all):
@@ -289,7 +289,7 @@ def on_root(world: MPI.Comm, work: Callable[[], T]) -> T:
     return cast(T, found)
 
 
-def agree(topology: Topology, value: N) -> N:
+def max_over_ranks(topology: Topology, value: N) -> N:
     """The largest of all ranks' values: of codes, so that all ranks leave the loop at the same step."""
     largest: N = topology.world.allreduce(value, MPI.MAX)
     return largest

@@ -39,7 +39,7 @@ class OverTorch(Transport):
             for pair in range(topology.pairs)
         ][topology.pair]
 
-    def _swap(self, mine: Tensor) -> Tensor:
+    def _sendrecv(self, mine: Tensor) -> Tensor:
         if mine.dim() == 4:
             mine = mine.contiguous(memory_format=torch.channels_last)
             theirs = torch.empty_like(mine)
@@ -56,14 +56,14 @@ class OverTorch(Transport):
             work.wait()
         return theirs
 
-    def start_reduce(self, flat: Tensor) -> Pending:
+    def all_reduce_async(self, flat: Tensor) -> Pending:
         if self._tower.size() == 1:
             return Done()
         work = dist.all_reduce(flat, group=self._tower, async_op=True)
         assert work is not None
         return Waiting(work)
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce_scalars(self, values: Tensor) -> Tensor:
         out = values.to(self._device, torch.float64, copy=True)
         dist.all_reduce(out, group=self._tower)
         return out.cpu()
@@ -88,11 +88,11 @@ def _meet(topology: Topology) -> None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         # torch opens the file once more when a process lets go of it, and removes it with the last one; a
         # rank that removed it sooner would race with the others.
-        mine = _empty_file() if topology.leads else None
+        mine = _empty_file() if topology.is_root else None
         store: dist.Store = dist.FileStore(world.bcast(mine), world.size)
     else:
         host, ours = topology.hosts[0], None
-        if topology.leads:
+        if topology.is_root:
             ours = dist.TCPStore(host, 0, world.size, is_master=True, wait_for_workers=False)
         port = world.bcast(ours.port if ours else None)
         store = ours or dist.TCPStore(host, port, world.size, is_master=False)

@@ -47,52 +47,52 @@ class Transport(ABC):
         self._partner = self._pair_size == 2
         self._index = topology.pair_comm.rank
 
-    def gather(self, parts: list[Tensor]) -> Tensor:
+    def pair_all_gather(self, parts: list[Tensor]) -> Tensor:
         """Tower a's channels, then tower b's, along dimension 1."""
         everyone = self._both(parts[0]) if self._partner else parts
         return torch.cat(everyone, dim=1) if len(everyone) > 1 else everyone[0]
 
-    def gather_adjoint(self, grad: Tensor) -> list[Tensor]:
+    def pair_reduce_scatter(self, grad: Tensor) -> list[Tensor]:
         """From this rank's gradient of the whole, the gradient of each part that it holds."""
         if not self._partner:
             # Autograd has summed all towers' gradients already, for they read the same tensor.
             return list(grad.chunk(self.towers, dim=1))
         halves = grad.chunk(2, dim=1)
-        return [halves[self._index] + self._swap(halves[1 - self._index])]
+        return [halves[self._index] + self._sendrecv(halves[1 - self._index])]
 
-    def sum(self, shares: list[Tensor]) -> Tensor:
+    def pair_all_reduce(self, shares: list[Tensor]) -> Tensor:
         """The towers' shares, added up. The adjoint hands each tower the same gradient: nothing travels."""
         everyone = self._both(shares[0]) if self._partner else shares
         return everyone[0] + everyone[1] if len(everyone) > 1 else everyone[0]
 
     def _both(self, mine: Tensor) -> list[Tensor]:
-        theirs = self._swap(mine)
+        theirs = self._sendrecv(mine)
         return [mine, theirs] if self._index == 0 else [theirs, mine]
 
     @abstractmethod
-    def _swap(self, mine: Tensor) -> Tensor:
+    def _sendrecv(self, mine: Tensor) -> Tensor:
         """The partner's tensor, of the same shape and dtype, for mine; its memory format is mine's."""
 
     @abstractmethod
-    def start_reduce(self, flat: Tensor) -> Pending:
+    def all_reduce_async(self, flat: Tensor) -> Pending:
         """Begin to sum `flat`, float32 or bfloat16 [N], over the pairs, in place; the result says when that
         is done."""
 
     @abstractmethod
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce_scalars(self, values: Tensor) -> Tensor:
         """Sum a few numbers over the pairs, at once; float64 on the host."""
 
 
 class OneProcess(Transport):
     """All towers on this rank, and no other pairs: nothing travels."""
 
-    def _swap(self, mine: Tensor) -> Tensor:
+    def _sendrecv(self, mine: Tensor) -> Tensor:
         raise AssertionError("there is no partner")
 
-    def start_reduce(self, flat: Tensor) -> Pending:
+    def all_reduce_async(self, flat: Tensor) -> Pending:
         return Done()
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce_scalars(self, values: Tensor) -> Tensor:
         return values.double().cpu()
 
 

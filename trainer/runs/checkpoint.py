@@ -244,7 +244,7 @@ def load(
         if failure:
             raise UserError(failure)
         for stage in stages:
-            for array in (stage.weights, stage.momenta):
+            for array in (stage.master_weights, stage.momenta):
                 if tower_comm is not None and tower_comm.size > 1:
                     host = array.cpu()
                     tower_comm.Bcast(host.numpy())

@@ -53,7 +53,7 @@ class Writer:
         self._proven: int | None = None
         """The step of the newest checkpoint whose weights gave a sound loss."""
         self._memory: dict[str, Arrays] = {}
-        if topology.leads:
+        if topology.is_root:
             self._folder.mkdir(parents=True, exist_ok=True)
         self._comm.Barrier()  # the other rank writes there too, and makes no folder that is gone
 
@@ -76,7 +76,7 @@ class Writer:
         sound: whether that loss says that the network is not diverging. Raises what went wrong in the
         background, if anything did.
         """
-        if self._step is not None and self._topology.leads:
+        if self._step is not None and self._topology.is_root:
             self._proven = self._step if sound else self._proven
             self._thread.submit(self._prune, self._proven)  # after the write that may be under way
         self._step = None
@@ -100,7 +100,7 @@ class Writer:
         Waits until the checkpoint is on the disk. Raises UserError when the disk does not take it.
         """
         self.finish()
-        if not self._topology.leads:
+        if not self._topology.is_root:
             return
         found = {
             "top1_error": counts.top1_error,
@@ -147,7 +147,7 @@ class Writer:
             for part, failed in parts:
                 sums |= part
                 failure = failure or failed
-            if failure is None and self._topology.leads:
+            if failure is None and self._topology.is_root:
                 self._complete(temporary, target, sums, state)
         except OSError as error:
             failure = error.strerror
@@ -194,7 +194,7 @@ class Writer:
 
 def largest_weight(flat: list[list[FlatStage]]) -> float:
     """The largest magnitude among the weights of this rank; infinite where one is no number."""
-    arrays = [array for stages in flat for stage in stages for array in (stage.weights, stage.momenta)]
+    arrays = [array for stages in flat for stage in stages for array in (stage.master_weights, stage.momenta)]
     found = [abs(float(end)) for array in arrays for end in array.aminmax()]
     return math.inf if any(map(math.isnan, found)) else max(found)
 

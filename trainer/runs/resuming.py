@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.store import Store
-from trainer.config import Config
+from trainer.config import Config, with_changes
 from trainer.errors import UserError
 from trainer.runs import checkpoint, going_back, run_folder
 from trainer.runs.checkpoint import Checkpoint
@@ -35,14 +35,14 @@ class Start:
 
 def choose(config: Config, store: Store) -> tuple[Path, Config]:
     """The folder of the run, and the configuration with what that run was told and settled before."""
-    run = config.session.run or run_folder.choose(config, store.fingerprint)
+    run = config.run.folder or run_folder.choose(config, store.fingerprint)
     if not run_folder.record(run):
         return run, config
     before = run_folder.read_config(run)
-    if config.session.run is None and config.session.resume == "auto":
+    if config.run.folder is None and config.run.resume == "auto":
         config = dataclasses.replace(config, optim=before.optim)  # a change of an earlier start stays
-    if config.session.precision == "auto":
-        config = run_folder.with_session(config, precision=before.session.precision)
+    if config.hardware.precision == "auto":
+        config = with_changes(config, precision=before.hardware.precision)
     return run, config
 
 
@@ -51,7 +51,7 @@ def find(run: Path, config: Config, store: Store) -> Start:
 
     Raises UserError when the run cannot go on like this.
     """
-    wish, started = config.session.resume, bool(run_folder.record(run))
+    wish, started = config.run.resume, bool(run_folder.record(run))
     if wish == "never" and started:
         raise UserError(f"{run} exists already; name another --run, or leave out --resume never.")
     changed = run_folder.changes(run, config, store.fingerprint) if started else {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.store import Store
-from trainer.config import Config, from_dict, to_dict
+from trainer.config import GROUP_OF, Config, flag, from_dict, to_dict, with_changes
 from trainer.data.batches import open_data
 from trainer.errors import UserError
 from trainer.files import write_atomic
@@ -24,17 +24,11 @@ COMPLETE = "complete"
 CONFIG = "config.json"
 LOG = "metrics.jsonl"
 
-CHANGEABLE = {
-    "lr": "optim",
-    "warmup_epochs": "optim",
-    "schedule": "optim",
-    "patience": "optim",
-    "lr_steps": "optim",
-    "epochs": "optim",
-    "precision": "session",
-    "gradient_dtype": "session",
-}
-"""What may differ when a run is continued, and the part of the configuration that it is in."""
+CHANGEABLE = (
+    *("lr", "warmup_epochs", "schedule", "patience", "lr_steps", "epochs"),
+    *("precision", "gradient_dtype"),
+)
+"""What may differ when a run is continued."""
 
 
 def read_config(run: Path) -> Config:
@@ -69,8 +63,8 @@ def write_config(
     changes: what was changed at which step, all of it, oldest first.
     """
     run.mkdir(parents=True, exist_ok=True)
-    settled = with_session(
-        config, store=config.session.store.absolute(), run=run.absolute(), resume="auto", max_steps=None
+    settled = with_changes(
+        config, store=config.run.store.absolute(), folder=run.absolute(), resume="auto", max_steps=None
     )
     found = {
         "config": to_dict(settled),
@@ -93,15 +87,12 @@ def changes(run: Path, config: Config, store_fingerprint: str) -> dict[str, list
         raise UserError(f"{run} was started with other settings: {'; '.join(refused)}. Name another --run.")
     if record(run).get("store") != store_fingerprint:
         raise UserError(
-            f"{run} was trained on another store than {config.session.store} is now (its fingerprint "
+            f"{run} was trained on another store than {config.run.store} is now (its fingerprint "
             "differs): name the run's own with --store, or another --run."
         )
     old, new = to_dict(before), to_dict(config)
-    return {
-        name: [old[part][name], new[part][name]]
-        for name, part in CHANGEABLE.items()
-        if old[part][name] != new[part][name]
-    }
+    values = {name: [part[GROUP_OF[name]][name] for part in (old, new)] for name in CHANGEABLE}
+    return {name: [before, now] for name, (before, now) in values.items() if before != now}
 
 
 def store_of(run: Path, path: Path) -> Store:
@@ -131,7 +122,7 @@ def latest() -> Path:
 def choose(config: Config, store_fingerprint: str) -> Path:
     """The folder for a command without --run: that of the checkpoint which --resume names, else the newest
     unfinished run of the same settings on the same store, else a new one."""
-    resume = config.session.resume
+    resume = config.run.resume
     if resume not in ("auto", "never"):
         return _short(checkpoint.run_of(Path(resume)))
     for path in sorted(RUNS.glob(f"{config.recipe}-*/{CONFIG}"), reverse=True) if resume == "auto" else ():
@@ -148,10 +139,11 @@ def choose(config: Config, store_fingerprint: str) -> Path:
 def started_with(run: Path) -> Config:
     """The configuration of a run's first start, before the changes of later ones."""
     found = record(run)
+    plain = to_dict(from_dict(found["config"]))
     for change in reversed(found.get("changes", [])):
         for name, (old, _) in change["changed"].items():
-            found["config"][CHANGEABLE[name]][name] = old
-    return from_dict(found["config"])
+            plain[GROUP_OF[name]][name] = old
+    return from_dict(plain)
 
 
 def _short(path: Path) -> Path:
@@ -170,17 +162,7 @@ def differences(old: Config, new: Config) -> dict[str, str]:
         for f in dataclasses.fields(getattr(old, part)):
             before, now = getattr(getattr(old, part), f.name), getattr(getattr(new, part), f.name)
             if before != now:
-                found[f.name] = f"--{f.name.replace('_', '-')} was {before}, now {now}"
-    if old.session.seed != new.session.seed:
-        found["seed"] = f"--seed was {old.session.seed}, now {new.session.seed}"
+                found[f.name] = f"{flag(f.name)} was {before}, now {now}"
+    if old.run.seed != new.run.seed:
+        found["seed"] = f"--seed was {old.run.seed}, now {new.run.seed}"
     return found
-
-
-def with_session(config: Config, **changes: Any) -> Config:
-    """The same configuration with some settings of the session changed."""
-    return dataclasses.replace(config, session=dataclasses.replace(config.session, **changes))
-
-
-def with_batch(config: Config, batch_size: int) -> Config:
-    """The same configuration with another global batch."""
-    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, batch_size=batch_size))

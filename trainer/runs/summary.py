@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from trainer.config import Config
+from trainer.config import GROUPS, Config, flag
 from trainer.evaluation.metrics import read_log
 
 IMAGENET = (1000, 50_000)  # classes, validation pictures of ILSVRC-2012
@@ -26,10 +26,10 @@ PUBLISHED = (
 def settings(config: Config) -> list[str]:
     """The resolved configuration, a paragraph a group of flags."""
     lines = []
-    for part in ("network", "augment", "optim", "session"):
+    for part in GROUPS:
         group = getattr(config, part)
         said = ", ".join(
-            f"{f.name.replace('_', '-')} {_plain(getattr(group, f.name))}" for f in dataclasses.fields(group)
+            f"{flag(f.name)[2:]} {_plain(getattr(group, f.name))}" for f in dataclasses.fields(group)
         )
         lines += textwrap.wrap(
             f"{part}: {said}", 110, subsequent_indent=" " * (len(part) + 2), break_on_hyphens=False

@@ -30,22 +30,27 @@ FORWARD = 1 / 3  # the share of a step that an evaluation takes: backward costs 
 
 def show(config: Config, topology: Topology) -> None:
     """Every rank calls it; rank 0 prints. Raises UserError for whatever would keep the run from starting."""
-    store = open_data(config.session.store)
+    store = open_data(config.run.store)
     config, reasons = settle(config, len(store.train))
     trainer = Trainer(config, topology, len(store.classes))
     schedule = Schedule(config.optim, len(store.train) / trainer.batch_size)
     last = schedule.last_step()
-    if config.session.max_steps is not None:
-        last = min(last, config.session.max_steps)
+    if config.run.max_steps is not None:
+        last = min(last, config.run.max_steps)
     activations, seconds = measure(trainer)
-    if not topology.leads:
+    if not topology.is_root:
         return
     run, config = resuming.choose(config, store)
     done = standing(run, config, store.fingerprint)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
-    batch, parameters = trainer.batch_size, sum(f.weights.numel() for tower in trainer.flat for f in tower)
+    batch, parameters = (
+        trainer.batch_size,
+        sum(f.master_weights.numel() for tower in trainer.flat for f in tower),
+    )
     waiting = (TrainingBatches.AHEAD + 1) * trainer.local_batch * 3 * 224 * 224 * 4
-    kept = config.session.keep + 3  # the one before the newest, the best, and the one that is being written
+    kept = (
+        config.checkpoint.keep + 3
+    )  # the one before the newest, the best, and the one that is being written
     whole = 2 * parameters if topology.world.size > topology.pairs else parameters
     validations = (last - done) / schedule.steps_per_epoch * len(store.val) * FORWARD
     left = seconds * ((last - done) + validations / batch)
@@ -76,7 +81,9 @@ def measure(trainer: Trainer) -> tuple[int, float]:
     images_BCHW = torch.randn(trainer.local_batch, 3, 224, 224, device=device)
     images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
     labels_B = torch.zeros(trainer.local_batch, dtype=torch.int64, device=device)
-    weights = (w for tower in trainer.flat for flat in tower for w in (flat.weights, flat.rounded))
+    weights = (
+        w for tower in trainer.flat for flat in tower for w in (flat.master_weights, flat.compute_weights)
+    )
     own = {w.untyped_storage().data_ptr() for w in weights}
     kept: dict[int, int] = {}
 
@@ -107,7 +114,13 @@ def held(trainer: Trainer) -> int:
         array.data_ptr(): array.nbytes
         for tower in trainer.flat
         for stage in tower
-        for array in (stage.weights, stage.rounded, stage.grads, stage.sums, stage.momenta)
+        for array in (
+            stage.master_weights,
+            stage.compute_weights,
+            stage.grads,
+            stage.reduced_grads,
+            stage.momenta,
+        )
     }
     return sum(found.values())
 
@@ -116,9 +129,9 @@ def arrays(trainer: Trainer) -> str:
     """What these arrays are."""
     stage = trainer.flat[0][0]
     names = ["weight"]
-    names += ["its rounded copy"] if stage.rounded is not stage.weights else []
+    names += ["its rounded copy"] if stage.compute_weights is not stage.master_weights else []
     names += ["gradient"]
-    names += ["its sum over the pairs"] if stage.sums is not stage.grads else []
+    names += ["its sum over the pairs"] if stage.reduced_grads is not stage.grads else []
     return ", ".join([*names, "momentum"])
 
 
@@ -127,8 +140,8 @@ def standing(run: Path, config: Config, fingerprint: str) -> int:
     if not (run / run_folder.CONFIG).exists():
         return 0
     run_folder.changes(run, config, fingerprint)
-    if config.session.resume not in ("auto", "never"):
-        return checkpoint.verified(Path(config.session.resume)).step
+    if config.run.resume not in ("auto", "never"):
+        return checkpoint.verified(Path(config.run.resume)).step
     return checkpoint.find(run)[0].step if checkpoint.exists(run) else 0
 
 

@@ -52,14 +52,14 @@ class Observation:
         shares = []
         for spoke, squares, gradients in zip(self._spoke, self._squares, self._gradients, strict=True):
             # Over the pairs: a unit is silent if it spoke for none of them.
-            excited = transport.total(torch.cat([spoke[layer] for layer in WATCHED]))
+            excited = transport.all_reduce_scalars(torch.cat([spoke[layer] for layer in WATCHED]))
             dead = [(part == 0).double().mean() for part in excited.split([len(spoke[w]) for w in WATCHED])]
-            pairs = transport.total(torch.ones(1))
-            scales = transport.total(torch.stack([squares[w] for w in WATCHED])) / pairs
+            pairs = transport.all_reduce_scalars(torch.ones(1))
+            scales = transport.all_reduce_scalars(torch.stack([squares[w] for w in WATCHED])) / pairs
             shares.append(
                 torch.stack([torch.stack(dead), scales, torch.stack([gradients[w] for w in WATCHED]).cpu()])
             )
-        both = (transport.sum([s.float() for s in shares]) / transport.towers).tolist()
+        both = (transport.pair_all_reduce([s.float() for s in shares]) / transport.towers).tolist()
         found: dict[str, float] = {}
         for kind, values in zip(("dead", "activation", "gradient"), both, strict=True):
             for layer, value in zip(WATCHED, values, strict=True):
@@ -80,7 +80,7 @@ def mean_square(x: Tensor) -> Tensor:
 
 
 @dataclass
-class Doctor:
+class HealthMonitor:
     """What to say about a run, each thing once."""
 
     classes: int

@@ -16,7 +16,7 @@ from trainer.data.batches import Batch, TrainingBatches
 from trainer.errors import UserError
 from trainer.evaluate import CENTER, StoppedError, evaluate
 from trainer.evaluation.metrics import Counts, Meter
-from trainer.parallel.topology import agree, on_root
+from trainer.parallel.topology import max_over_ranks, on_root
 from trainer.parallel.watchdog import Watchdog
 from trainer.runs import checkpoint, progress, resuming, run_folder, summary
 from trainer.runs.checkpoint import Checkpoint
@@ -24,7 +24,7 @@ from trainer.runs.checkpoint_writer import LARGEST, Writer, largest_weight
 from trainer.runs.lock import RunLock
 from trainer.runs.log import RunLog
 from trainer.runs.training_set import TrainingSet
-from trainer.training.health import Doctor, Observation
+from trainer.training.health import HealthMonitor, Observation
 from trainer.training.optimizer import Schedule
 from trainer.training.signals import Request, Requests
 from trainer.training.step import DivergedError, Trainer
@@ -52,9 +52,9 @@ class Loop:
         """`config` is settled; `run` is the folder of the run; rank 0 has its lock."""
         self.config, self.store, self.trainer, self.run, self.requests = config, store, trainer, run, requests
         self.topology, self.watchdog, self.lock = trainer.topology, watchdog, lock
-        self.doctor = Doctor(trainer.classes, config.network.activation)
+        self.health = HealthMonitor(trainer.classes, config.network.activation)
         self.schedule = Schedule(config.optim, len(store.train) / trainer.batch_size)
-        self.writer = Writer(run, self.topology, config.session.keep, TrainingSet.of(store))
+        self.writer = Writer(run, self.topology, config.checkpoint.keep, TrainingSet.of(store))
         self.log: RunLog | None = None
         """Rank 0's, from the start of training."""
         self.step = 0
@@ -67,12 +67,12 @@ class Loop:
         self.counts: Counts | None = None
         """The errors of the network as it is now, once they are measured."""
         self.last_step = self.schedule.last_step()
-        if config.session.max_steps is not None:
-            self.last_step = min(self.last_step, config.session.max_steps)
+        if config.run.max_steps is not None:
+            self.last_step = min(self.last_step, config.run.max_steps)
 
     def say(self, text: str) -> None:
         """One line for the user, from rank 0 alone."""
-        if self.topology.leads:
+        if self.topology.is_root:
             tqdm.write(text)
 
     def restore(self, found: Checkpoint) -> None:
@@ -88,12 +88,11 @@ class Loop:
 
     def train(self, changed: dict[str, list[Any]] | None = None) -> int:
         """Run to the end; returns the exit code. `changed`: settings that are new, for the log."""
-        session = self.config.session
         on_root(self.topology.world, lambda: self._open_log(changed))
         batches = TrainingBatches(
             self.store,
             self.config.augment,
-            session.seed,
+            self.config.run.seed,
             self.trainer.batch_size,
             self.trainer.positions(),
             self.step,
@@ -105,7 +104,7 @@ class Loop:
             self.last_step * self.trainer.batch_size,
             self.step * self.trainer.batch_size,
             self.run.name,
-            self.topology.leads,
+            self.topology.is_root,
         )
         self.trainer.mark = self.watchdog.mark
         try:
@@ -124,7 +123,7 @@ class Loop:
             if self.log:
                 self.log.close()
         if stopped:
-            again = "the same command" if session.resume == "auto" else "the same command without --resume"
+            again = "the same command" + ("" if self.config.run.resume == "auto" else " without --resume")
             self.say(f"asked to stop: saved at step {self.step}; {again} goes on from here")
             return TO_BE_CONTINUED
         on_root(self.topology.world, self._end)
@@ -147,7 +146,7 @@ class Loop:
             for batch in meter.waits(batches):
                 self.watchdog.mark_step(self.step)
                 lr = self.schedule.rate(self.step)
-                looks = (self.step + 1) % self.config.session.log_every == 0
+                looks = (self.step + 1) % self.config.run.log_every == 0
                 observation = Observation(self.trainer.towers) if looks else None
                 loss = self._train_on(batch, lr, observation)
                 self.writer.step_taken(sound=loss < self.guessing + WORSE_THAN_GUESSING)
@@ -162,7 +161,7 @@ class Loop:
                 self.epoch_is_open = self.schedule.ends_epoch(self.step)
                 if request or self.epoch_is_open or self.step == self.last_step or self._due():
                     self._save()
-                if request is Request.SAVE and self.topology.leads:
+                if request is Request.SAVE and self.topology.is_root:
                     self.writer.finish()
                     self.requests.saved(self.run)
                 if request is Request.STOP:
@@ -184,7 +183,9 @@ class Loop:
         Raises UserError when rank 0 can no longer write to the run's folder.
         """
         failure = self._failure()
-        request = Request(agree(self.topology, Request.FAIL if failure else self.requests.look(self.run)))
+        request = Request(
+            max_over_ranks(self.topology, Request.FAIL if failure else self.requests.look(self.run))
+        )
         if request is Request.FAIL:
             raise UserError(self.topology.world.bcast(failure))
         return request
@@ -201,10 +202,9 @@ class Loop:
 
     def _end(self) -> None:
         """What rank 0 does once all is trained and saved."""
-        session = self.config.session
         (self.run / run_folder.COMPLETE).write_text(f"{self.step} steps\n")
-        if session.figures:
-            figures.at_the_end(self.run, session.store, self.topology.device.type, self.say)
+        if self.config.run.figures:
+            figures.at_the_end(self.run, self.config.run.store, self.topology.device.type, self.say)
         classes, pictures = len(self.store.classes), len(self.store.val)
         for line in summary.ending(self.run, self.run / run_folder.LOG, self.step, classes, pictures):
             self.say(line)
@@ -228,7 +228,7 @@ class Loop:
         seen = observation.summary(self.trainer.transport)
         if self.log:
             self.log.write(step=self.step, epoch=self._epoch(), lr=lr, **measured, **seen)
-        warning = self.doctor.diagnose(seen, measured["loss"], self._epoch(), lr)
+        warning = self.health.diagnose(seen, measured["loss"], self._epoch(), lr)
         if warning:
             self.say(f"warning: {warning}")
 
@@ -236,7 +236,7 @@ class Loop:
         return self.step / self.schedule.steps_per_epoch
 
     def _due(self) -> bool:
-        every = self.config.session.checkpoint_every
+        every = self.config.checkpoint.checkpoint_every
         return every is not None and self.step % every == 0
 
     def _end_epoch(self) -> bool:
@@ -274,7 +274,7 @@ class Loop:
         return c
 
     def _save(self) -> None:
-        largest = agree(self.topology, largest_weight(self.trainer.flat))
+        largest = max_over_ranks(self.topology, largest_weight(self.trainer.flat))
         if largest > LARGEST:
             raise DivergedError(
                 f"After step {self.step} weights are as large as {largest:.1e}: training diverged, and this "
@@ -285,7 +285,7 @@ class Loop:
             "epoch": self._epoch(),
             "epoch_is_open": self.epoch_is_open,
             "schedule": self.schedule.state(),
-            "seed": self.config.session.seed,
+            "seed": self.config.run.seed,
             "world": self.topology.world.size,
             "samples": self.samples,
             "versions": checkpoint.versions(),

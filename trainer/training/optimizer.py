@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.config import Optim
+from trainer.config import OptimizerConfig
 from trainer.kernels.bfloat16 import PIECE, as_array, narrowed, widened
 from trainer.kernels.lrn import has_triton
 from trainer.model.network import Tower
@@ -57,41 +57,43 @@ class FlatStage:
         device = next(iter(self.parameters.values())).device
         size = sum(p.numel() for p in self.parameters.values())
         master = torch.promote_types(dtype, torch.float32)  # float64 where a proof computes in it
-        self.weights = torch.empty(size, device=device, dtype=master)
-        self.momenta = torch.zeros_like(self.weights)
-        self.grads = torch.zeros_like(self.weights, dtype=dtype)
-        self.sums = self.grads if travel in (None, dtype) else torch.zeros_like(self.weights, dtype=travel)
-        self.rounded = self.weights if dtype == master else torch.empty_like(self.grads)
+        self.master_weights = torch.empty(size, device=device, dtype=master)
+        self.momenta = torch.zeros_like(self.master_weights)
+        self.grads = torch.zeros_like(self.master_weights, dtype=dtype)
+        self.reduced_grads = (
+            self.grads if travel in (None, dtype) else torch.zeros_like(self.master_weights, dtype=travel)
+        )
+        self.compute_weights = self.master_weights if dtype == master else torch.empty_like(self.grads)
         self.place: dict[str, slice] = {}
         """Where each parameter lies in the flat arrays."""
         begin = 0
         for name, p in self.parameters.items():
             part = self.place[name] = slice(begin, begin + p.numel())
             begin = part.stop
-            self.weights[part] = p.detach().reshape(-1)
-            p.data = self.rounded[part].view(p.shape)
+            self.master_weights[part] = p.detach().reshape(-1)
+            p.data = self.compute_weights[part].view(p.shape)
             p.grad = self.grads[part].view(p.shape)
         self.round()
 
     def round(self) -> None:
         """After a change of the weights by other hands than the update's: round them anew."""
-        if self.rounded is not self.weights:
-            self.rounded.copy_(self.weights)
+        if self.compute_weights is not self.master_weights:
+            self.compute_weights.copy_(self.master_weights)
 
-    def collect(self) -> Tensor:
+    def cast_grads_for_reduce(self) -> Tensor:
         """After backward: the gradients in the array that is reduced; the other one is left at zero."""
-        if self.sums is not self.grads:
-            self.sums.copy_(self.grads)
+        if self.reduced_grads is not self.grads:
+            self.reduced_grads.copy_(self.grads)
             self.grads.zero_()
-        return self.sums
+        return self.reduced_grads
 
     def value(self, name: str) -> Tensor:
         """One parameter, float32, in its shape; a view."""
-        return self.weights[self.place[name]].view(self.parameters[name].shape)
+        return self.master_weights[self.place[name]].view(self.parameters[name].shape)
 
     def gradient(self, name: str) -> Tensor:
         """One parameter's gradient as the update will use it, in its shape; a view."""
-        return self.sums[self.place[name]].view(self.parameters[name].shape)
+        return self.reduced_grads[self.place[name]].view(self.parameters[name].shape)
 
     def momentum(self, name: str) -> Tensor:
         """The momentum of one parameter, in its shape; a view."""
@@ -127,14 +129,16 @@ def _descend_rounded(
             pg[i] = 0
 
 
-def descend(stage: FlatStage, optim: Optim, lr: float, frozen: tuple[str, ...] = ()) -> None:
+def sgd_step_(stage: FlatStage, optim: OptimizerConfig, lr: float, frozen: tuple[str, ...] = ()) -> None:
     """One update of a stage, in one pass over its memory; leaves its gradients at zero.
 
     Layers named in `frozen` keep their parameters and momenta.
     """
     for name, part in stage.place.items():
         layer, kind = name.split(".")
-        w, v, g, rounded = (a[part] for a in (stage.weights, stage.momenta, stage.sums, stage.rounded))
+        w, v, g, rounded = (
+            a[part] for a in (stage.master_weights, stage.momenta, stage.reduced_grads, stage.compute_weights)
+        )
         if layer in frozen:
             g.zero_()
             continue
@@ -143,7 +147,7 @@ def descend(stage: FlatStage, optim: Optim, lr: float, frozen: tuple[str, ...] =
         if w.device.type == "cpu":
             numbers = [np.float32(x) for x in (optim.momentum, rate * decay, rate)]
             arrays = [as_array(x) for x in (w, v, g, rounded)]
-            if stage.rounded is stage.weights and g.dtype == w.dtype:
+            if stage.compute_weights is stage.master_weights and g.dtype == w.dtype:
                 _descend(*arrays[:3], *numbers)  # type: ignore[arg-type]
             elif _update and rounded.dtype == torch.bfloat16:
                 threads = max(1, min(torch.get_num_threads(), w.numel() // A_THREAD))
@@ -153,12 +157,12 @@ def descend(stage: FlatStage, optim: Optim, lr: float, frozen: tuple[str, ...] =
         elif has_triton(w.device):
             from trainer.kernels import triton_kernels  # needs Triton
 
-            triton_kernels.descend(w, v, g, rounded, optim.momentum, rate * decay, rate)
+            triton_kernels.sgd_step_(w, v, g, rounded, optim.momentum, rate * decay, rate)
         else:
             v.mul_(optim.momentum).sub_(w, alpha=rate * decay).sub_(g, alpha=rate)
             w.add_(v)
             g.zero_()
-            if stage.rounded is not stage.weights:
+            if stage.compute_weights is not stage.master_weights:
                 rounded.copy_(w)
 
 
@@ -170,7 +174,7 @@ class Schedule:
     often the rate fell.
     """
 
-    optim: Optim
+    optim: OptimizerConfig
     steps_per_epoch: float
     """Pictures in the training set over the global batch; rarely a whole number."""
     best_error: float = math.inf

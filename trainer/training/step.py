@@ -27,7 +27,7 @@ from trainer.parallel.topology import Topology, first_on_each_host
 from trainer.parallel.transport import Pending, Transport, connect
 from trainer.training.compiled import CompiledTower, require_compiler
 from trainer.training.health import Observation
-from trainer.training.optimizer import FlatStage, descend, flatten
+from trainer.training.optimizer import FlatStage, flatten, sgd_step_
 
 
 class DivergedError(UserError):
@@ -50,20 +50,20 @@ class Trainer:
         self.topology = topology
         self.classes = classes
         self.batch_size = o.batch_size
-        self.transport: Transport = connect(topology, config.session.transport)
-        self.precision = resolve_precision(config.session.precision, topology.device)
+        self.transport: Transport = connect(topology, config.hardware.transport)
+        self.precision = resolve_precision(config.hardware.precision, topology.device)
         self.towers: list[Tower] = [
-            build_tower(config.network, classes, name, config.session.seed).to(topology.device)
+            build_tower(config.network, classes, name, config.run.seed).to(topology.device)
             for name in topology.towers
         ]
         self.dtype = getattr(torch, self.precision)
-        travel = getattr(torch, config.session.gradient_dtype) if topology.pairs > 1 else None
+        travel = getattr(torch, config.hardware.gradient_dtype) if topology.pairs > 1 else None
         if topology.device.type == "cpu" and topology.world.size > 1:
             first_on_each_host(topology.world, lambda: compile_loops(config, self.dtype, travel))
         self.flat: list[list[FlatStage]] = [flatten(tower, self.dtype, travel) for tower in self.towers]
         self.runners: Sequence[Tower | CompiledTower] = self.towers
         """What runs the stages of each tower."""
-        if config.session.compile:
+        if config.hardware.compile:
             self._compile()
         self.mark: Callable[..., None] = lambda phase, waiting=False: None
         """Is told what comes next, and whether that waits for another rank."""
@@ -119,7 +119,7 @@ class Trainer:
                 self.mark(f"the all-reduce of stage {stage + 1}", waiting=True)
                 reduction.result()
                 self.mark(f"the update of stage {stage + 1}")
-                descend(flat[stage], self.config.optim, lr, frozen)
+                sgd_step_(flat[stage], self.config.optim, lr, frozen)
         return loss
 
     def gradients(self, images_BCHW: Tensor, labels_B: Tensor, step: int) -> float:
@@ -140,10 +140,10 @@ class Trainer:
         """The mean loss over the global batch, and the gradients' reductions under way, by stage."""
         inputs, outputs = self._forward(images_BCHW, self._dropout(step))
         self.mark("the sum of the logits", waiting=True)
-        logits_BK = self.transport.sum([share.detach() for share in outputs[self.last]])
+        logits_BK = self.transport.pair_all_reduce([share.detach() for share in outputs[self.last]])
         loss, grad_BK = mean_gradient(logits_BK, labels_B, self.batch_size)
         self.mark("the sum of the losses", waiting=True)
-        mean_loss = self.transport.total(loss[None].double() / self.batch_size).item()
+        mean_loss = self.transport.all_reduce_scalars(loss[None].double() / self.batch_size).item()
         if not math.isfinite(mean_loss):
             raise DivergedError(
                 f"The loss at step {step} is {mean_loss}: training diverged, and the step was not taken."
@@ -163,7 +163,7 @@ class Trainer:
             outputs.append(self._stage(stage, x, keeps))
             if stage < self.last:
                 self.mark(f"the gather after stage {stage + 1}", waiting=True)
-                x = self.transport.gather([half.detach() for half in outputs[stage]])
+                x = self.transport.pair_all_gather([half.detach() for half in outputs[stage]])
         return inputs, outputs
 
     def _backward(
@@ -177,11 +177,13 @@ class Trainer:
             for output, output_grad in zip(outputs[stage], grads, strict=True):
                 output.backward(output_grad)
             outputs[stage] = []  # free the stage's activations
-            pending[stage] = [self.transport.start_reduce(flat[stage].collect()) for flat in self.flat]
+            pending[stage] = [
+                self.transport.all_reduce_async(flat[stage].cast_grads_for_reduce()) for flat in self.flat
+            ]
             whole = inputs[stage].grad
             if stage > 0 and whole is not None:
                 self.mark(f"the gather's adjoint before stage {stage + 1}", waiting=True)
-                grads = self.transport.gather_adjoint(whole)
+                grads = self.transport.pair_reduce_scatter(whole)
         return pending
 
     @torch.no_grad()
@@ -190,8 +192,8 @@ class Trainer:
         self.mark("an evaluation", waiting=True)
         x, everyone = images_BCHW, [None] * len(self.towers)
         for stage in range(self.last):
-            x = self.transport.gather(self._stage(stage, x, everyone))
-        return self.transport.sum(self._stage(self.last, x, everyone))
+            x = self.transport.pair_all_gather(self._stage(stage, x, everyone))
+        return self.transport.pair_all_reduce(self._stage(self.last, x, everyone))
 
     def _stage(self, stage: int, x: Tensor, keeps: Sequence[Keep | None]) -> list[Tensor]:
         return [runner.stage(stage, x, keep) for runner, keep in zip(self.runners, keeps, strict=True)]
@@ -199,7 +201,7 @@ class Trainer:
     def _dropout(self, step: int) -> list[Keep | None]:
         c = self.config
         return [
-            dropout_keep(c.network, tower.name, c.session.seed, step, self.positions(), self.topology.device)
+            dropout_keep(c.network, tower.name, c.run.seed, step, self.positions(), self.topology.device)
             for tower in self.towers
         ]
 
@@ -208,13 +210,13 @@ def compile_loops(config: Config, dtype: torch.dtype, travel: torch.dtype | None
     """Have the loops that a step compiles on the disk, for every process that comes later: a picture goes
     through a small tower's first stage and back, and its update is made."""
     network = replace(config.network, filters=(LANES,) * 5, hidden=2)
-    tower = build_tower(network, 1, "a", config.session.seed)
+    tower = build_tower(network, 1, "a", config.run.seed)
     stage = flatten(tower, dtype, travel)[0]
     said = tower.stage(0, torch.zeros(1, 3, 224, 224))
     said.backward(torch.zeros_like(said))
     dropout_keep(network, "a", 0, 0, torch.zeros(1, dtype=torch.int64), torch.device("cpu"))("fc6")
-    stage.collect()
-    descend(stage, config.optim, lr=0.0)
+    stage.cast_grads_for_reduce()
+    sgd_step_(stage, config.optim, lr=0.0)
 
 
 def mean_gradient(logits_BK: Tensor, labels_B: Tensor, global_batch: int) -> tuple[Tensor, Tensor]:

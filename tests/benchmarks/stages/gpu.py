@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -19,10 +18,10 @@ from tests.benchmarks.networks import one_tower
 from tests.benchmarks.pictures import small_store
 from tests.benchmarks.settings import Settings
 from tests.benchmarks.stages.step import GFLOP_AN_IMAGE
-from trainer.config import Config, Optim
+from trainer.config import Config, OptimizerConfig, with_changes
 from trainer.data.batches import TrainingBatches
 from trainer.kernels.lrn import local_response_norm, sliced
-from trainer.parallel.topology import arrange
+from trainer.parallel.topology import init_topology
 from trainer.recipes import AUTO
 from trainer.training.step import Trainer
 
@@ -34,16 +33,16 @@ PREPARED = 100_000  # steps that the loader may be asked for
 def rows(settings: Settings, scratch: Path) -> list[Row]:
     if not torch.cuda.is_available():
         raise UserError("torch sees no GPU here: the stage gpu needs one, and torch's build for it")
-    topology = arrange("cuda", MPI.COMM_SELF)
+    topology = init_topology("cuda", MPI.COMM_SELF)
     same_function(topology.device)
     limit = product(settings, topology.device)
     store = open_store(settings.store or small_store(settings, scratch))
     table = []
     for batch in settings.gpu_batches:
-        optim = Optim(batch_size=batch, lr=1e-3, epochs=1)
+        optim = OptimizerConfig(batch_size=batch, lr=1e-3, epochs=1)
         config = Config(network=AUTO.network, augment=AUTO.augment, optim=optim)
         trainer = Trainer(config, topology, CLASSES)
-        fused = Trainer(replace(config, session=replace(config.session, compile=True)), topology, CLASSES)
+        fused = Trainer(with_changes(config, compile=True), topology, CLASSES)
         draw = torch.Generator(topology.device).manual_seed(0)
         images = torch.randn(batch, 3, 224, 224, generator=draw, device=topology.device)
         images = images.contiguous(memory_format=torch.channels_last)

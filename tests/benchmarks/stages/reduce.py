@@ -21,7 +21,7 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
             stage=f"reduce 2 pairs {dtype}",
             unit="GB/s",
             ours=Contender(
-                "the transport's start_reduce of all stages, both towers at once; bfloat16 counts as float32",
+                "all_reduce_async of all stages, both towers at once; bfloat16 counts as float32",
                 ranks(RANKS, "reduce", what, settings.steps),
             ),
             limit=flat,

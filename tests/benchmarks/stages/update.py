@@ -12,7 +12,7 @@ from tests.benchmarks.harness import Contender, Row, rate
 from tests.benchmarks.settings import Settings
 from trainer.model.network import build_tower
 from trainer.recipes import AUTO
-from trainer.training.optimizer import descend, flatten
+from trainer.training.optimizer import flatten, sgd_step_
 
 LR = 1e-3
 
@@ -23,13 +23,13 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
     for p in theirs:
         p.grad = torch.zeros_like(p)
     flat = flatten(tower)
-    floats = sum(stage.weights.numel() for stage in flat)
+    floats = sum(stage.master_weights.numel() for stage in flat)
     moved = 6 * 4 * floats / 1e9  # GB: weights, momenta, gradients; each read and written, 4 bytes a number
     source, target = torch.ones(2, 3 * floats)
 
     def ours() -> None:
         for stage in flat:
-            descend(stage, AUTO.optim, LR)
+            sgd_step_(stage, AUTO.optim, LR)
 
     def contender(what: str, function: Callable[[], object]) -> Contender:
         return Contender(what, rate(moved, function, settings.seconds))

@@ -10,7 +10,8 @@ from typing import Literal, cast
 import torch
 
 from tests.benchmarks.processes import report, steps_per_second
-from trainer.parallel.topology import all_or_none, arrange
+from trainer.config import HardwareConfig
+from trainer.parallel.topology import abort_all_on_error, init_topology
 from trainer.recipes import AUTO
 from trainer.training.step import Trainer
 
@@ -19,12 +20,12 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def main(precision: Precision, batch: int, steps: int, lrn: bool) -> None:
-    topology = arrange("cpu")
+    topology = init_topology("cpu")
     config = replace(
         AUTO,
         network=replace(AUTO.network, lrn=lrn),
         optim=replace(AUTO.optim, batch_size=batch),
-        session=replace(AUTO.session, precision=precision, device="cpu"),
+        hardware=HardwareConfig(precision=precision, device="cpu"),
     )
     trainer = Trainer(config, topology, CLASSES)
     draw = torch.Generator().manual_seed(topology.pair)
@@ -32,10 +33,10 @@ def main(precision: Precision, batch: int, steps: int, lrn: bool) -> None:
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(CLASSES, (trainer.local_batch,), generator=draw)
     rate = steps_per_second(lambda step: trainer.train_step(images, labels, step, lr=1e-3), steps)
-    if topology.leads:
+    if topology.is_root:
         report(batch * rate)
 
 
 if __name__ == "__main__":
-    with all_or_none():
+    with abort_all_on_error():
         main(cast(Precision, sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), lrn="no-lrn" not in sys.argv)

@@ -9,22 +9,22 @@ import torch
 from mpi4py import MPI
 
 from tests.benchmarks.processes import report, steps_per_second
-from trainer.config import Network
+from trainer.config import NetworkConfig
 from trainer.model.network import Tower
-from trainer.parallel.topology import all_or_none, arrange
+from trainer.parallel.topology import abort_all_on_error, init_topology
 from trainer.parallel.transport import connect
 
 
 def stage_sizes() -> list[int]:
     """Parameters of tower a, by stage."""
     with torch.device("meta"):
-        tower = Tower(Network(), 1000, "a")
+        tower = Tower(NetworkConfig(), 1000, "a")
     layers = [[getattr(tower, layer) for layer in stage] for stage in tower.stages]
     return [sum(p.numel() for layer in stage for p in layer.parameters()) for stage in layers]
 
 
 def main(what: str, steps: int) -> None:
-    topology = arrange("cpu")
+    topology = init_topology("cpu")
     transport = connect(topology)
     sizes = stage_sizes()
     dtype = torch.bfloat16 if what == "bfloat16" else torch.float32
@@ -34,15 +34,15 @@ def main(what: str, steps: int) -> None:
         if what == "flat":
             topology.tower_comm.Allreduce(MPI.IN_PLACE, buffers[0].numpy())
         else:  # as after a backward pass: the top stage first
-            for reduction in [transport.start_reduce(buffer) for buffer in reversed(buffers)]:
+            for reduction in [transport.all_reduce_async(buffer) for buffer in reversed(buffers)]:
                 reduction.result()
         topology.world.Barrier()
 
     rate = steps_per_second(step, steps)
-    if topology.leads:
+    if topology.is_root:
         report(rate * 4 * sum(sizes) / 1e9)
 
 
 if __name__ == "__main__":
-    with all_or_none():
+    with abort_all_on_error():
         main(sys.argv[1], int(sys.argv[2]))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from trainer.config import Augment
+from trainer.config import AugmentConfig
 from trainer.data.augmentation import (
     Cutter,
     Views,
@@ -37,7 +37,7 @@ def mean():
     return np.random.default_rng(1).uniform(90, 130, (SIDE, SIDE, 3)).astype(np.float32)
 
 
-@pytest.mark.parametrize("settings", [PAPER.augment, CUDA_CONVNET.augment, Augment(divisor=60.0)])
+@pytest.mark.parametrize("settings", [PAPER.augment, CUDA_CONVNET.augment, AugmentConfig(divisor=60.0)])
 def test_equals_the_arithmetic_written_out(pictures, mean, settings):
     views = draw(settings, AXES, seed=5, epoch=0, images=8)
     ours = cut(pictures, mean, views, settings, training=True).permute(0, 2, 3, 1).numpy()
@@ -55,12 +55,12 @@ def test_equals_the_arithmetic_written_out(pictures, mean, settings):
         np.testing.assert_allclose(ours[i], expected, rtol=0, atol=5e-5)
 
 
-TURNED = Augment(rotation=20.0)
-TURNED_CENTERED = Augment(rotation=20.0, mean_window="center")
+TURNED = AugmentConfig(rotation=20.0)
+TURNED_CENTERED = AugmentConfig(rotation=20.0, mean_window="center")
 
 
 @pytest.mark.parametrize(
-    "settings", [PAPER.augment, CUDA_CONVNET.augment, Augment(divisor=60.0), TURNED, TURNED_CENTERED]
+    "settings", [PAPER.augment, CUDA_CONVNET.augment, AugmentConfig(divisor=60.0), TURNED, TURNED_CENTERED]
 )
 def test_a_devices_arithmetic_equals_the_loop(pictures, mean, settings):
     views = draw(settings, AXES, seed=6, epoch=0, images=8)
@@ -81,7 +81,7 @@ def test_evaluation_leaves_out_the_division_of_training(pictures, mean):
 
 def test_all_33_by_33_offsets_are_equally_likely():
     n = 33 * 33 * 60
-    views = draw(Augment(), AXES, seed=0, epoch=0, images=n)
+    views = draw(AugmentConfig(), AXES, seed=0, epoch=0, images=n)
     counts = np.zeros((33, 33), int)
     np.add.at(counts, (views.top_B, views.left_B), 1)
     assert stats.chisquare(counts.ravel()).pvalue > 1e-3
@@ -93,7 +93,7 @@ def test_colour_shift_has_a_tenth_of_the_pixels_own_covariance():
     pixels = rng.normal(size=(5000, 3)) @ rng.normal(scale=40, size=(3, 3))
     covariance = np.cov(pixels.T)
     axes = color_axes(*np.linalg.eigh(covariance))
-    shift = draw(Augment(), axes, seed=0, epoch=0, images=200_000).shift_B3
+    shift = draw(AugmentConfig(), axes, seed=0, epoch=0, images=200_000).shift_B3
     # 200,000 draws estimate a covariance to 1 / sqrt(100,000) = 0.3 %; four times that.
     np.testing.assert_allclose(
         np.cov(shift.T), 0.01 * covariance, rtol=0, atol=0.01 * 0.013 * covariance.max()
@@ -101,11 +101,11 @@ def test_colour_shift_has_a_tenth_of_the_pixels_own_covariance():
 
 
 def test_each_switch_turns_one_thing_off():
-    full = draw(Augment(), AXES, 0, 0, 500)
+    full = draw(AugmentConfig(), AXES, 0, 0, 500)
     for settings, same, gone in (
-        (Augment(crops=False), ("flip_B", "shift_B3"), ("top_B", "left_B")),
-        (Augment(flips=False), ("top_B", "left_B", "shift_B3"), ("flip_B",)),
-        (Augment(color_std=0.0), ("top_B", "left_B", "flip_B"), ("shift_B3",)),
+        (AugmentConfig(crops=False), ("flip_B", "shift_B3"), ("top_B", "left_B")),
+        (AugmentConfig(flips=False), ("top_B", "left_B", "shift_B3"), ("flip_B",)),
+        (AugmentConfig(color_std=0.0), ("top_B", "left_B", "flip_B"), ("shift_B3",)),
     ):
         other = draw(settings, AXES, 0, 0, 500)
         for name in same:
@@ -115,13 +115,13 @@ def test_each_switch_turns_one_thing_off():
 
 
 def test_colour_shift_ends_with_its_epochs():
-    settings = Augment(color_epochs=78)
+    settings = AugmentConfig(color_epochs=78)
     assert draw(settings, AXES, 0, 77, 50).shift_B3.any()
     assert not draw(settings, AXES, 0, 78, 50).shift_B3.any()
 
 
 def test_a_group_shares_crop_and_flip_but_not_colour():
-    views = draw(Augment(crop_group=32), AXES, 0, 0, 400)
+    views = draw(AugmentConfig(crop_group=32), AXES, 0, 0, 400)
     for name in ("top_B", "left_B", "flip_B"):
         values = getattr(views, name)
         for begin in range(0, 400, 32):
@@ -131,7 +131,7 @@ def test_a_group_shares_crop_and_flip_but_not_colour():
 
 
 def test_epochs_differ_and_repeat_exactly():
-    first, again, next_epoch = (draw(Augment(), AXES, 0, epoch, 64) for epoch in (0, 0, 1))
+    first, again, next_epoch = (draw(AugmentConfig(), AXES, 0, epoch, 64) for epoch in (0, 0, 1))
     assert np.array_equal(first.top_B, again.top_B)
     assert not np.array_equal(first.top_B, next_epoch.top_B)
 
@@ -157,13 +157,19 @@ def test_images_smaller_than_a_crop_are_one_sentence(side):
     with pytest.raises(UserError, match=sentence):
         require_size(side, "some.zarr")
     with pytest.raises(ValueError, match=r"S at least 224"):
-        Cutter(np.zeros((side, side, 3), np.float32), Augment(), training=False)
+        Cutter(np.zeros((side, side, 3), np.float32), AugmentConfig(), training=False)
 
 
 def test_images_of_a_crops_size_have_one_place(pictures, mean):
     require_size(224, "some.zarr")
     small, mean = np.ascontiguousarray(pictures[:, :224, :224]), np.ascontiguousarray(mean[:224, :224])
-    found = cut(small, mean, draw(Augment(flips=False, color_std=0.0), AXES, 0, 0, 8, 224), Augment(), True)
+    found = cut(
+        small,
+        mean,
+        draw(AugmentConfig(flips=False, color_std=0.0), AXES, 0, 0, 8, 224),
+        AugmentConfig(),
+        True,
+    )
     np.testing.assert_allclose(found.permute(0, 2, 3, 1).numpy(), small - mean, atol=5e-5)
 
 
@@ -189,15 +195,17 @@ def test_a_view_beyond_the_image_is_refused_before_anything_is_read(pictures, me
     change, sentence = WRONG_VIEWS[name]
     views = change(fixed(8, 16, 16, True))
     with pytest.raises(ValueError, match=sentence):
-        cut(pictures, mean, views, Augment(), training=True)
+        cut(pictures, mean, views, AugmentConfig(), training=True)
     with pytest.raises(ValueError, match=sentence):
-        crop_torch.cut(torch.from_numpy(pictures), torch.from_numpy(mean), views, Augment(), training=True)
+        crop_torch.cut(
+            torch.from_numpy(pictures), torch.from_numpy(mean), views, AugmentConfig(), training=True
+        )
 
 
 def test_an_angle_that_is_no_number_is_refused(pictures, mean):
     views = changed(fixed(8, 16, 16, False), angle_B=np.full(8, np.nan, np.float32))
     with pytest.raises(ValueError, match="not a finite number"):
-        cut(pictures, mean, views, Augment(), training=True)
+        cut(pictures, mean, views, AugmentConfig(), training=True)
 
 
 OUT = np.zeros((8, 224, 224, 3), np.float32)
@@ -219,7 +227,7 @@ WRONG_ARRAYS = {
 def test_arrays_that_do_not_belong_together_are_refused(pictures, mean, name):
     change, sentence = WRONG_ARRAYS[name]
     right = {"pictures_KSS3": pictures, "places_K": np.arange(8), "out_BHW3": OUT.copy()}
-    cutter, views = Cutter(mean, Augment(), training=True), fixed(8, 16, 16, False)
+    cutter, views = Cutter(mean, AugmentConfig(), training=True), fixed(8, 16, 16, False)
     cutter.cut(views=views, **right)
     with pytest.raises(ValueError, match=sentence):
         cutter.cut(views=views, **change(right))
@@ -229,4 +237,6 @@ def test_a_device_refuses_images_of_another_size_than_the_means(pictures, mean):
     views = fixed(8, 16, 16, False)
     for images, means in ((pictures[:, :250, :250], mean), (pictures, mean[:250]), (pictures[:7], mean)):
         with pytest.raises(ValueError, match="for 8 views and a mean image"):
-            crop_torch.cut(torch.from_numpy(images), torch.from_numpy(means), views, Augment(), training=True)
+            crop_torch.cut(
+                torch.from_numpy(images), torch.from_numpy(means), views, AugmentConfig(), training=True
+            )

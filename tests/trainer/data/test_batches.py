@@ -14,14 +14,14 @@ from preprocess.plan import IMAGE_SIZES
 from preprocess.store import open_store
 from tests.launch import run
 from tests.stores import make_store_of_size
-from trainer.config import Augment
+from trainer.config import AugmentConfig
 from trainer.data import augmentation
 from trainer.data.batches import TrainingBatches, epoch_order, evaluation_batches, open_data
 from trainer.data.input_pipeline import Recycled
 from trainer.errors import UserError
 from trainer.runs.training_set import TrainingSet
 
-PLAIN = Augment(crops=False, flips=False, color_std=0.0)
+PLAIN = AugmentConfig(crops=False, flips=False, color_std=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_any_number_of_ranks_sees_each_picture_once_an_epoch_in_one_order(store,
 
 @pytest.mark.parametrize("pairs", [2, 4])
 def test_pairs_divide_the_very_batch_of_one_process(store, pairs):
-    settings = Augment()
+    settings = AugmentConfig()
     whole = batches(store, 16, range(16), last=5, settings=settings)
     parts = [
         batches(store, 16, range(16 // pairs * p, 16 // pairs * (p + 1)), last=5, settings=settings)
@@ -82,7 +82,7 @@ def test_pairs_divide_the_very_batch_of_one_process(store, pairs):
 
 
 def test_a_resumed_loader_gives_the_batches_that_were_left(store):
-    settings = Augment()
+    settings = AugmentConfig()
     whole, rest = (batches(store, 16, range(16), first=f, last=9, settings=settings) for f in (0, 6))
     kept = [b for b in whole if b.step >= 6]
     for before, after in zip(kept, rest, strict=True):
@@ -133,7 +133,8 @@ def test_bytes_for_a_device_are_the_stored_pictures_of_the_same_batch(store):
 @pytest.mark.parametrize("threads", [2, 5])
 def test_several_threads_make_the_same_batch(store, threads):
     one, many = (
-        TrainingBatches(store, Augment(), 0, 16, torch.arange(16), 0, 0, threads=n) for n in (1, threads)
+        TrainingBatches(store, AugmentConfig(), 0, 16, torch.arange(16), 0, 0, threads=n)
+        for n in (1, threads)
     )
     assert torch.equal(one.make(2).images_BCHW, many.make(2).images_BCHW)
     one.close()

@@ -9,11 +9,11 @@ import torch
 
 from tests.launch import ranks
 from trainer import evaluate
-from trainer.config import Network, Session
+from trainer.config import HardwareConfig, NetworkConfig, RunConfig
 from trainer.data.batches import open_data
 from trainer.evaluation.ensemble import Ensemble
 from trainer.evaluation.results import TEN, confusion_matrix
-from trainer.parallel.topology import arrange
+from trainer.parallel.topology import init_topology
 from trainer.recipes import PAPER
 from trainer.runs import run_folder
 from trainer.runs.checkpoint_writer import Writer
@@ -21,7 +21,7 @@ from trainer.runs.training_set import TrainingSet
 from trainer.training.step import Trainer
 
 # Weights large enough that networks are sure of different classes.
-SMALL = Network(filters=(6, 8, 12, 12, 8), hidden=32, init_std=0.06, init_std_conv345=0.2)
+SMALL = NetworkConfig(filters=(6, 8, 12, 12, 8), hidden=32, init_std=0.06, init_std_conv345=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,12 @@ def networks(tiny_store, tmp_path_factory):
     folder, made = tmp_path_factory.mktemp("ensemble"), []
     for run, step, seed in (("one", 1, 1), ("one", 2, 2), ("two", 1, 3)):
         config = dataclasses.replace(
-            PAPER, network=SMALL, session=Session(precision="float32", seed=seed, store=tiny_store)
+            PAPER,
+            network=SMALL,
+            hardware=HardwareConfig(precision="float32"),
+            run=RunConfig(seed=seed, store=tiny_store),
         )
-        trainer = Trainer(config, arrange("cpu"), classes=10)
+        trainer = Trainer(config, init_topology("cpu"), classes=10)
         run_folder.write_config(folder / run, config, open_data(tiny_store).fingerprint)
         trained_on = TrainingSet.of(open_data(tiny_store))
         writer = Writer(folder / run, trainer.topology, keep=9, trained_on=trained_on)

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.config import Network, Session
+from trainer.config import HardwareConfig, NetworkConfig, RunConfig
 from trainer.data.batches import open_data
 from trainer.evaluate import CENTER, TEN, evaluate
-from trainer.model.network import Network as TwoTowers
-from trainer.parallel.topology import arrange
+from trainer.model.network import TwoTowerAlexNet
+from trainer.parallel.topology import init_topology
 from trainer.recipes import PAPER
 from trainer.training.step import Trainer
 
-SMALL = Network(filters=(6, 8, 12, 12, 8), hidden=32, init_std=0.03, init_std_conv345=0.1)
+SMALL = NetworkConfig(filters=(6, 8, 12, 12, 8), hidden=32, init_std=0.03, init_std_conv345=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +24,14 @@ def store(tiny_store):
 
 @pytest.fixture(scope="module")
 def trainer():
-    config = dataclasses.replace(PAPER, network=SMALL, session=Session(precision="float32", seed=4))
-    return Trainer(config, arrange("cpu"), classes=10)
+    config = dataclasses.replace(
+        PAPER, network=SMALL, hardware=HardwareConfig(precision="float32"), run=RunConfig(seed=4)
+    )
+    return Trainer(config, init_topology("cpu"), classes=10)
 
 
 def test_both_kinds_of_view_equal_an_average_of_softmax_outputs_made_by_hand(store, trainer):
-    reference = TwoTowers(SMALL, 10)
+    reference = TwoTowerAlexNet(SMALL, 10)
     reference.a.load_state_dict(trainer.towers[0].state_dict())
     reference.b.load_state_dict(trainer.towers[1].state_dict())
     pictures = store.val.read(np.arange(len(store.val))).astype(np.float64) - store.mean

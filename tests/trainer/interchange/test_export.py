@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.launch import ROOT, run
 from trainer import export, import_weights
-from trainer.config import Augment, Network
+from trainer.config import AugmentConfig, NetworkConfig
 from trainer.data import augmentation
 from trainer.data.batches import open_data
 from trainer.errors import UserError
@@ -21,8 +21,7 @@ from trainer.evaluation.metrics import read_log
 from trainer.evaluation.pretrained import Trained, open_trained
 from trainer.model import standalone
 from trainer.model.grouped import merge, split
-from trainer.model.network import Network as Towers
-from trainer.model.network import build_tower
+from trainer.model.network import TwoTowerAlexNet, build_tower
 from trainer.recipes import PAPER
 
 NARROW = {"filters": (6, 8, 12, 12, 8), "hidden": 32, "init": "scaled"}
@@ -106,25 +105,25 @@ def test_nothing_written_names_this_machines_folders(folder, small_run):
 
 
 SWITCHES = {
-    "two towers": (Network(**NARROW), Augment()),
-    "one tower": (Network(**NARROW, towers=1), Augment()),
-    "dense": (Network(**NARROW, dense=True), Augment()),
+    "two towers": (NetworkConfig(**NARROW), AugmentConfig()),
+    "one tower": (NetworkConfig(**NARROW, towers=1), AugmentConfig()),
+    "dense": (NetworkConfig(**NARROW, dense=True), AugmentConfig()),
     "the program": (
-        Network(**NARROW, conv1_order="lrn-pool-relu", conv2_spatial_norm=True, lrn_alpha=0.1),
-        Augment(mean_window="center", train_divisor=1.1),
+        NetworkConfig(**NARROW, conv1_order="lrn-pool-relu", conv2_spatial_norm=True, lrn_alpha=0.1),
+        AugmentConfig(mean_window="center", train_divisor=1.1),
     ),
     "the textbooks": (
-        Network(**NARROW, conv1_order="lrn-relu-pool", activation="tanh", lrn_size=3, lrn_alpha=0.1),
-        Augment(divisor=60.0),
+        NetworkConfig(**NARROW, conv1_order="lrn-relu-pool", activation="tanh", lrn_size=3, lrn_alpha=0.1),
+        AugmentConfig(divisor=60.0),
     ),
-    "without": (Network(**NARROW, lrn=False, dropout=0.0, overlap=False), Augment()),
+    "without": (NetworkConfig(**NARROW, lrn=False, dropout=0.0, overlap=False), AugmentConfig()),
 }
 
 
 @pytest.mark.parametrize("name", SWITCHES)
 def test_every_switch_reaches_the_module(name, pictures, tmp_path):
     network, settings = SWITCHES[name]
-    towers = Towers(network, 7)
+    towers = TwoTowerAlexNet(network, 7)
     for tower in towers.towers:
         tower.load_state_dict(build_tower(network, 7, tower.name, seed=3).state_dict())
     trained = Trained(
@@ -203,7 +202,7 @@ def test_caffes_halves_become_towers(dense, tmp_path):
     arrays = random_weights(dense)
     np.savez(tmp_path / "caffe.npz", **arrays)
     weights, about = import_weights.read(tmp_path / "caffe.npz")
-    network = import_weights.shaped(Network(), weights)
+    network = import_weights.shaped(NetworkConfig(), weights)
     assert about is None
     assert (network.filters, network.hidden, network.dense) == ((6, 8, 12, 12, 8), 32, dense)
     config = dataclasses.replace(PAPER, network=network)
@@ -250,7 +249,7 @@ def test_what_is_no_alexnet_is_refused(change, sentence, tmp_path):
 
 def test_other_classes_than_the_stores_are_refused():
     weights = {name: torch.from_numpy(array.squeeze()) for name, array in random_weights().items()}
-    network = import_weights.shaped(Network(), weights)
+    network = import_weights.shaped(NetworkConfig(), weights)
     with pytest.raises(UserError, match="same 11 classes"):
         import_weights.build(dataclasses.replace(PAPER, network=network), weights, classes=11)
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
-from trainer.config import Network as Settings
+from trainer.config import NetworkConfig
 from trainer.kernels import lrn_pool as lrn_pool_module
 from trainer.kernels.lrn import local_response_norm
 from trainer.kernels.lrn_pool import lrn_pool
@@ -174,7 +174,7 @@ def test_several_threads_have_the_bits_of_one(dtype, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("filters", [(6, 8, 12, 12, 8), (32, 32, 32, 32, 32)])
 def test_a_tower_that_is_watched_has_the_bits_of_one_that_is_not(order, dtype, filters):
-    settings = Settings(filters=filters, hidden=32, conv1_order=order)
+    settings = NetworkConfig(filters=filters, hidden=32, conv1_order=order)
     draw = torch.Generator().manual_seed(5)
     images = torch.randn(3, 3, 224, 224, generator=draw)
     both = torch.randn(3, 2 * filters[1], 13, 13, generator=draw).to(dtype)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainer.config import Network as Settings
+from trainer.config import NetworkConfig
 from trainer.kernels import space_to_depth
 from trainer.model.network import build_tower
 
@@ -47,7 +47,7 @@ def test_a_bfloat16_tower_says_what_a_float32_one_says_but_for_rounding():
     """2^-9 of each weight and picture, and of the sum: 1e-2 of the norm is far above, a lost window below."""
     said = {}
     for dtype in (torch.float32, torch.bfloat16):
-        tower = build_tower(Settings(filters=(6, 8, 12, 12, 8), hidden=32), 10, "a", seed=0).to(dtype)
+        tower = build_tower(NetworkConfig(filters=(6, 8, 12, 12, 8), hidden=32), 10, "a", seed=0).to(dtype)
         y = space_to_depth.conv1(tower.conv1, images(2))
         y.backward(torch.ones_like(y))
         said[dtype] = y.float(), tower.conv1.weight.grad.float(), tower.conv1.bias.grad.float()

@@ -64,7 +64,7 @@ import torch
 from trainer import triton_kernels as kernels
 
 arrays = torch.load(sys.argv[1])
-kernels.descend(*arrays, 0.9, 0.02 * 0.0005, 0.02)
+kernels.sgd_step_(*arrays, 0.9, 0.02 * 0.0005, 0.02)
 torch.save(arrays, sys.argv[1])
 """
 

@@ -5,9 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trainer.config import Network
-from trainer.model.network import LAYERS, TOWERS, Tower, build_tower, dropout_keep
-from trainer.model.network import Network as TwoTowers
+from trainer.config import NetworkConfig
+from trainer.model.network import LAYERS, TOWERS, Tower, TwoTowerAlexNet, build_tower, dropout_keep
 from trainer.recipes import CUDA_CONVNET
 from trainer.training.optimizer import flatten
 
@@ -22,12 +21,12 @@ PARAMETERS = {
     "fc7": 16_781_312,
     "fc8": 4_097_000,
 }
-SMALL = Network(filters=(6, 8, 12, 12, 8), hidden=20, dropout=0.0)
+SMALL = NetworkConfig(filters=(6, 8, 12, 12, 8), hidden=20, dropout=0.0)
 
 
 def test_parameters_layer_by_layer_are_the_papers():
     with torch.device("meta"):
-        towers = [Tower(Network(), 1000, name) for name in TOWERS]
+        towers = [Tower(NetworkConfig(), 1000, name) for name in TOWERS]
     counts = {
         layer: sum(p.numel() for tower in towers for p in getattr(tower, layer).parameters())
         for layer in LAYERS
@@ -39,7 +38,7 @@ def test_parameters_layer_by_layer_are_the_papers():
 class Grouped(nn.Module):
     """One device, groups=2, as most re-implementations write it, but with LRN inside each group."""
 
-    def __init__(self, s: Network, classes: int) -> None:
+    def __init__(self, s: NetworkConfig, classes: int) -> None:
         super().__init__()
         c1, c2, c3, c4, c5 = (2 * c for c in s.filters)
         self.conv1 = nn.Conv2d(3, c1, 11, 4)
@@ -64,7 +63,7 @@ class Grouped(nn.Module):
         return self.fc8(F.relu(self.fc7(F.relu(self.fc6(x)))))
 
 
-def transplant(two: TwoTowers, grouped: Grouped) -> None:
+def transplant(two: TwoTowerAlexNet, grouped: Grouped) -> None:
     """Outputs of tower a come first in every layer; fc8 takes a's inputs, then b's."""
     with torch.no_grad():
         for layer in LAYERS:
@@ -73,8 +72,8 @@ def transplant(two: TwoTowers, grouped: Grouped) -> None:
             target.bias.copy_(a.bias if layer == "fc8" else torch.cat([a.bias, b.bias]))
 
 
-def two_towers(settings: Network, classes: int, seed: int = 0) -> TwoTowers:
-    network = TwoTowers(settings, classes)
+def two_towers(settings: NetworkConfig, classes: int, seed: int = 0) -> TwoTowerAlexNet:
+    network = TwoTowerAlexNet(settings, classes)
     for tower in (network.a, network.b):
         tower.load_state_dict(build_tower(settings, classes, tower.name, seed).state_dict())
     return network
@@ -98,7 +97,7 @@ def test_equals_a_grouped_network_in_float64_with_all_gradients():
 
 
 def test_full_width_equals_the_grouped_network_in_float32():
-    settings = Network(dropout=0.0)
+    settings = NetworkConfig(dropout=0.0)
     two, grouped = two_towers(settings, 1000), Grouped(settings, 1000)
     transplant(two, grouped)
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 60
@@ -109,7 +108,7 @@ def test_full_width_equals_the_grouped_network_in_float32():
 
 def test_every_layer_has_the_papers_shape():
     with torch.device("meta"):  # shapes alone: nothing is computed
-        two, images = TwoTowers(Network(), 1000), torch.empty(2, 3, 224, 224)
+        two, images = TwoTowerAlexNet(NetworkConfig(), 1000), torch.empty(2, 3, 224, 224)
     found = {}
     for layer in LAYERS:
         for name, tower in (("a", two.a), ("b", two.b)):
@@ -171,7 +170,7 @@ def test_the_towers_start_different_and_the_same_in_every_process():
 
 
 def test_dropout_silences_in_training_and_halves_in_evaluation():
-    settings = Network(filters=(6, 8, 12, 12, 8), hidden=400, dropout=0.5)
+    settings = NetworkConfig(filters=(6, 8, 12, 12, 8), hidden=400, dropout=0.5)
     tower = build_tower(settings, 10, "a", seed=0)
     x = torch.rand(2, 16, 6, 6)
     spoken = F.relu(tower.fc6(x.flatten(1)))
@@ -181,7 +180,7 @@ def test_dropout_silences_in_training_and_halves_in_evaluation():
 
 
 def test_dropout_depends_on_sample_step_layer_and_unit_alone():
-    s = Network()
+    s = NetworkConfig()
 
     def mask(name, step, positions, layer="fc6"):
         return dropout_keep(s, name, 1, step, torch.tensor(positions), torch.device("cpu"))(layer)
@@ -200,7 +199,7 @@ def test_flat_stages_hold_the_very_memory_of_the_layers():
     stages = flatten(tower)
     for name, p in tower.named_parameters():
         assert torch.equal(p, before[name])
-    stages[0].weights.zero_()
+    stages[0].master_weights.zero_()
     assert not tower.conv1.weight.any()
     assert not tower.conv2.bias.any()
     assert tower.conv3.weight.any()

@@ -12,20 +12,20 @@ STEPS = """
 import json, resource
 from dataclasses import replace
 import torch
-from trainer.config import Network
+from trainer.config import NetworkConfig
 from trainer.recipes import AUTO
-from trainer.parallel.malloc import keep_freed
+from trainer.parallel.malloc import configure_malloc
 from trainer.training.step import Trainer
-from trainer.parallel.topology import arrange
+from trainer.parallel.topology import init_topology
 
-topology = arrange("cpu")
-if not keep_freed():
+topology = init_topology("cpu")
+if not configure_malloc():
     raise SystemExit(77)
 config = replace(
     AUTO,
     network=replace(AUTO.network, filters=(12, 8, 8, 8, 8), hidden=1024),
     optim=replace(AUTO.optim, batch_size=32),
-    session=replace(AUTO.session, precision="float32"),
+    hardware=replace(AUTO.hardware, precision="float32"),
 )
 trainer = Trainer(config, topology, 100)
 images = torch.randn(32, 3, 224, 224).contiguous(memory_format=torch.channels_last)
@@ -59,9 +59,9 @@ import json, re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import torch
-from trainer.parallel.malloc import keep_freed
+from trainer.parallel.malloc import configure_malloc
 
-kept = keep_freed()
+kept = configure_malloc()
 with ThreadPoolExecutor(1) as thread:  # whose memory would be its own, as MPI's is when it sums gradients
     x = list(thread.map(torch.ones, [10_000_000] * 5))  # 200 MB
 found = re.findall(r"AnonHugePages: +(\\d+)", Path("/proc/self/smaps").read_text())

@@ -11,17 +11,17 @@ import pytest
 import safetensors.numpy
 import torch
 
-from trainer.config import Network, Session
+from trainer.config import HardwareConfig, NetworkConfig, RunConfig
 from trainer.errors import UserError
 from trainer.evaluation.metrics import Counts
-from trainer.parallel.topology import arrange
+from trainer.parallel.topology import init_topology
 from trainer.recipes import PAPER
 from trainer.runs import checkpoint
 from trainer.runs.checkpoint_writer import Writer
 from trainer.runs.training_set import TrainingSet
 from trainer.training.step import Trainer
 
-SMALL = Network(filters=(4, 4, 6, 6, 4), hidden=16)
+SMALL = NetworkConfig(filters=(4, 4, 6, 6, 4), hidden=16)
 
 
 def make_trainer(classes: int = 5, precision: Literal["float32", "bfloat16"] = "float32") -> Trainer:
@@ -29,9 +29,10 @@ def make_trainer(classes: int = 5, precision: Literal["float32", "bfloat16"] = "
         PAPER,
         network=SMALL,
         optim=dataclasses.replace(PAPER.optim, batch_size=4),
-        session=Session(precision=precision, seed=1),
+        hardware=HardwareConfig(precision=precision),
+        run=RunConfig(seed=1),
     )
-    return Trainer(config, arrange("cpu"), classes)
+    return Trainer(config, init_topology("cpu"), classes)
 
 
 def step(trainer: Trainer, number: int) -> float:
@@ -75,7 +76,7 @@ def test_going_on_takes_bit_for_bit_the_same_steps(tmp_path, precision):
         step(resumed, number)
     for ours, theirs in zip(resumed.flat, straight.flat, strict=True):
         for a, b in zip(ours, theirs, strict=True):
-            assert torch.equal(a.weights, b.weights)
+            assert torch.equal(a.master_weights, b.master_weights)
             assert torch.equal(a.momenta, b.momenta)
 
 

@@ -14,7 +14,7 @@ from tests.launch import run
 from tests.test_failure import training, wait_for
 from tests.trainer.in_process import SMALL, logged, train
 from trainer import run as command
-from trainer.config import Optim, from_dict
+from trainer.config import OptimizerConfig, from_dict, with_changes
 from trainer.data.batches import open_data
 from trainer.evaluate import main as evaluate_command
 from trainer.evaluation.metrics import read_log
@@ -112,7 +112,7 @@ def test_a_bare_command_beside_an_unfinished_run_of_another_store_starts_anew(
     folder = tmp_path / "runs" / "auto-001"
     assert train(tiny_store, folder, "--max-steps", "2") == 0
     (folder / "complete").unlink()
-    bare = run_folder.with_session(run_folder.read_config(folder), run=None)
+    bare = with_changes(run_folder.read_config(folder), folder=None)
     store = open_data(tiny_store)
     assert resuming.choose(bare, store)[0] == Path("runs/auto-001")
     record = json.loads((folder / "config.json").read_text()) | {"store": "another"}
@@ -126,9 +126,9 @@ def test_a_run_is_read_from_anywhere(tiny_store, tmp_path, monkeypatch):
     (tmp_path / "here" / "data" / "imagenet256.zarr").symlink_to(tiny_store)
     monkeypatch.chdir(tmp_path / "here")
     assert train(Path("data/imagenet256.zarr"), Path("runs/mine"), "--max-steps", "1") == 0
-    session = json.loads(Path("runs/mine/config.json").read_text())["config"]["session"]
-    assert Path(session["store"]).is_absolute()
-    assert Path(session["run"]) == tmp_path / "here" / "runs" / "mine"
+    found = json.loads(Path("runs/mine/config.json").read_text())["config"]["run"]
+    assert Path(found["store"]).is_absolute()
+    assert Path(found["folder"]) == tmp_path / "here" / "runs" / "mine"
     monkeypatch.chdir(tmp_path / "there")
     target = tmp_path / "errors.json"
     evaluate_command(["--run", "../here/runs/mine", "--json", str(target)])
@@ -149,14 +149,14 @@ def test_the_precision_is_saved_as_it_was_settled_and_stays(tiny_store, tmp_path
         return json.loads(Path("runs/auto-001/config.json").read_text())
 
     monkeypatch.setattr(command, "resolve_precision", lambda wish, device: wish.replace("auto", "float32"))
-    assert start("--max-steps", "1")["config"]["session"]["precision"] == "float32"
+    assert start("--max-steps", "1")["config"]["hardware"]["precision"] == "float32"
     Path("runs/auto-001/complete").unlink()
     # Another machine would take bfloat16; the run stays what it is unless it is told otherwise.
     monkeypatch.setattr(command, "resolve_precision", lambda wish, device: wish.replace("auto", "bfloat16"))
-    assert start("--max-steps", "2")["config"]["session"]["precision"] == "float32"
+    assert start("--max-steps", "2")["config"]["hardware"]["precision"] == "float32"
     assert not Path("runs/auto-002").exists()
     record = start("--run", "runs/auto-001", "--max-steps", "3", "--precision", "bfloat16")
-    assert record["config"]["session"]["precision"] == "bfloat16"
+    assert record["config"]["hardware"]["precision"] == "bfloat16"
     assert record["changes"][-1]["changed"] == {"precision": ["float32", "bfloat16"]}
 
 
@@ -190,7 +190,7 @@ def test_a_bare_command_keeps_what_an_earlier_start_changed(tiny_store, tmp_path
 )
 def test_epochs_are_counted_by_the_images_that_were_seen(images, batch, epochs, named):
     """By hand: epoch e ends in step ceil(e * images / batch); ends in one step are counted as one."""
-    schedule = Schedule(Optim(batch_size=batch, epochs=epochs, lr=0.1), images / batch)
+    schedule = Schedule(OptimizerConfig(batch_size=batch, epochs=epochs, lr=0.1), images / batch)
     ends = [-(-e * images // batch) for e in range(1, epochs + 1)]
     assert schedule.last_step() == ends[-1]
     found = [s for s in sorted({*ends, *(e - 1 for e in ends if e > 1)}) if schedule.ends_epoch(s)]
@@ -223,7 +223,10 @@ def test_a_record_of_an_older_version_is_read(tiny_store, tmp_path, capsys):
     assert train(tiny_store, folder, "--max-steps", "15") == 0
     record = json.loads((folder / "config.json").read_text())
     del record["changes"]
-    record["config"]["session"] |= {
+    config = record["config"]
+    config["session"] = config.pop("run") | config.pop("hardware") | config.pop("checkpoint")
+    config["session"] |= {
+        "run": config["session"].pop("folder"),
         "precision": "auto",
         "store": os.path.relpath(tiny_store),
         "max_steps": 15,

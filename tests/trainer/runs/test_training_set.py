@@ -93,7 +93,7 @@ def test_a_store_made_anew_under_the_same_path_is_pointed_out_by_all_who_look_at
     own, source = trained
     folder, path = shutil.copytree(source, tmp_path / "run"), tmp_path / "store.zarr"
     record = json.loads((folder / "config.json").read_text())
-    record["config"]["session"] |= {"store": str(path), "run": str(folder)}
+    record["config"]["run"] |= {"store": str(path), "folder": str(folder)}
     (folder / "config.json").write_text(json.dumps(record))
     shutil.copytree(stores["numbers" if own == "wnids" else "wnids"], path)
     assert errors(folder) == 0
@@ -111,7 +111,7 @@ def test_predictions_and_exports_need_no_store(trained, stores, tmp_path, capsys
     own, source = trained
     folder = shutil.copytree(source, tmp_path / "run")
     record = json.loads((folder / "config.json").read_text())
-    record["config"]["session"]["store"] = str(tmp_path / "gone.zarr")
+    record["config"]["run"]["store"] = str(tmp_path / "gone.zarr")
     (folder / "config.json").write_text(json.dumps(record))
     images = stores[own].parent / "images" / "val"
     exported = tmp_path / "exported"

@@ -13,10 +13,10 @@ from torch._inductor import config as inductor
 
 from tests.launch import ROOT, ranks, run
 from tests.proofs import in_float64
-from trainer.config import Session
+from trainer.config import HardwareConfig, RunConfig, with_changes
 from trainer.errors import UserError
 from trainer.model.network import Tower, build_tower, dropout_keep
-from trainer.parallel.topology import arrange
+from trainer.parallel.topology import init_topology
 from trainer.recipes import PAPER
 from trainer.training.compiled import CompiledTower, of_stage, require_compiler
 from trainer.training.health import WATCHED
@@ -30,7 +30,8 @@ CONFIG = dataclasses.replace(
     PAPER,
     network=SMALL,
     optim=dataclasses.replace(PAPER.optim, batch_size=BATCH),
-    session=Session(precision="float32", seed=5),
+    hardware=HardwareConfig(precision="float32"),
+    run=RunConfig(seed=5),
 )
 DRAW = torch.Generator().manual_seed(3)
 IMAGES = torch.randn(BATCH, 3, 224, 224, dtype=torch.float64, generator=DRAW) * 60
@@ -60,7 +61,7 @@ def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
 def trainers(compiler):
     """The same network twice in float64, as it is and compiled, after a step without an update; where the
     gradients of the second lay before; what both steps left in them."""
-    topology = arrange("cpu")
+    topology = init_topology("cpu")
     eager, compiled = (in_float64(Trainer(CONFIG, topology, CLASSES)) for _ in range(2))
     compiled.runners = [CompiledTower(tower, topology.threads) for tower in compiled.towers]
     graphs = counters["stats"]["unique_graphs"]
@@ -97,11 +98,13 @@ def test_gradients_stay_in_the_arrays_that_are_reduced(trainers):
 
 def test_five_steps_lead_where_they_lead_as_they_are_and_compile_nothing_anew(trainers, no_compilation):
     eager, compiled, *_ = trainers
-    start = [flat.weights.clone() for stages in eager.flat for flat in stages]
+    start = [flat.master_weights.clone() for stages in eager.flat for flat in stages]
     for step in range(STEPS):
         losses = [trainer.train_step(IMAGES, LABELS, step, LR) for trainer in (eager, compiled)]
         assert losses[1] == pytest.approx(losses[0], rel=1e-9)
-    ends = [[flat.weights for stages in trainer.flat for flat in stages] for trainer in (eager, compiled)]
+    ends = [
+        [flat.master_weights for stages in trainer.flat for flat in stages] for trainer in (eager, compiled)
+    ]
     for before, expected, found in zip(start, *ends, strict=True):
         moved = (expected - before).norm()
         assert moved > 0
@@ -184,16 +187,16 @@ def test_a_stage_is_one_graph_on_a_gpu_too(kind, monkeypatch):
 
 
 RANKS = """
-import dataclasses, json, torch
+import json, torch
 from tests.trainer.training.test_compiled import CLASSES, CONFIG, IMAGES, LABELS, gradients
+from trainer.config import with_changes
 from trainer.training.step import Trainer
-from trainer.parallel.topology import arrange
+from trainer.parallel.topology import init_topology
 
-topology = arrange("cpu")
+topology = init_topology("cpu")
 errors = {}
 expected = Trainer(CONFIG, topology, CLASSES)
-session = dataclasses.replace(CONFIG.session, compile=True)
-trainer = Trainer(dataclasses.replace(CONFIG, session=session), topology, CLASSES)
+trainer = Trainer(with_changes(CONFIG, compile=True), topology, CLASSES)
 assert not any(g.any() for g in gradients(trainer).values())
 with torch.compiler.set_stance("fail_on_recompile"):
     for step in range(2):
@@ -201,7 +204,7 @@ with torch.compiler.set_stance("fail_on_recompile"):
 for (name, g), found in zip(gradients(expected).items(), gradients(trainer).values(), strict=True):
     errors[name] = ((found - g).norm() / g.norm()).item()
 gathered = topology.world.gather(errors)
-if topology.leads:
+if topology.is_root:
     print(json.dumps(gathered))
 """
 
@@ -222,15 +225,15 @@ def test_a_pair_of_ranks_compiles_before_its_first_step_and_rounds_alone(compile
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
 def test_without_a_compiler_it_says_so_before_training(compiler, monkeypatch):
     monkeypatch.setenv("CXX", compiler)
-    config = dataclasses.replace(CONFIG, session=dataclasses.replace(CONFIG.session, compile=True))
+    config = with_changes(CONFIG, compile=True)
     with pytest.raises(UserError, match=f"--compile needs a C\\+\\+ compiler .*{compiler}"):
-        Trainer(config, arrange("cpu"), CLASSES)
+        Trainer(config, init_topology("cpu"), CLASSES)
 
 
 def test_a_run_that_was_compiled_is_evaluated_without_a_compiler(small_run, tmp_path):
     run_ = shutil.copytree(small_run, tmp_path / "run")
     record = json.loads((run_ / "config.json").read_text())
-    record["config"]["session"]["compile"] = True
+    record["config"]["hardware"]["compile"] = True
     (run_ / "config.json").write_text(json.dumps(record))
     done = run(sys.executable, "-m", "trainer.evaluate", "--run", str(run_), cwd=ROOT, CXX="no-such-compiler")
     assert done.returncode == 0, done.stderr

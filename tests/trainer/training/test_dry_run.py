@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from trainer.config import Network, Session
+from trainer.config import HardwareConfig, NetworkConfig
 from trainer.model.network import Tower
-from trainer.parallel.topology import arrange
+from trainer.parallel.topology import init_topology
 from trainer.recipes import PAPER
 from trainer.training.dry_run import arrays, held, measure
 from trainer.training.optimizer import flatten
@@ -31,7 +31,7 @@ FLOAT, HALF = torch.float32, torch.bfloat16
     ],
 )
 def test_memory_is_counted_array_by_array(dtype, travel, bytes_each, copies):
-    network = Network(filters=(4, 4, 4, 4, 4), hidden=16)
+    network = NetworkConfig(filters=(4, 4, 4, 4, 4), hidden=16)
     tower = Tower(network, 10, "a")
     parameters = sum(p.numel() for p in tower.parameters())
     trainer = SimpleNamespace(flat=[flatten(tower.to(dtype), dtype, travel)])
@@ -45,11 +45,11 @@ def test_what_a_step_keeps_is_the_pictures_and_no_weights(precision):
     for batch in (1, 2):
         config = dataclasses.replace(
             PAPER,
-            network=Network(hidden=32),
+            network=NetworkConfig(hidden=32),
             optim=dataclasses.replace(PAPER.optim, batch_size=batch),
-            session=Session(precision=precision),
+            hardware=HardwareConfig(precision=precision),
         )
-        kept.append(measure(Trainer(config, arrange("cpu"), classes=10))[0])
+        kept.append(measure(Trainer(config, init_topology("cpu"), classes=10))[0])
     # But conv1's, as it reads blocks: both towers' 48 filters of 48 x 3 x 3, 2 bytes each.
     of_blocks = 2 * 48 * 48 * 3 * 3 * 2 if precision == "bfloat16" else 0
     assert 2 * kept[0] - kept[1] == of_blocks

@@ -11,14 +11,13 @@ import torch
 import torch.nn.functional as F
 
 from tests.proofs import in_float64
-from trainer.config import Network, Session
-from trainer.model.network import LAYERS, TOWERS, dropout_keep
-from trainer.model.network import Network as Reference
-from trainer.parallel.topology import arrange
+from trainer.config import HardwareConfig, NetworkConfig, RunConfig
+from trainer.model.network import LAYERS, TOWERS, TwoTowerAlexNet, dropout_keep
+from trainer.parallel.topology import init_topology
 from trainer.recipes import CUDA_CONVNET, PAPER
 from trainer.training.step import Trainer
 
-SMALL = Network(filters=(6, 8, 12, 12, 8), hidden=20, init_std=0.03, init_std_conv345=0.1)
+SMALL = NetworkConfig(filters=(6, 8, 12, 12, 8), hidden=20, init_std=0.03, init_std_conv345=0.1)
 PROGRAM = CUDA_CONVNET.network
 NETWORKS = {
     "the paper's": {},
@@ -46,9 +45,10 @@ def make_trainer(changes: dict) -> Trainer:
         PAPER,
         network=dataclasses.replace(SMALL, **changes),
         optim=dataclasses.replace(PAPER.optim, batch_size=len(POSITIONS)),
-        session=Session(precision="float32", seed=5),
+        hardware=HardwareConfig(precision="float32"),
+        run=RunConfig(seed=5),
     )
-    return in_float64(Trainer(config, arrange("cpu", towers=config.network.towers), classes=7))
+    return in_float64(Trainer(config, init_topology("cpu", towers=config.network.towers), classes=7))
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -62,7 +62,7 @@ def test_gradients_equal_finite_differences(kind):
     labels = torch.tensor([6, 2])
     trainer.gradients(images, labels, STEP)
 
-    reference = Reference(settings, 7).double().requires_grad_(False)
+    reference = TwoTowerAlexNet(settings, 7).double().requires_grad_(False)
     for ours, tower in zip(trainer.towers, reference.towers, strict=True):
         tower.load_state_dict(ours.state_dict())
     keep = {n: dropout_keep(settings, n, 5, STEP, POSITIONS, torch.device("cpu")) for n in TOWERS}

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from trainer.training.health import WATCHED, Doctor
+from trainer.training.health import WATCHED, HealthMonitor
 
 LN_10 = math.log(10)
 
@@ -14,7 +14,7 @@ def layers(**dead: float) -> dict[str, float]:
 
 
 def test_a_silent_layer_is_named_once_it_was_seen_twice():
-    doctor = Doctor(classes=10, activation="relu")
+    doctor = HealthMonitor(classes=10, activation="relu")
     assert doctor.diagnose(layers(fc7=0.99), LN_10, epoch=0.1, lr=0.01) is None
     said = doctor.diagnose(layers(fc7=0.99), LN_10, epoch=0.2, lr=0.01)
     assert "99 % of fc7's units" in said
@@ -32,13 +32,13 @@ def test_a_silent_layer_is_named_once_it_was_seen_twice():
     ],
 )
 def test_a_living_network_is_left_alone(dead, loss, epochs):
-    doctor = Doctor(classes=10, activation="relu")
+    doctor = HealthMonitor(classes=10, activation="relu")
     for tenth in range(10 * epochs):
         assert doctor.diagnose(layers(**dead), loss, epoch=tenth / 10, lr=0.01) is None
 
 
 def test_a_loss_at_ln_k_for_two_epochs_is_said():
-    doctor = Doctor(classes=10, activation="relu")
+    doctor = HealthMonitor(classes=10, activation="relu")
     said = [doctor.diagnose(layers(), 2.31, epoch=tenth / 10, lr=0.01) for tenth in range(40)]
     assert [bool(s) for s in said].index(True) == 20
     assert "Nothing is being learnt: the loss stays at ln 10 = 2.303 for 2 epochs" in said[20]
@@ -46,5 +46,5 @@ def test_a_loss_at_ln_k_for_two_epochs_is_said():
 
 
 def test_units_below_zero_are_no_silence_in_a_tanh_network():
-    doctor = Doctor(classes=10, activation="tanh")
+    doctor = HealthMonitor(classes=10, activation="tanh")
     assert [doctor.diagnose(layers(fc7=0.99), 1.0, e, 0.01) for e in range(3)] == [None] * 3

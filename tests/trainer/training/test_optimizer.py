@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.config import Network, Optim
+from trainer.config import NetworkConfig, OptimizerConfig
 from trainer.kernels.bfloat16 import as_array
 from trainer.model.network import build_tower
 from trainer.recipes import AUTO, CUDA_CONVNET, PAPER, settle
 from trainer.training import optimizer as optim_module
-from trainer.training.optimizer import Schedule, descend, flatten
+from trainer.training.optimizer import Schedule, flatten, sgd_step_
 
 needs_wide = pytest.mark.skipif(
     optim_module._update is None, reason="no AVX-512 BF16 here, or trainer/kernels/_update.c is not built"
 )
-SMALL = Network(filters=(2, 2, 2, 2, 2), hidden=4)
+SMALL = NetworkConfig(filters=(2, 2, 2, 2, 2), hidden=4)
 
 
 @pytest.mark.parametrize("bias_decay", [True, False])
 def test_two_hundred_updates_equal_the_papers_formula(bias_decay):
-    optim = Optim(bias_decay=bias_decay, bias_lr=2.0)
+    optim = OptimizerConfig(bias_decay=bias_decay, bias_lr=2.0)
     tower = build_tower(SMALL, 5, "a", seed=0)
     stages = flatten(tower)
     w = {name: p.detach().double().numpy().copy() for name, p in tower.named_parameters()}
@@ -37,7 +37,7 @@ def test_two_hundred_updates_equal_the_papers_formula(bias_decay):
             v[name] = 0.9 * v[name] - decay * rate * w[name] - rate * g
             w[name] = w[name] + v[name]
         for stage in stages:
-            descend(stage, optim, lr)
+            sgd_step_(stage, optim, lr)
     for name, p in tower.named_parameters():
         # 200 roundings of numbers below 1: 200 * 6e-8 at the very worst.
         np.testing.assert_allclose(p.detach().numpy(), w[name], rtol=0, atol=2e-6, err_msg=name)
@@ -59,8 +59,8 @@ def test_any_dtypes_of_network_and_gradients_give_the_same_update(dtype, travel)
             v[name] = 0.9 * v[name] - 0.0005 * 0.1 * w[name] - 0.1 * g.double().numpy()
             w[name] = w[name] + v[name]
         for stage in stages:
-            assert stage.collect().dtype == (travel or dtype)
-            descend(stage, Optim(), 0.1)
+            assert stage.cast_grads_for_reduce().dtype == (travel or dtype)
+            sgd_step_(stage, OptimizerConfig(), 0.1)
     for stage in stages:
         assert not stage.grads.any()
         for name, p in stage.parameters.items():
@@ -83,7 +83,7 @@ def test_the_update_by_hand_begins_and_ends_anywhere(threads, travel):
         w, v, g, rounded = (x.clone().to(dtype) for x, dtype in zip(before, dtypes, strict=True))
         g_before, rounded_before = g.clone(), rounded.clone()
         arrays = [as_array(x)[mine] for x in (w, v, g, rounded)]
-        optim_module._update.descend(*arrays, 0.9, 0.01, 0.1, threads)
+        optim_module._update.sgd_step_(*arrays, 0.9, 0.01, 0.1, threads)
         exact_v = 0.9 * before[1].double() - 0.01 * before[0].double() - 0.1 * g_before.double()
         exact_w = before[0].double() + exact_v
         for found, exact, kept in ((v, exact_v, before[1]), (w, exact_w, before[0])):
@@ -100,21 +100,21 @@ def test_the_update_by_hand_begins_and_ends_anywhere(threads, travel):
 @needs_wide
 def test_arrays_of_other_lengths_are_not_updated(wrong):
     arrays = [np.zeros(9, dtype) for dtype in (np.float32, np.float32, np.uint16, np.uint16)]
-    optim_module._update.descend(*arrays, 0.9, 0.0, 0.1, 1)
+    optim_module._update.sgd_step_(*arrays, 0.9, 0.0, 0.1, 1)
     arrays[wrong] = arrays[wrong][:8]
     with pytest.raises(ValueError, match="not of one length"):
-        optim_module._update.descend(*arrays, 0.9, 0.0, 0.1, 1)
+        optim_module._update.sgd_step_(*arrays, 0.9, 0.0, 0.1, 1)
 
 
 def test_the_rate_is_inside_the_velocity():
     """After a fall of the rate the old velocity goes on at its old size; torch.optim.SGD would shrink it."""
     tower = build_tower(SMALL, 5, "a", seed=0)
     stages = flatten(tower)
-    optim = Optim(weight_decay=0.0)
+    optim = OptimizerConfig(weight_decay=0.0)
     tower.conv1.weight.grad.fill_(1.0)
-    descend(stages[0], optim, 0.1)
+    sgd_step_(stages[0], optim, 0.1)
     before = tower.conv1.weight.detach().clone()
-    descend(stages[0], optim, 0.001)
+    sgd_step_(stages[0], optim, 0.001)
     torch.testing.assert_close(before - tower.conv1.weight, torch.full_like(before, 0.09))
 
 
@@ -124,7 +124,7 @@ def test_a_frozen_layer_keeps_parameters_and_momentum():
     before = tower.conv1.weight.detach().clone()
     for layer in tower.stages[0]:
         getattr(tower, layer).weight.grad.fill_(1.0)
-    descend(stages[0], Optim(), 0.1, frozen=("conv1",))
+    sgd_step_(stages[0], OptimizerConfig(), 0.1, frozen=("conv1",))
     assert torch.equal(tower.conv1.weight, before)
     assert not stages[0].momentum("conv1.weight").any()
     assert stages[0].momentum("conv2.weight").any()
@@ -160,21 +160,21 @@ def test_the_programs_rate_falls_after_epochs_23_51_and_78():
 
 
 def test_warm_up_rises_in_a_straight_line_and_never_starts_at_zero():
-    schedule = Schedule(Optim(lr=0.4, epochs=10, warmup_epochs=2.0), steps_per_epoch=10)
+    schedule = Schedule(OptimizerConfig(lr=0.4, epochs=10, warmup_epochs=2.0), steps_per_epoch=10)
     assert [schedule.rate(s) for s in range(20)] == pytest.approx([0.02 * (s + 1) for s in range(20)])
     assert schedule.rate(99) < 0.001
 
 
 def test_epochs_end_where_their_last_picture_was():
     # 25 pictures, batches of 10: epoch 1 ends in step 3 (30 >= 25), epoch 2 in step 5, epoch 3 in step 8.
-    schedule = Schedule(Optim(lr=0.1, epochs=3), steps_per_epoch=2.5)
+    schedule = Schedule(OptimizerConfig(lr=0.1, epochs=3), steps_per_epoch=2.5)
     assert [s for s in range(1, 9) if schedule.ends_epoch(s)] == [3, 5, 8]
     assert schedule.last_step() == 8
 
 
 @pytest.mark.parametrize(("images", "batch"), [(1_281_167, 128), (7, 3), (1000, 1000), (5, 8)])
 def test_a_run_has_as_many_epoch_ends_as_epochs_or_one_a_step(images, batch):
-    schedule = Schedule(Optim(lr=0.1, epochs=3), images / batch)
+    schedule = Schedule(OptimizerConfig(lr=0.1, epochs=3), images / batch)
     ends = sum(schedule.ends_epoch(s) for s in range(1, schedule.last_step() + 1))
     assert ends == min(3, schedule.last_step())
 

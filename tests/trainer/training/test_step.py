@@ -8,14 +8,13 @@ import torch
 import torch.nn.functional as F
 
 from tests.proofs import in_float64
-from trainer.config import Session
+from tests.trainer.model.test_network import SMALL, Grouped, transplant
+from trainer.config import HardwareConfig, RunConfig
 from trainer.data.batches import TrainingBatches, open_data
 from trainer.model.network import LAYERS, TOWERS, dropout_keep
-from trainer.parallel.topology import arrange
+from trainer.parallel.topology import init_topology
 from trainer.recipes import PAPER
 from trainer.training.step import Trainer
-
-from tests.trainer.model.test_network import SMALL, Grouped, transplant
 
 NETWORK = dataclasses.replace(SMALL, dropout=0.5, init_std=0.03, init_std_conv345=0.1)
 STEPS, BATCH, LR = 20, 2, 1e-3
@@ -28,9 +27,10 @@ def twenty_steps(tiny_store):
         PAPER,
         network=NETWORK,
         optim=dataclasses.replace(PAPER.optim, batch_size=BATCH),
-        session=Session(precision="float32", seed=2),
+        hardware=HardwareConfig(precision="float32"),
+        run=RunConfig(seed=2),
     )
-    trainer = in_float64(Trainer(config, arrange("cpu"), classes=10))
+    trainer = in_float64(Trainer(config, init_topology("cpu"), classes=10))
     reference = Grouped(NETWORK, 10).double()
     two = torch.nn.Module()
     two.a, two.b = trainer.towers
