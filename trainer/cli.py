@@ -56,7 +56,7 @@ def _default(args: Sequence[str]) -> Config:
     if run is None and resume not in (None, "auto", "never"):
         run = str(checkpoint.run_of(Path(str(resume))))
     if run is not None and run_folder.record(Path(run)):
-        return with_changes(run_folder.read_config(Path(run)), run=None, max_steps=None, resume="auto")
+        return with_changes(run_folder.read_config(Path(run)), folder=None, max_steps=None, resume="auto")
     return RECIPES.get(_value(args, "--recipe") or "auto", AUTO)
 
 

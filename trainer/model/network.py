@@ -2,9 +2,10 @@
 
     [conv1 conv2] -gather- [conv3 conv4 conv5] -gather- [fc6] -gather- [fc7 fc8] -sum-> logits
 
-A tower knows its own layers alone; nothing here communicates. `TwoTowerAlexNet` runs both towers in one process
-and is the reference: training on any number of ranks must give its results. In the dense network the towers
-meet before every layer, so that it has more stages. A network of one tower has the same stages and no exchange.
+A tower knows its own layers alone; nothing here communicates. `TwoTowerAlexNet` runs both towers in one
+process and is the reference: training on any number of ranks must give its results. In the dense network the
+towers meet before every layer, so that it has more stages. A network of one tower has the same stages and no
+exchange.
 
 B batch, C channels of one tower (2C of both), H height, W width, F hidden units of one tower, K classes.
 """
