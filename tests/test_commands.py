@@ -8,8 +8,8 @@ import pytest
 from preprocess.store import open_store
 from tests.launch import ROOT, left_in_shared_memory, ranks, run
 from trainer.config import NetworkConfig
-from trainer.evaluation.metrics import read_log
 from trainer.model.network import Tower
+from trainer.runs.log import read_log
 
 # Narrow layers; the recipes' own test has the paper's widths.
 QUICK = ("--epochs", "1", "--batch-size", "16", "--log-every", "1", "--no-figures")
@@ -76,7 +76,7 @@ def test_going_on_for_longer_takes_up_the_finished_run(trained, workplace):
     arguments = ("-m", "trainer.run", "--run", "runs/auto-001", "--epochs", "2", *QUICK[2:])
     done = run("python", *arguments, cwd=workplace, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "going on from step 4" in done.stdout + done.stderr
+    assert "continuing from step 4" in done.stdout + done.stderr
     lines = read_log(workplace / "runs" / "auto-001" / "metrics.jsonl")
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 9))
 

@@ -100,7 +100,7 @@ def test_a_killed_rank_ends_the_training_and_the_run_goes_on_afterwards(tiny_sto
     flags = ("--run", str(tmp_path / "run"), "--max-steps", str(step + 1))
     done = ranks(2, "-m", "trainer.run", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"going on from step {step}" in done.stdout + done.stderr
+    assert f"continuing from step {step}" in done.stdout + done.stderr
     assert (tmp_path / "run" / "complete").exists()
 
 

@@ -44,10 +44,11 @@ def parse(
 def parse_config(argv: Sequence[str] | None = None) -> Config:
     """The training command's flags, on top of what they name: a run that exists brings its own settings,
     otherwise the recipe does. Rank 0 reads the run's and tells the others."""
-    from trainer.parallel.topology import MPI, on_root
+    from trainer.parallel.agreement import on_root  # MPI starts here, not for commands of one process
+    from trainer.parallel.topology import world
 
     args = list(sys.argv[1:] if argv is None else argv)
-    return parse(Config, "python -m trainer.run", on_root(MPI.COMM_WORLD, lambda: _default(args)), args)
+    return parse(Config, "python -m trainer.run", on_root(world(), lambda: _default(args)), args)
 
 
 def _default(args: Sequence[str]) -> Config:
@@ -61,9 +62,9 @@ def _default(args: Sequence[str]) -> Config:
 
 
 def _rank() -> int:
-    from mpi4py import MPI
+    from trainer.parallel.topology import world
 
-    return MPI.COMM_WORLD.rank
+    return world().rank
 
 
 def _value(args: Sequence[str], flag: str) -> str | None:

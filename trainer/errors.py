@@ -36,7 +36,7 @@ def as_disk_failure(error: BaseException | None, resumable: bool = False) -> Use
     # Of a file that was open already, Python does not know the path.
     path = next((os.fsdecode(p) for p in (error.filename2, error.filename) if isinstance(p, str | bytes)), "")
     where = path or "A file that this command has open"
-    then = "it goes on from the last checkpoint" if resumable else "what is complete on the disk stays"
+    then = "it continues from the last checkpoint" if resumable else "what is complete on the disk stays"
     return UserError(
         f"{where} could not be read or written: {os.strerror(error.errno)}; {REMEDIES[error.errno]} "
         f"and start the same command again: {then}."

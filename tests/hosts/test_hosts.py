@@ -89,5 +89,5 @@ def test_a_cable_that_is_cut_ends_the_job_naming_the_host_and_the_run_goes_on(ho
     step = int(latest.read_text().removeprefix("step-"))
     done = on(hosts, 2, *command, "--max-steps", str(step + 1), cwd=tmp_path, count=1)
     assert done.returncode == 0, done.stderr
-    assert f"going on from step {step}" in done.stdout + done.stderr
+    assert f"continuing from step {step}" in done.stdout + done.stderr
     assert (folder / "complete").read_text() == f"{step + 1} steps\n"

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainer import evaluate, run
+from trainer import run
+from trainer.evaluation import validation
 from trainer.runs import checkpoint_writer, going_back, lock, log, run_folder
 
 MOMENTS = {
@@ -26,7 +27,7 @@ MOMENTS = {
     "while the log is put in order": (log, "write_atomic", "before", "metrics.jsonl"),
     "before the configuration is written": (run_folder, "write_atomic", "before", "config.json"),
     "before the manifest": (checkpoint_writer, "_write_file", "before", "manifest.json"),
-    "in validation": (evaluate, "evaluation_batches", "after", ""),
+    "in validation": (validation, "evaluation_batches", "after", ""),
     "in the lock, before it says whose it is": (lock.RunLock, "_write", "before", ""),
     "in the lock, after it": (lock.RunLock, "_write", "after", ""),
     "before a checkpoint is set aside": (Path, "rename", "before", "set-aside"),

@@ -16,9 +16,9 @@ from trainer.data.batches import open_data
 from trainer.errors import UserError
 from trainer.experiments import ablations, cifar, relu_tanh
 from trainer.experiments.small import PARTS, Racer, SmallNet
+from trainer.parallel.device import resolve_precision
 from trainer.recipes import settle
 from trainer.runs import run_folder
-from trainer.training.step import resolve_precision
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
 LABELS = np.arange(200) % 10

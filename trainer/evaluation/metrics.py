@@ -1,13 +1,11 @@
-"""Exact error counts, a run's log as it is read, and its speed. eventlog.py writes the log."""
+"""Exact error counts: whole numbers, by class and in all."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +22,15 @@ class Counts:
     images: int
     top1_wrong: int
     top5_wrong: int
+
+    def to_dict(self) -> dict[str, float]:
+        """Errors as fractions, and the whole numbers that they follow from."""
+        return {"top1_error": self.top1_error, "top5_error": self.top5_error, **dataclasses.asdict(self)}
+
+    @staticmethod
+    def from_dict(found: Mapping[str, Any]) -> Counts:
+        """The inverse of `to_dict`."""
+        return Counts(found["images"], found["top1_wrong"], found["top5_wrong"])
 
     @property
     def top1_error(self) -> float:
@@ -83,58 +90,3 @@ class Tally:
     def counts(self) -> Counts:
         """Over all classes."""
         return Counts(*(int(part.sum()) for part in (self.images_K, self.top1_wrong_K, self.top5_wrong_K)))
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """All lines of a run's log; a last line that was cut off in the middle is left out."""
-    lines = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return lines
-
-
-class Meter:
-    """Loss, speed, and the share of time that was spent waiting for pictures, since the last reading."""
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self.recent_loss = math.nan
-        self._reset()
-
-    def _reset(self) -> None:
-        self._losses: list[float] = []
-        self._waited = 0.0
-        self._since = time.perf_counter()
-
-    def waits(self, batches: Iterable[T]) -> Iterator[T]:
-        """The same batches, with the clock running while the next one is awaited."""
-        iterator = iter(batches)
-        while True:
-            asked = time.perf_counter()
-            batch = next(iterator, None)
-            self._waited += time.perf_counter() - asked
-            if batch is None:
-                return
-            yield batch
-
-    def step(self, loss: float) -> None:
-        self._losses.append(loss)
-        first = math.isnan(self.recent_loss)
-        self.recent_loss = loss if first else 0.9 * self.recent_loss + 0.1 * loss
-
-    def pause(self) -> None:
-        """Forget the time since the last reading: it was not spent on training."""
-        self._reset()
-
-    def read(self) -> dict[str, float]:
-        seconds = time.perf_counter() - self._since
-        values = {
-            "loss": sum(self._losses) / len(self._losses),
-            "images_per_second": len(self._losses) * self._batch_size / seconds,
-            "data_wait": self._waited / seconds,
-        }
-        self._reset()
-        return values

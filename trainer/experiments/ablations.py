@@ -20,12 +20,12 @@ from trainer.cli import parse
 from trainer.config import Config
 from trainer.data.batches import open_data
 from trainer.errors import UserError
-from trainer.evaluation.metrics import read_log
 from trainer.experiments.earlier import refuse_other_settings, unreadable
 from trainer.figures import style
 from trainer.files import write_atomic
 from trainer.recipes import RECIPES, settle
 from trainer.runs import run_folder
+from trainer.runs.log import read_log
 
 Part = Literal["lrn", "overlap", "dropout", "colour", "towers"]
 

@@ -100,7 +100,7 @@ def run(arguments: Arguments) -> None:
     if arguments.images is not None:  # a random part: pictures in class folders come class by class
         part = np.random.default_rng(arguments.seed).permutation(len(images))[: arguments.images]
         images, labels = images[part], labels[part]
-    from trainer.training.step import resolve_precision  # here, for it brings MPI along
+    from trainer.parallel.device import resolve_precision  # here, for it brings MPI along
 
     low = resolve_precision(arguments.precision, torch.device("cpu")) == "bfloat16"
     print(f"{len(images):,} pictures, {'bfloat16' if low else 'float32'}", flush=True)

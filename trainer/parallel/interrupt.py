@@ -36,7 +36,7 @@ def end_at_once(resumable: bool = False) -> None:
     if _interrupt is None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         return
-    sentence = "interrupted" + ("; the same command goes on from the last checkpoint" if resumable else "")
+    sentence = "interrupted" + ("; the same command continues from the last checkpoint" if resumable else "")
     rank = next((os.environ[name] for name in RANKS if name in os.environ), None)
     text = f"{sentence}\n" if rank in (None, "0") else ""
     hydra = "HYDI_CONTROL_FD" in os.environ  # MPICH's own launcher, which speaks PMI 1

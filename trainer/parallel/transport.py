@@ -16,10 +16,8 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
-import torch.distributed
 from torch import Tensor
 
-from trainer.errors import UserError
 from trainer.parallel.topology import Topology
 
 
@@ -94,27 +92,3 @@ class OneProcess(Transport):
 
     def all_reduce_scalars(self, values: Tensor) -> Tensor:
         return values.double().cpu()
-
-
-def connect(topology: Topology, wish: str = "auto") -> Transport:
-    """The transport that is wished for: mpi, torch, or auto, which is NCCL where every rank has a GPU to
-    itself and MPI elsewhere. Raises UserError when this torch cannot."""
-    if topology.world.size == 1:
-        return OneProcess(topology)
-    on_gpu = topology.device.type == "cuda"
-    possible = torch.distributed.is_available() and (
-        (torch.distributed.is_nccl_available() and topology.own_gpu)
-        if on_gpu
-        else torch.distributed.is_gloo_available()
-    )
-    if wish == "torch" and not possible:
-        why = "NCCL and a GPU for each rank" if on_gpu else "a torch with gloo"
-        raise UserError(f"--transport torch needs {why}; use --transport mpi.")
-    # Imported here, for both build on this module.
-    if wish == "torch" or (wish == "auto" and on_gpu and possible):
-        from trainer.parallel.torch_transport import OverTorch
-
-        return OverTorch(topology)
-    from trainer.parallel.mpi_transport import OverMpi
-
-    return OverMpi(topology)

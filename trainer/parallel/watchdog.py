@@ -111,7 +111,7 @@ class Watchdog:
             who = "every rank waits for another"
         return UserError(
             f"No progress for {self._limit:g} s (--timeout) in {mine.phase} of step {mine.step}; {who}. "
-            "The same command goes on from the last checkpoint."
+            "The same command continues from the last checkpoint."
         )
 
     def _names(self, ranks: list[int]) -> str:

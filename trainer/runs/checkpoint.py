@@ -23,24 +23,22 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from trainer.errors import UserError
-from trainer.evaluation.metrics import Counts
-from trainer.model.network import Tower
 from trainer.runs import version
-from trainer.training.optimizer import FlatStage
 
 if TYPE_CHECKING:
-    from mpi4py import MPI  # evaluation by one process needs none
+    from trainer.parallel.topology import Comm  # which starts MPI; one process alone needs none
 
 FOLDER = "checkpoints"
 LATEST, BEST, SOUND = "latest", "best", "sound"
@@ -182,18 +180,19 @@ def state_of(path: Path) -> dict[str, Any]:
     return state
 
 
-def recorded_counts(path: Path) -> Counts | None:
-    """The errors that were measured with a checkpoint, as whole numbers; None where none were."""
+def recorded_validation(path: Path) -> dict[str, Any] | None:
+    """The errors that were measured with a checkpoint: `top1_error` and `top5_error`, fractions, and the
+    whole numbers `images`, `top1_wrong` and `top5_wrong`. None where none were measured."""
     try:
-        found = json.loads((path / VALIDATION).read_bytes())
-        return Counts(found["images"], found["top1_wrong"], found["top5_wrong"])
-    except (OSError, ValueError, KeyError):
+        found: dict[str, Any] = json.loads((path / VALIDATION).read_bytes())
+    except (OSError, ValueError):
         return None
+    return found if {"images", "top1_error", "top1_wrong", "top5_wrong"} <= found.keys() else None
 
 
 def recorded_errors(folder: Path) -> dict[str, float]:
     """The measured top-1 errors of all own checkpoints, by name."""
-    errors = {path.name: counts.top1_error for path in own(folder) if (counts := recorded_counts(path))}
+    errors = {path.name: found["top1_error"] for path in own(folder) if (found := recorded_validation(path))}
     marked = named(folder, BEST)
     if marked and marked not in errors and (folder / marked / STATE).exists():
         # A version before validation.json kept the error of the best checkpoint in that one's state.
@@ -224,48 +223,45 @@ def before_divergence(run: Path) -> Path | None:
 
 
 def load(
-    checkpoint: Checkpoint,
-    towers: Sequence[Tower],
-    flat: Sequence[Sequence[FlatStage]],
-    tower_comm: MPI.Comm | None = None,
+    checkpoint: Checkpoint, tower: str, tensors: Mapping[str, Tensor], tower_comm: Comm | None = None
 ) -> None:
-    """Copy parameters and momenta into the towers of this rank.
+    """Copy one tower's file into these tensors, by name: `conv1.weight`, `momentum.conv1.weight`.
 
-    tower_comm: the ranks that hold the same tower; its first rank reads, and sends the arrays to the others,
+    tower_comm: the ranks that hold the same tower. Its first rank reads and sends the arrays to the others,
     whose hosts need not see the file. None: this rank is alone. Raises UserError when the file does not fit
-    the network.
+    the tensors.
     """
-    for tower, stages in zip(towers, flat, strict=True):
-        failure = None
-        if tower_comm is None or tower_comm.rank == 0:
-            failure = _read_tower(checkpoint.path / f"tower_{tower.name}.safetensors", stages)
-        if tower_comm is not None:
-            failure = tower_comm.bcast(failure)
-        if failure:
-            raise UserError(failure)
-        for stage in stages:
-            for array in (stage.master_weights, stage.momenta):
-                if tower_comm is not None and tower_comm.size > 1:
-                    host = array.cpu()
-                    tower_comm.Bcast(host.numpy())
-                    array.copy_(host)
-            stage.round()
+    path, failure = checkpoint.path / f"tower_{tower}.safetensors", None
+    found: dict[str, NDArray[np.float32]] = {}
+    if tower_comm is None or tower_comm.rank == 0:
+        found, failure = _read_tower(path, tensors)
+    if tower_comm is not None:
+        failure = tower_comm.bcast(failure)
+    if failure:
+        raise UserError(failure)
+    for name, tensor in tensors.items():
+        array = found.get(name)
+        if tower_comm is not None and tower_comm.size > 1:
+            array = np.empty(tuple(tensor.shape), np.float32) if array is None else array
+            tower_comm.Bcast(array)
+        with torch.no_grad():
+            tensor.copy_(torch.from_numpy(array))
 
 
-def _read_tower(path: Path, stages: Sequence[FlatStage]) -> str | None:
-    """Read one tower's file into its arrays; returns what is wrong with the file."""
+def _read_tower(
+    path: Path, expected: Mapping[str, Tensor]
+) -> tuple[dict[str, NDArray[np.float32]], str | None]:
+    """The arrays of one tower's file, and what is wrong with it."""
     try:
-        tensors = safetensors.numpy.load_file(path)
+        with safetensors.safe_open(path, "numpy") as file:
+            found = {name: file.get_tensor(name) for name in expected.keys() & set(file.keys())}
     except (OSError, safetensors.SafetensorError) as error:
-        return f"{path} cannot be read: {error}."
-    for stage in stages:
-        for name, p in stage.parameters.items():
-            shape = tensors[name].shape if name in tensors else "none"
-            if shape != tuple(p.shape):
-                return (
-                    f"{path} holds {name} of shape {shape}, this network has {tuple(p.shape)}: "
-                    "the store has another number of classes, or the network differs."
-                )
-            stage.value(name).copy_(torch.from_numpy(tensors[name]))
-            stage.momentum(name).copy_(torch.from_numpy(tensors[f"momentum.{name}"]))
-    return None
+        return {}, f"{path} cannot be read: {error}."
+    for name, tensor in expected.items():
+        shape = found[name].shape if name in found else "none"
+        if shape != tuple(tensor.shape):
+            return {}, (
+                f"{path} holds {name} of shape {shape}, this network has {tuple(tensor.shape)}: "
+                "the store has another number of classes, or the network differs."
+            )
+    return found, None

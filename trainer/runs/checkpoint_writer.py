@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,22 +21,16 @@ import numpy as np
 import safetensors.numpy
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from trainer.errors import UserError
-from trainer.evaluation.metrics import Counts
 from trainer.files import sync_folder, write_atomic
-from trainer.model.network import Tower
 from trainer.parallel.topology import Topology
 from trainer.runs import checkpoint, going_back, training_set
 from trainer.runs.checkpoint import BEST, LATEST, MANIFEST, SOUND, STATE, VALIDATION, name_of, named, own
 from trainer.runs.training_set import TrainingSet
-from trainer.training.optimizer import FlatStage
 
 Arrays = dict[str, NDArray[np.float32]]
-
-LARGEST = 1e6
-"""No weight of a network that can be trained further is as large: activations would overflow within a few
-layers. The weights of the paper's networks are below 10."""
 
 
 class Writer:
@@ -57,16 +51,22 @@ class Writer:
             self._folder.mkdir(parents=True, exist_ok=True)
         self._comm.Barrier()  # the other rank writes there too, and makes no folder that is gone
 
-    def save(self, towers: list[Tower], flat: list[list[FlatStage]], state: dict[str, Any]) -> None:
-        """Copy everything to memory and begin to write; `state` holds at least `step`.
+    def save(self, towers: Mapping[str, Mapping[str, Tensor]], state: dict[str, Any]) -> None:
+        """Copy the tensors to memory and begin to write.
 
-        Waits for the checkpoint before. Raises UserError when the disk did not take that one.
+        towers: for each tower on this rank, "a" or "b", its tensors by name: parameters, and each momentum
+        under `momentum.<name>`. state: what else is kept, at least `step`. Waits for the checkpoint before;
+        raises UserError when that one could not be written.
         """
         if self._topology.pair != 0:
             return
         self.finish()
-        for tower, stages in zip(towers, flat, strict=True):
-            self._copy(tower, stages)
+        for tower, tensors in towers.items():
+            arrays = self._memory.setdefault(tower, {})
+            for name, tensor in tensors.items():
+                if name not in arrays:
+                    arrays[name] = np.empty(tuple(tensor.shape), np.float32)
+                torch.from_numpy(arrays[name]).copy_(tensor.detach())
         self._step = state["step"]
         self._pending = self._thread.submit(self._write, state)
 
@@ -94,38 +94,23 @@ class Writer:
         self.finish()
         self._thread.shutdown()
 
-    def record_validation(self, step: int, counts: Counts) -> None:
+    def record_validation(self, step: int, errors: Mapping[str, float]) -> None:
         """Add the errors on the validation set to the checkpoint of this step, and name the best anew.
 
+        errors: as `checkpoint.recorded_validation` gives them.
         Waits until the checkpoint is on the disk. Raises UserError when the disk does not take it.
         """
         self.finish()
         if not self._topology.is_root:
             return
-        found = {
-            "top1_error": counts.top1_error,
-            "top5_error": counts.top5_error,
-            "images": counts.images,
-            "top1_wrong": counts.top1_wrong,
-            "top5_wrong": counts.top5_wrong,
-        }
         try:
-            write_atomic(self._folder / name_of(step) / VALIDATION, json.dumps(found, indent=1).encode())
+            write_atomic(self._folder / name_of(step) / VALIDATION, json.dumps(errors, indent=1).encode())
             going_back.set_markers(self._folder)
         except OSError as error:
             raise UserError(
                 f"The validation error of step {step} could not be written to {self._folder}: "
                 f"{error.strerror}. The checkpoint is there; make room and start the same command again."
             ) from None
-
-    def _copy(self, tower: Tower, stages: list[FlatStage]) -> None:
-        memory = self._memory.setdefault(tower.name, {})
-        for stage in stages:
-            for name in stage.parameters:
-                for key, tensor in ((name, stage.value(name)), (f"momentum.{name}", stage.momentum(name))):
-                    if key not in memory:
-                        memory[key] = np.empty(tuple(tensor.shape), np.float32)
-                    torch.from_numpy(memory[key]).copy_(tensor)
 
     def _write(self, state: dict[str, Any]) -> None:
         target = self._folder / name_of(state["step"])
@@ -190,13 +175,6 @@ class Writer:
                 with contextlib.suppress(OSError):
                     old.rename(pruned)
                     shutil.rmtree(pruned)
-
-
-def largest_weight(flat: list[list[FlatStage]]) -> float:
-    """The largest magnitude among the weights of this rank; infinite where one is no number."""
-    arrays = [array for stages in flat for stage in stages for array in (stage.master_weights, stage.momenta)]
-    found = [abs(float(end)) for array in arrays for end in array.aminmax()]
-    return math.inf if any(map(math.isnan, found)) else max(found)
 
 
 def _write_file(path: Path, data: bytes) -> str:

@@ -20,8 +20,18 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from trainer.errors import UserError
-from trainer.evaluation.metrics import read_log
 from trainer.files import write_atomic
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """All lines of a run's log; a last line that was cut off in the middle is left out."""
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return lines
 
 
 class RunLog:
@@ -72,7 +82,7 @@ class RunLog:
     def _sentence(self, error: OSError) -> str:
         return (
             f"The log {self._path} could not be written: {error.strerror}. Make room there and start the "
-            "same command again: it goes on from the last checkpoint."
+            "same command again: it continues from the last checkpoint."
         )
 
     def has_validation(self, step: int) -> bool:

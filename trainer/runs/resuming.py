@@ -15,7 +15,6 @@ from trainer.errors import UserError
 from trainer.runs import checkpoint, going_back, run_folder
 from trainer.runs.checkpoint import Checkpoint
 from trainer.runs.training_set import TrainingSet
-from trainer.training.signals import Requests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,6 @@ def find(run: Path, config: Config, store: Store) -> Start:
     if wish == "never" and started:
         raise UserError(f"{run} exists already; name another --run, or leave out --resume never.")
     changed = run_folder.changes(run, config, store.fingerprint) if started else {}
-    Requests.clear(run)  # what is asked from now on is meant for this start
     remarks = going_back.repair(run)
     found = None
     if wish not in ("auto", "never"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import GROUPS, Config, flag
-from trainer.evaluation.metrics import read_log
+from trainer.runs.log import read_log
 
 IMAGENET = (1000, 50_000)  # classes, validation pictures of ILSVRC-2012
 

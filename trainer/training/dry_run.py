@@ -20,7 +20,7 @@ from trainer.data.batches import TrainingBatches, open_data
 from trainer.parallel.topology import Topology
 from trainer.recipes import settle
 from trainer.runs import checkpoint, resuming, run_folder, summary
-from trainer.training.optimizer import Schedule
+from trainer.training.schedule import Schedule
 from trainer.training.step import Trainer
 
 TRIALS = 3

@@ -3,7 +3,7 @@
 import json
 import re
 
-from trainer.config import GROUPS, to_dict
+from trainer.config import GROUPS, flag, to_dict
 from trainer.recipes import PAPER
 from trainer.runs import progress, summary
 
@@ -36,7 +36,7 @@ def test_the_settings_name_every_field():
     said = " ".join(summary.settings(PAPER))
     for group in GROUPS:
         for name in to_dict(PAPER)[group]:
-            assert f" {name.replace('_', '-')} " in said
+            assert f" {flag(name)[2:]} " in said
     assert "lr 0.01," in said
 
 

@@ -1,0 +1,29 @@
+"""Which transport a job's ranks exchange tensors over."""
+
+from __future__ import annotations
+
+import torch.distributed
+
+from trainer.errors import UserError
+from trainer.parallel.mpi_transport import OverMpi
+from trainer.parallel.topology import Topology
+from trainer.parallel.torch_transport import OverTorch
+from trainer.parallel.transport import OneProcess, Transport
+
+
+def connect(topology: Topology, wish: str = "auto") -> Transport:
+    """The transport that is wished for: mpi, torch, or auto, which is NCCL where every rank has a GPU to
+    itself and MPI elsewhere. Raises UserError when this torch cannot."""
+    if topology.world.size == 1:
+        return OneProcess(topology)
+    on_gpu = topology.device.type == "cuda"
+    possible = torch.distributed.is_available() and (
+        (torch.distributed.is_nccl_available() and topology.own_gpu)
+        if on_gpu
+        else torch.distributed.is_gloo_available()
+    )
+    if wish == "torch" and not possible:
+        why = "NCCL and a GPU for each rank" if on_gpu else "a torch with gloo"
+        raise UserError(f"--transport torch needs {why}; use --transport mpi.")
+    over_torch = wish == "torch" or (wish == "auto" and on_gpu and possible)
+    return OverTorch(topology) if over_torch else OverMpi(topology)
