@@ -23,11 +23,11 @@ from tqdm import tqdm
 
 from preprocess import stage
 from preprocess.errors import UserError
-from preprocess.files import crc32c_of, remove_leftovers, sha256_of, write_json
 from preprocess.plan import SPLITS, Plan, load, manifest, pictures, record_path
 from preprocess.shards import layout
 from preprocess.shards.readback import ReadBack
 from preprocess.shards.records import Record, finished
+from preprocess.shared.files import crc32c_of, remove_leftovers, sha256_of, write_json
 from preprocess.store import StoreError, open_store
 
 Records = dict[tuple[str, int], Record]

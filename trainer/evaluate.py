@@ -23,6 +23,7 @@ from mpi4py import MPI
 from torch import Tensor
 from tqdm import tqdm
 
+from preprocess.shared.files import write_atomically
 from preprocess.store import Store
 from trainer.cli import parse
 from trainer.config import Config, with_changes
@@ -32,7 +33,6 @@ from trainer.errors import UserError
 from trainer.evaluation.ensemble import Ensemble
 from trainer.evaluation.metrics import Counts, Tally
 from trainer.evaluation.results import CENTER, TEN, Result, record, show, show_classes
-from trainer.files import write_atomic
 from trainer.parallel.topology import Topology, abort_all_on_error, init_topology, on_root
 from trainer.runs import checkpoint, run_folder
 from trainer.runs.checkpoint import Checkpoint
@@ -280,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if arguments.json:
                 records = [record(result, arguments.per_class) for result in results]
                 text = json.dumps(records[0] if len(records) == 1 else records, indent=1)
-                write_atomic(arguments.json, text.encode())
+                write_atomically(arguments.json, text.encode())
         world.Barrier()
     if not results:
         raise SystemExit(STOPPED)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from preprocess.files import write_atomically, write_json
+from preprocess.shared.files import write_atomically, write_json
 from preprocess.sources.tables import Entry
 
 PIECE = 2**23  # bytes hashed at a time

@@ -22,9 +22,9 @@ import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 
+from preprocess.shared.files import sync_folder, write_atomically
 from trainer.errors import UserError
 from trainer.evaluation.metrics import Counts
-from trainer.files import sync_folder, write_atomic
 from trainer.model.network import Tower
 from trainer.parallel.topology import Topology
 from trainer.runs import checkpoint, going_back, training_set
@@ -110,7 +110,7 @@ class Writer:
             "top5_wrong": counts.top5_wrong,
         }
         try:
-            write_atomic(self._folder / name_of(step) / VALIDATION, json.dumps(found, indent=1).encode())
+            write_atomically(self._folder / name_of(step) / VALIDATION, json.dumps(found, indent=1).encode())
             going_back.set_markers(self._folder)
         except OSError as error:
             raise UserError(
@@ -169,7 +169,7 @@ class Writer:
         sync_folder(temporary)
         temporary.rename(target)
         sync_folder(self._folder)
-        write_atomic(self._folder / LATEST, target.name.encode())
+        write_atomically(self._folder / LATEST, target.name.encode())
 
     def resumed(self, step: int) -> None:
         """Training goes on from this checkpoint, which is on the disk."""
@@ -179,7 +179,7 @@ class Writer:
         """Let `sound` name the proven checkpoint; keep the newest and what `latest`, `best`, `sound` name."""
         with contextlib.suppress(OSError):
             if proven is not None and (self._folder / name_of(proven)).exists():
-                write_atomic(self._folder / SOUND, name_of(proven).encode())
+                write_atomically(self._folder / SOUND, name_of(proven).encode())
         whole = [path for path in own(self._folder) if (path / MANIFEST).exists()]
         kept: set[str | None] = {path.name for path in whole[-self._keep :]}
         kept |= {named(self._folder, marker) for marker in (LATEST, BEST, SOUND)}
