@@ -11,7 +11,6 @@ B batch, K classes, n pictures of this rank's share.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,9 @@ import rich
 import torch
 from mpi4py import MPI
 from torch import Tensor
-from tqdm import tqdm
 
 from preprocess.shared.files import write_atomically
+from preprocess.shared.progress import images as images_bar
 from preprocess.store import Store
 from trainer.cli import parse
 from trainer.config import Config, with_changes
@@ -125,13 +124,8 @@ def _outputs(
         augmentation.ten_crops(store.image_size) if ten_crop else augmentation.center_crop(store.image_size)
     )
     center = cuts.index(augmentation.center_crop(store.image_size)[0])
-    bar = tqdm(
-        total=len(store.val),
-        unit="img",
-        desc=progress,
-        disable=not (progress and topology.is_root and sys.stderr.isatty()),
-        leave=False,
-    )
+    shown = bool(progress) and topology.is_root
+    bar = images_bar(len(store.val), 0, progress, shown, leave=False)
     batches = evaluation_batches(store.val, batch, topology.pair, topology.pairs)
     largest_share = -(-len(store.val) // topology.pairs)
     for _ in range(-(-largest_share // batch)):  # the same number on all ranks, or they could not agree

@@ -1,4 +1,4 @@
-"""Sizes and times in words. Imports the standard library only: the doctor runs where nothing else is there."""
+"""Sizes and times in words. Imports the standard library alone: the doctor works where packages do not."""
 
 SIZES = ("B", "kB", "MB", "GB", "TB", "PB")  # powers of 1000
 

@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from preprocess.shared import progress
+from preprocess.shared.progress import Progress
 from preprocess.store import Store
 from trainer import figures
 from trainer.config import Config
@@ -18,7 +18,7 @@ from trainer.evaluate import CENTER, StoppedError, evaluate
 from trainer.evaluation.metrics import Counts, Meter
 from trainer.parallel.topology import max_over_ranks, on_root
 from trainer.parallel.watchdog import Watchdog
-from trainer.runs import checkpoint, progress, resuming, run_folder, summary
+from trainer.runs import checkpoint, resuming, run_folder, summary
 from trainer.runs.checkpoint import Checkpoint
 from trainer.runs.checkpoint_writer import LARGEST, Writer, largest_weight
 from trainer.runs.lock import RunLock
@@ -73,7 +73,7 @@ class Loop:
     def say(self, text: str) -> None:
         """One line for the user, from rank 0 alone."""
         if self.topology.is_root:
-            tqdm.write(text)
+            progress.write(text)
 
     def restore(self, found: Checkpoint) -> None:
         """Go on from a checkpoint. All ranks call it; pair 0 reads."""
@@ -100,7 +100,7 @@ class Loop:
             self.topology.threads,
             self.topology.device,
         )
-        bar = progress.pictures(
+        bar = progress.images(
             self.last_step * self.trainer.batch_size,
             self.step * self.trainer.batch_size,
             self.run.name,
@@ -136,7 +136,7 @@ class Loop:
         new = {"changed": changed} if changed else {}
         self.log.write(step=self.step, ranks=ranks, device=device, last_step=self.last_step, **new)
 
-    def _steps(self, batches: TrainingBatches, bar: Any) -> bool:
+    def _steps(self, batches: TrainingBatches, bar: Progress) -> bool:
         """Every step from here to the last, or to a request to stop; returns whether that was asked."""
         meter = Meter(self.trainer.batch_size)
         try:
