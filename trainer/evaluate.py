@@ -16,11 +16,11 @@ from typing import Literal
 
 import rich
 
+from preprocess.shared.files import write_atomically
 from trainer.cli import parse
 from trainer.evaluation import networks
 from trainer.evaluation.results import Result, record, show, show_classes
 from trainer.evaluation.validation import StoppedError
-from trainer.files import write_atomic
 from trainer.parallel.agreement import any_rank, on_root
 from trainer.parallel.ending import abort_all_on_error
 from trainer.parallel.topology import Topology, init_topology, world
@@ -96,7 +96,7 @@ def report(results: Sequence[Result], arguments: Arguments) -> None:
     if arguments.json:
         records = [record(result, arguments.per_class) for result in results]
         text = json.dumps(records[0] if len(records) == 1 else records, indent=1)
-        write_atomic(arguments.json, text.encode())
+        write_atomically(arguments.json, text.encode())
 
 
 def main(argv: Sequence[str] | None = None) -> None:

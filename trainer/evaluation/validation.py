@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from preprocess.shared import progress
 from preprocess.store import Store
 from trainer.config import AugmentConfig
 from trainer.data import augmentation
@@ -18,7 +19,6 @@ from trainer.evaluation.ensemble import Ensemble
 from trainer.evaluation.metrics import Tally
 from trainer.evaluation.results import CENTER, TEN
 from trainer.parallel.network import ParallelNetwork
-from trainer.runs import progress
 
 
 class StoppedError(Exception):
@@ -72,7 +72,7 @@ def _outputs(
     topology = network.topology
     (center,) = augmentation.center_crop(store.image_size)
     crops = augmentation.ten_crops(store.image_size) if ten_crop else [center]
-    bar = progress.pictures(len(store.val), 0, title, bool(title) and topology.is_root)
+    bar = progress.images(len(store.val), 0, title, bool(title) and topology.is_root, leave=False)
     batches = evaluation_batches(store.val, batch, topology.pair, topology.pairs)
     largest_share = -(-len(store.val) // topology.pairs)
     try:

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from preprocess.shared.files import write_atomically
 from trainer.errors import UserError
 from trainer.experiments import cifar
 from trainer.experiments.earlier import differences, refuse_other_settings, unreadable
 from trainer.experiments.small import Activation, Racer, reached
 from trainer.figures import style
-from trainer.files import write_atomic
 
 RUNGS = ((1, 3), (3, 2), (9, 1))
 """After so many epochs so many rates go on: the fastest at first may be too high later."""
@@ -126,7 +126,7 @@ def run(arguments: Arguments) -> None:
             "curve": winner.curve,
             "settings": shared,
         }
-        write_atomic(out / f"{activation}.json", json.dumps(record).encode())
+        write_atomically(out / f"{activation}.json", json.dumps(record).encode())
         found[activation] = record
     curves = {a: curve for a in PAPER if (curve := found[a])}
     figure = draw(curves, arguments.target, out)

@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from preprocess.shared.files import sync_folder, write_atomically
 from trainer.errors import UserError
-from trainer.files import sync_folder, write_atomic
 from trainer.parallel.topology import Topology
 from trainer.runs import checkpoint, going_back, training_set
 from trainer.runs.checkpoint import BEST, LATEST, MANIFEST, SOUND, STATE, VALIDATION, name_of, named, own
@@ -104,7 +104,7 @@ class Writer:
         if not self._topology.is_root:
             return
         try:
-            write_atomic(self._folder / name_of(step) / VALIDATION, json.dumps(errors, indent=1).encode())
+            write_atomically(self._folder / name_of(step) / VALIDATION, json.dumps(errors, indent=1).encode())
             going_back.set_markers(self._folder)
         except OSError as error:
             raise UserError(
@@ -154,7 +154,7 @@ class Writer:
         sync_folder(temporary)
         temporary.rename(target)
         sync_folder(self._folder)
-        write_atomic(self._folder / LATEST, target.name.encode())
+        write_atomically(self._folder / LATEST, target.name.encode())
 
     def resumed(self, step: int) -> None:
         """Training goes on from this checkpoint, which is on the disk."""
@@ -164,7 +164,7 @@ class Writer:
         """Let `sound` name the proven checkpoint; keep the newest and what `latest`, `best`, `sound` name."""
         with contextlib.suppress(OSError):
             if proven is not None and (self._folder / name_of(proven)).exists():
-                write_atomic(self._folder / SOUND, name_of(proven).encode())
+                write_atomically(self._folder / SOUND, name_of(proven).encode())
         whole = [path for path in own(self._folder) if (path / MANIFEST).exists()]
         kept: set[str | None] = {path.name for path in whole[-self._keep :]}
         kept |= {named(self._folder, marker) for marker in (LATEST, BEST, SOUND)}

@@ -15,7 +15,7 @@ import os
 import shutil
 from pathlib import Path
 
-from trainer.files import remove_temporaries, sync_folder, write_atomic
+from preprocess.shared.files import remove_leftovers_of, sync_folder, write_atomically
 from trainer.runs import checkpoint, run_folder
 from trainer.runs.checkpoint import BEST, LATEST, SOUND, Checkpoint, named, own, step_of
 
@@ -31,7 +31,7 @@ def repair(run: Path) -> list[str]:
     """
     folder = run / checkpoint.FOLDER
     for name in (run_folder.CONFIG, run_folder.LOG):
-        remove_temporaries(run / name)
+        remove_leftovers_of(run / name)
     if not folder.exists():
         return []
     for aside in sorted(folder.glob(f"{ASIDE}*")):
@@ -55,7 +55,7 @@ def repair(run: Path) -> list[str]:
         if later and not checkpoint.check(path) and checkpoint.state_of(path).get("previous") == latest:
             latest = path.name
     if latest != before:
-        write_atomic(folder / LATEST, latest.encode())
+        write_atomically(folder / LATEST, latest.encode())
     set_markers(folder)
     return remarks
 
@@ -70,7 +70,7 @@ def set_markers(folder: Path) -> None:
     if best is None:
         (folder / BEST).unlink(missing_ok=True)
     elif best != named(folder, BEST):
-        write_atomic(folder / BEST, best.encode())
+        write_atomically(folder / BEST, best.encode())
 
 
 def continue_from(run: Path, found: Checkpoint) -> list[str]:
@@ -87,7 +87,7 @@ def continue_from(run: Path, found: Checkpoint) -> list[str]:
     where = _set_aside(run, found, left) if left else None
     if not inside and where is None:
         _take_in(folder, found.path.name)
-    write_atomic(folder / LATEST, found.path.name.encode())
+    write_atomically(folder / LATEST, found.path.name.encode())
     set_markers(folder)
     if where is None:
         return []
@@ -110,7 +110,7 @@ def _set_aside(run: Path, found: Checkpoint, left: list[Path]) -> Path:
     if (run / run_folder.LOG).exists():
         shutil.copyfile(run / run_folder.LOG, partial / run_folder.LOG)
     lines = [found.path.name, *(path.name for path in left)]
-    write_atomic(partial / GOAL, "\n".join(lines).encode())
+    write_atomically(partial / GOAL, "\n".join(lines).encode())
     partial.rename(aside)
     sync_folder(folder)
     _move(run, aside)
@@ -125,7 +125,7 @@ def _move(run: Path, aside: Path) -> None:
         if (folder / name).exists() and not (aside / name).exists():
             (folder / name).rename(aside / name)
     _take_in(folder, goal)
-    write_atomic(folder / LATEST, goal.encode())
+    write_atomically(folder / LATEST, goal.encode())
     set_markers(folder)
     (aside / GOAL).unlink()
     sync_folder(aside)
@@ -162,6 +162,6 @@ def _sweep(folder: Path) -> None:
         for left in folder.glob(f".*.{kind}"):
             shutil.rmtree(left, ignore_errors=True)
     for name in (LATEST, BEST, SOUND):
-        remove_temporaries(folder / name)
+        remove_leftovers_of(folder / name)
     for path in own(folder):
-        remove_temporaries(path / checkpoint.VALIDATION)
+        remove_leftovers_of(path / checkpoint.VALIDATION)

@@ -19,8 +19,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
+from preprocess.shared.files import write_atomically
 from trainer.errors import UserError
-from trainer.files import write_atomic
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -48,7 +48,7 @@ class RunLog:
         kept = [line for line in read_log(path) if line["step"] <= resume_step]
         self._validated = {line["step"] for line in kept if "val_top1_error" in line}
         try:
-            write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+            write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
             # Without a buffer: what a full disk did not take is not tried again when the file is closed.
             self._file = path.open("ab", buffering=0)
             # In this thread: tensorboardX's own would end the process on a full disk, or wait for ever.

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from preprocess.shared.files import write_atomically
 from preprocess.store import Store
 from trainer.config import GROUP_OF, Config, flag, from_dict, to_dict, with_changes
 from trainer.data.batches import open_data
 from trainer.errors import UserError
-from trainer.files import write_atomic
 from trainer.runs import checkpoint
 
 RUNS = Path("runs")
@@ -72,7 +72,7 @@ def write_config(
         "versions": checkpoint.versions(),
         "changes": list(changes),
     }
-    write_atomic(run / CONFIG, json.dumps(found, indent=1).encode())
+    write_atomically(run / CONFIG, json.dumps(found, indent=1).encode())
 
 
 def changes(run: Path, config: Config, store_fingerprint: str) -> dict[str, list[Any]]:

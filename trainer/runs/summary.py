@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from preprocess.shared.units import duration
 from trainer.config import GROUPS, Config, flag
 from trainer.runs.log import read_log
 
@@ -88,15 +89,3 @@ def _time(lines: list[dict[str, Any]]) -> str:
     speeds = [line["images_per_second"] for line in lines if "images_per_second" in line]
     speed = f", {statistics.median(speeds):,.1f} img/s in training" if speeds else ""
     return f", {duration(seconds)}{speed}" if seconds else speed
-
-
-def duration(seconds: float) -> str:
-    """As a person says it: 3 d 4 h, 2 h 05 min, 14 min 03 s, 12 s."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    days, h = divmod(hours, 24)
-    if days:
-        return f"{days} d {h} h"
-    if hours:
-        return f"{h} h {m:02d} min"
-    return f"{m} min {s:02d} s" if minutes else f"{s} s"

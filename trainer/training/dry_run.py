@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from preprocess.shared.units import duration, size
 from trainer.config import Config
 from trainer.data.batches import TrainingBatches, open_data
 from trainer.parallel.topology import Topology
@@ -68,7 +69,7 @@ def show(config: Config, topology: Topology) -> None:
         f"  {size(waiting):>8}  {TrainingBatches.AHEAD + 1} batches of {share} x 3 x 224 x 224 float32",
         f"  {size(most):>8}  was the most that this rank held in these steps, with all libraries",
         f"disk: {size(kept * 8 * whole)} for at most {kept} checkpoints of {whole:,} parameters x 8 bytes",
-        f"time: about {summary.duration(left)} with a validation after each epoch, at "
+        f"time: about {duration(left)} with a validation after each epoch, at "
         f"{batch / seconds:,.1f} img/s: {seconds:.3g} s a step, median of {TRIALS}, without waits",
         "nothing was written",
     ):
@@ -143,12 +144,3 @@ def standing(run: Path, config: Config, fingerprint: str) -> int:
     if config.run.resume not in ("auto", "never"):
         return checkpoint.verified(Path(config.run.resume)).step
     return checkpoint.find(run)[0].step if checkpoint.exists(run) else 0
-
-
-def size(count: float) -> str:
-    """Bytes as a person says them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            break
-        count /= 1000
-    return f"{count:.3g} {unit}"

@@ -6,8 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from preprocess.shared import progress
 from preprocess.store import Store
 from trainer.config import Config
 from trainer.data.batches import Batch, TrainingBatches
@@ -17,7 +16,7 @@ from trainer.evaluation.results import CENTER
 from trainer.evaluation.validation import StoppedError, evaluate
 from trainer.parallel.agreement import max_over_ranks, on_root
 from trainer.parallel.watchdog import Watchdog
-from trainer.runs import checkpoint, progress, resuming, run_folder
+from trainer.runs import checkpoint, resuming, run_folder
 from trainer.runs.checkpoint import Checkpoint
 from trainer.runs.checkpoint_writer import Writer
 from trainer.runs.lock import RunLock
@@ -73,7 +72,7 @@ class Loop:
     def say(self, text: str) -> None:
         """Print one line, on rank 0 alone."""
         if self.topology.is_root:
-            tqdm.write(text)
+            progress.write(text)
 
     def restore(self, found: Checkpoint) -> None:
         """Continue from a checkpoint. All ranks call it; pair 0 reads."""
@@ -100,7 +99,7 @@ class Loop:
             self.topology.threads,
             self.topology.device,
         )
-        bar = progress.pictures(
+        bar = progress.images(
             self.last_step * self.trainer.batch_size,
             self.state.step * self.trainer.batch_size,
             self.run.name,
@@ -137,7 +136,7 @@ class Loop:
         new = {"changed": changed} if changed else {}
         self.log.write(step=self.state.step, ranks=ranks, device=device, last_step=self.last_step, **new)
 
-    def _steps(self, batches: TrainingBatches, bar: Any) -> bool:
+    def _steps(self, batches: TrainingBatches, bar: progress.Progress) -> bool:
         """Every step from here to the last, or to a request to stop; returns whether that was asked."""
         meter, state = Meter(self.trainer.batch_size), self.state
         try:

@@ -60,7 +60,7 @@ def test_a_branch_that_was_set_aside_can_be_returned_to(run, twelve_steps, tiny_
 def test_a_kill_while_folders_move_is_made_good_by_the_next_start(run, moved, monkeypatch):
     """Of two checkpoints to set aside, none, one or both have moved when the process dies."""
     found = checkpoint.verified(run / "checkpoints" / "step-00000006")
-    write = going_back.write_atomic
+    write = going_back.write_atomically
     renames = []
 
     def dies(self, target):
@@ -79,7 +79,7 @@ def test_a_kill_while_folders_move_is_made_good_by_the_next_start(run, moved, mo
     rename = path_type.rename
     with monkeypatch.context() as patch:
         patch.setattr(path_type, "rename", dies)
-        patch.setattr(going_back, "write_atomic", dies_at_latest)
+        patch.setattr(going_back, "write_atomically", dies_at_latest)
         with pytest.raises(KeyboardInterrupt):
             going_back.continue_from(run, found)
     going_back.repair(run)
