@@ -1,4 +1,4 @@
-"""The parts of docs/ that are made from the code, so that they cannot go stale: a test compares them.
+"""Make the parts of docs/ that come from the code. A test compares them with the code.
 
 python -m tests.reference     writes docs/switches.md and the table in docs/recipes.md
 """
@@ -31,11 +31,11 @@ COMMANDS = {
     "trainer.experiments relu-vs-tanh": "trainer.experiments.relu_tanh",
     "trainer.experiments ablations": "trainer.experiments.ablations",
 }
-"""Commands, and the modules whose `Arguments` or `Settings` are their flags."""
+"""Command -> the module whose `Arguments` or `Settings` has its flags."""
 
 
 def helps(kind: type) -> dict[str, str]:
-    """Each field's docstring: the string that stands below it in the source."""
+    """Map each field of a dataclass to its docstring: the string below it in the source."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(tree, ast.ClassDef)
     found, name = {}, None
@@ -48,7 +48,7 @@ def helps(kind: type) -> dict[str, str]:
 
 
 def plain(value: Any) -> str:
-    """A value as it is typed, or as a table shows it."""
+    """Format a value as in the cell of a table."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None or value == ():
@@ -59,13 +59,13 @@ def plain(value: Any) -> str:
 
 
 def default(field: dataclasses.Field[Any]) -> Any:
-    """What a field is without its flag; an empty tuple where it must be given."""
+    """The default of a field; an empty tuple where it has none."""
     return () if field.default is dataclasses.MISSING else field.default
 
 
 def rows(kind: type, defaults: Any) -> list[str]:
-    """A line of a table for each field that is a flag."""
-    said, hints, lines = helps(kind), get_type_hints(kind, include_extras=True), []
+    """Make a row of a table for each field that is a flag."""
+    docs, hints, lines = helps(kind), get_type_hints(kind, include_extras=True), []
     for field in dataclasses.fields(kind):
         if dataclasses.is_dataclass(field.type) or dataclasses.is_dataclass(hints[field.name]):
             continue
@@ -76,22 +76,22 @@ def rows(kind: type, defaults: Any) -> list[str]:
         if hints[field.name] is bool:
             typed += f", --no-{flag}"
         typed = f"`{typed}`" + (f" {', '.join(choices)}" if choices else "")
-        text = said[field.name].replace("|", "\\|")
+        text = docs[field.name].replace("|", "\\|")
         value = plain(getattr(defaults, field.name) if defaults else default(field))
         lines.append(f"| {typed} | {value} | {text} |")
     return lines
 
 
 def switches() -> str:
-    """docs/switches.md."""
+    """Make docs/switches.md."""
     lines = [
-        "# Every switch",
+        "# Every flag",
         "",
         MARK,
         "",
-        "`--help` of each command shows the same, with the defaults of the recipe that is named. A yes-or-no",
-        "flag is turned off by `--no-`. `snakemake preprocess` takes its settings after `--config`;",
-        "`preprocess/config.yaml` lists them with what they do.",
+        "`--help` of each command shows the same, with the defaults of the recipe that is given. `--no-FLAG`",
+        "turns a yes-or-no `--FLAG` off. `snakemake preprocess` takes its settings after `--config`;",
+        "`preprocess/config.yaml` lists and explains them.",
     ]
     doctor = parser()
     head = ["", "| flag | default | |", "|---|---|---|"]
@@ -107,27 +107,27 @@ def switches() -> str:
         lines += [*head, *rows(kind, None)]
     lines += ["", "## python -m trainer.doctor", "", str(doctor.description), *head]
     for action in doctor._actions[1:]:  # after --help
-        said = (action.help or "").removesuffix(" (default: %(default)s)")
-        lines.append(f"| `{action.option_strings[0]}` | {plain(action.default)} | {said} |")
+        text = (action.help or "").removesuffix(" (default: %(default)s)")
+        lines.append(f"| `{action.option_strings[0]}` | {plain(action.default)} | {text} |")
     return "\n".join(lines) + "\n"
 
 
 def recipes() -> str:
-    """The table of docs/recipes.md: what is not the same in all three recipes."""
+    """Make the table of docs/recipes.md: the settings that differ between the three recipes."""
     lines = ["| | `paper` | `cuda-convnet` | `auto` | |", "|---|---|---|---|---|"]
     for part in ("network", "augment", "optim"):
         kind = type(getattr(PAPER, part))
-        said = helps(kind)
+        docs = helps(kind)
         for field in dataclasses.fields(kind):
             values = [plain(getattr(getattr(r, part), field.name)) for r in (PAPER, CUDA_CONVNET, AUTO)]
             if len(set(values)) > 1:
                 flag = field.name.replace("_", "-")
-                lines.append(f"| `--{flag}` | {' | '.join(values)} | {said[field.name]} |")
+                lines.append(f"| `--{flag}` | {' | '.join(values)} | {docs[field.name]} |")
     return "\n".join(lines) + "\n"
 
 
 def with_table(page: str) -> str:
-    """docs/recipes.md with its table made anew: it stands between the mark and the next heading."""
+    """Replace the table of docs/recipes.md, which is between the mark and the next heading."""
     before, after = page.split(MARK)
     return f"{before}{MARK}\n\n{recipes()}\n{after[after.index('## ') :]}"
 

@@ -1,7 +1,9 @@
-"""The whole configuration: frozen, one flag a field, checked once where it is made.
+"""The configuration of a run: frozen dataclasses with one flag a field, checked when they are made.
 
-The defaults are the paper's; recipes.py has what each recipe changes. "Paper" with a number is a section of
-Krizhevsky, Sutskever, Hinton (2012), "the program" the public cuda-convnet configuration 145.
+The defaults are the paper's; recipes.py has the changes of each recipe. "Paper" with a number is a section of
+Krizhevsky, Sutskever, Hinton (2012). "cuda-convnet" is the program of 2012, in its public configuration 145.
+
+The docstring of a field is its help on the command line and in docs/switches.md.
 """
 
 from __future__ import annotations
@@ -19,21 +21,21 @@ from trainer.errors import UserError
 Order = Literal["relu-lrn-pool", "lrn-pool-relu", "lrn-relu-pool"]
 
 
-def _check(holds: bool, sentence: str) -> None:
+def _check(holds: bool, message: str) -> None:
     if not holds:
-        raise UserError(sentence)
+        raise UserError(message)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """The towers."""
+    """Towers, layers, normalisation and initial weights."""
 
     towers: Literal[1, 2] = 2
-    """1: the paper's network on one GPU (3.2): one tower, with conv5, fc6 and fc7 as wide as both had."""
+    """1: the paper's network on one GPU (3.2): a single tower, with conv5, fc6 and fc7 of twice the width."""
     dense: bool = False
-    """conv2, conv4 and conv5 read both towers too: 62,378,344 parameters, as many textbooks count."""
+    """conv2, conv4 and conv5 read both towers too: the 62,378,344 parameters of many textbooks."""
     activation: Literal["relu", "tanh", "sigmoid"] = "relu"
-    """What every unit computes (paper 3.1); the orders below say "relu" for any of them."""
+    """Activation function (paper 3.1). In --conv1-order and --conv2-order, "relu" stands for any of them."""
     filters: tuple[int, int, int, int, int] = (48, 128, 192, 192, 128)
     """Filters of conv1 to conv5 in one tower (paper 3.5: half of 96, 256, 384, 384, 256)."""
     hidden: int = 2048
@@ -41,31 +43,32 @@ class NetworkConfig:
     lrn: bool = True
     """Local response normalisation after conv1 and conv2 (paper 3.3)."""
     lrn_size: int = 5
-    """n, the channels that the normalisation sums over."""
+    """n of LRN: channels in the sum."""
     lrn_k: float = 2.0
-    """k, what the normalisation adds to the sum."""
+    """k of LRN: added to the sum."""
     lrn_alpha: float = 1e-4
-    """alpha, the factor of the sum itself. The program used a fifth of the paper's 1e-4."""
+    """alpha of LRN: factor of the sum, not divided by n. cuda-convnet: a fifth of the paper's 1e-4."""
     lrn_beta: float = 0.75
-    """beta, the power of the denominator."""
+    """beta of LRN: exponent of the denominator."""
     conv1_order: Order = "relu-lrn-pool"
-    """Order after conv1; the program ran lrn-pool-relu, some textbooks write lrn-relu-pool."""
+    """Operations after conv1, in order. cuda-convnet: lrn-pool-relu. Some textbooks: lrn-relu-pool."""
     conv2_order: Order = "relu-lrn-pool"
-    """Order after conv2."""
+    """Operations after conv2, in order."""
     conv2_spatial_norm: bool = False
-    """A second normalisation after conv2's, over 5x5 pixels of one map (the program; not in the paper)."""
+    """A second LRN after conv2, over 5x5 pixels of one channel (cuda-convnet; not in the paper)."""
     overlap: bool = True
-    """Pool 3x3 windows two pixels apart (paper 3.4); off: 2x2 windows that do not overlap."""
+    """Max-pooling of 3x3 windows with stride 2 (paper 3.4). Off: 2x2 windows, which do not overlap."""
     dropout: float = 0.5
-    """Probability that a unit of fc6 or fc7 is silent in training (paper 4.2); 0 turns dropout off."""
+    """Probability that an output of fc6 or fc7 is set to zero in training (paper 4.2). 0: no dropout."""
     init: Literal["gaussian", "scaled"] = "gaussian"
-    """gaussian: N(0, init_std), the paper's. scaled: by each layer's inputs, so that small sets learn too."""
+    """Initial weights. gaussian: N(0, init_std), the paper's. scaled: by each layer's number of inputs, which
+    works on small sets too."""
     init_std: float = 0.01
-    """Standard deviation of the initial weights (paper 5)."""
+    """Standard deviation of the initial weights (paper 5); see --init."""
     init_std_conv345: float = 0.01
-    """The same for conv3, conv4 and conv5; the program used 0.03."""
+    """The same for conv3, conv4 and conv5. cuda-convnet: 0.03."""
     init_bias: float = 1.0
-    """Initial biases of conv2, conv4, conv5, fc6 and fc7; all others start at 0 (paper 5)."""
+    """Initial biases of conv2, conv4, conv5, fc6 and fc7 (paper 5). All other biases start at 0."""
 
     def __post_init__(self) -> None:
         _check(0 <= self.dropout < 1, f"--dropout must lie in [0, 1), not {self.dropout}.")
@@ -77,39 +80,42 @@ class NetworkConfig:
 
     @property
     def tower_filters(self) -> tuple[int, int, int, int, int]:
-        """Filters of conv1 to conv5 in each tower that there is."""
+        """Filters of conv1 to conv5 in each tower of this network."""
         *others, conv5 = self.filters
         return (*others, conv5 * 2 // self.towers)  # type: ignore[return-value]
 
     @property
     def tower_hidden(self) -> int:
-        """Units of fc6, and of fc7, in each tower that there is. The paper's network of one GPU halved
-        neither them nor conv5 (footnote 1), to keep about the number of parameters."""
+        """Units of fc6, and of fc7, in each tower of this network.
+
+        The paper's network of one GPU halved neither them nor conv5 (footnote 1), so that the number of
+        parameters stays about the same.
+        """
         return self.hidden * 2 // self.towers
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What a training picture goes through."""
+    """Augmentation of training images."""
 
     crops: bool = True
-    """Random 224x224 crops (paper 4.1); off: the central one."""
+    """Random 224x224 crops (paper 4.1). Off: the central crop."""
     flips: bool = True
-    """Random mirror images (paper 4.1)."""
+    """Flip left to right at random (paper 4.1)."""
     rotation: float = 0.0
-    """Turn each picture by up to so many degrees either way; some textbooks list it, the paper does not."""
+    """Rotate each image at random by at most so many degrees. Some textbooks do it, the paper does not."""
     color_std: float = 0.1
-    """Standard deviation of the PCA colour shift in units of each component's own (paper 4.1); 0 is off."""
+    """Standard deviation of the PCA colour shift, in units of each component's own (paper 4.1). 0: off."""
     color_epochs: int | None = None
-    """Epochs with colour shift; none: all of them."""
+    """Epochs with the colour shift. None: all of them."""
     crop_group: int = 1
-    """Consecutive samples that share one crop and flip; the program used 32."""
+    """Consecutive samples that share one crop and flip. cuda-convnet: 32."""
     mean_window: Literal["crop", "center"] = "crop"
-    """Which part of the mean image is subtracted: the crop's own, or always the centre (the program)."""
+    """Part of the mean image to subtract. crop: the crop's own. center: always the centre (cuda-convnet)."""
     divisor: float = 1.0
-    """Pixels less the mean are divided by this, in training and evaluation."""
+    """Pixels, after the mean is subtracted, are divided by this, in training and evaluation."""
     train_divisor: float = 1.0
-    """And by this in training alone; the program used 1.1."""
+    """In training they are divided by this too. cuda-convnet: 1.1."""
 
     def __post_init__(self) -> None:
         _check(0 <= self.rotation <= 45, f"--rotation must lie in 0..45 degrees, not {self.rotation}.")
@@ -123,30 +129,30 @@ class OptimizerConfig:
     """Stochastic gradient descent with momentum (paper 5)."""
 
     batch_size: int | None = None
-    """Global batch, images over all pairs (paper: 128). None: chosen by the size of the training set."""
+    """Global batch size: images of all pairs together (paper: 128). None: by the size of the training set."""
     lr: float | None = None
-    """Learning rate (paper: 0.01). None: chosen from the batch; printed with the reason."""
+    """Learning rate (paper: 0.01). None: by the batch size; printed with the reason."""
     momentum: float = 0.9
     """Momentum (paper 5)."""
     weight_decay: float = 5e-4
-    """Weight decay; inside the velocity and multiplied by the rate, as the paper writes it."""
+    """Weight decay (paper 5): the momentum loses weight decay * learning rate * weight in each step."""
     bias_decay: bool = True
-    """Whether biases decay too; the program's did not."""
+    """Weight decay of the biases too. cuda-convnet: no."""
     bias_lr: float = 1.0
-    """Rate of the biases in units of the weights'; the program used 2."""
+    """Learning rate of the biases, as a multiple of the weights'. cuda-convnet: 2."""
     epochs: int | None = None
-    """Passes over the training set (paper: about 90). None: chosen by the size of the training set."""
+    """Passes over the training set (paper: about 90). None: by the size of the training set."""
     schedule: Literal["cosine", "plateau", "steps"] = "cosine"
-    """cosine: falls to 0 at the end. plateau: see --patience. steps: see --lr-steps."""
+    """Learning-rate schedule. cosine: to 0 at the end. plateau: see --patience. steps: see --lr-steps."""
     patience: int = 5
-    """plateau: divide the rate by 10 after so many epochs without a better validation error; the paper
-    divided three times and gives no number of epochs."""
+    """plateau: divide the learning rate by 10 after so many epochs without a better validation error. The
+    paper divided it three times and gives no number of epochs."""
     lr_steps: tuple[int, ...] = ()
-    """steps: epochs after which the rate is divided by 10."""
+    """steps: epochs after which the learning rate is divided by 10."""
     warmup_epochs: float = 0.0
-    """Epochs over which the rate rises in a straight line from 0."""
+    """Warm-up: epochs over which the learning rate rises linearly from 0."""
     freeze_conv1_epoch: int | None = None
-    """conv1 stays as it is from this epoch on (the program, near the end)."""
+    """conv1 is not updated from this epoch on (cuda-convnet, near the end)."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs"):
@@ -158,57 +164,58 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What is trained on, where it is kept, and for how long."""
+    """Data, folder and length of the run."""
 
     store: Path = Path("data/imagenet256.zarr")
-    """The store that `snakemake preprocess` wrote."""
+    """The zarr store that `snakemake preprocess` wrote."""
     folder: Annotated[Path | None, tyro.conf.arg(name="run")] = None
-    """Folder of the run. None: the unfinished run of this recipe, or a new one in runs/."""
+    """Folder of the run. None: the latest unfinished run of this recipe, or a new one in runs/."""
     resume: str = "auto"
     """auto: continue where the run stopped, if it exists. never: refuse an existing run. PATH: continue from
-    this checkpoint, of this run or another; later ones of this run are set aside."""
+    this checkpoint, of this run or of another one; later checkpoints of this run are set aside."""
     max_steps: int | None = None
-    """Stop, save and validate after this many steps in all."""
+    """Save, validate and end after this many steps, counted from the start of the run."""
     seed: int = 0
-    """Seed of the initial weights, the order of the images, augmentation and dropout."""
+    """Seed of the initial weights, of the order of the images, of augmentation and dropout."""
     dry_run: bool = False
-    """Show memory, steps and time of this command, from a few trial steps; write nothing."""
+    """Take a few trial steps, print the memory, steps and time that this command needs, and write nothing."""
     log_every: int = 10
-    """Steps between lines of metrics.jsonl."""
+    """Steps between two lines of metrics.jsonl."""
     figures: bool = True
     """Draw the run's figures when it is complete."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HardwareConfig:
-    """How it is computed."""
+    """Device, precision, and the exchange between ranks."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a GPU where there is one."""
+    """auto: a GPU if there is one, else the CPU."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the network; weights and momentum are float32 always. auto: bfloat16 where it is fast."""
+    """Data type of the network's arithmetic; master weights and momenta are always float32. auto: bfloat16
+    where the device has instructions for it."""
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Data type of gradients between pairs; bfloat16 halves the bytes, sums are still float32."""
+    """Data type of the gradients that travel between pairs. bfloat16 halves the bytes; sums stay float32."""
     compile: bool = False
-    """Fuse the operations between layers by torch.compile, which takes a minute at the first start; a CPU
-    needs a C++ compiler for it."""
+    """Fuse the operations between layers by torch.compile. The first start takes about a minute longer. On a
+    CPU it needs a C++ compiler."""
     transport: Literal["auto", "mpi", "torch"] = "auto"
-    """How ranks exchange tensors. mpi: through host memory. torch: NCCL on GPUs, gloo on CPUs. auto: NCCL
-    where each rank has a GPU to itself, else mpi."""
+    """How ranks exchange tensors. mpi: through host memory. torch: NCCL on GPUs, gloo on CPUs. auto: NCCL if
+    each rank has its own GPU, else mpi."""
     timeout: float = 300.0
-    """Seconds without progress after which the job ends, naming the rank that the others wait for; until the
-    first step is done at least 600, for its loops may be compiled."""
+    """Seconds without progress after which the job ends and names the rank that the others wait for. At least
+    600 until the end of the first step, which may compile."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """When the network is saved, and what is kept."""
+    """When a checkpoint is saved, and how many are kept."""
 
     checkpoint_every: int | None = None
-    """Steps between checkpoints. None: at the end of each epoch only."""
+    """Steps between checkpoints, in addition to the end of each epoch. None: only the latter."""
     keep: int = 3
-    """Newest checkpoints that are kept. The best one is kept too, and the one before the newest until a step
-    has been taken from the newest."""
+    """Number of newest checkpoints that are kept. The best one is kept too. So is the one before the newest,
+    until a step from the newest has given a finite loss."""
 
     def __post_init__(self) -> None:
         _check(self.keep >= 1, f"--keep must be at least 1, not {self.keep}.")
@@ -216,13 +223,13 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Train the two towers: everything that a run is made of.
+    """Train the two towers.
 
     Example: mpirun -n 2 python -m trainer.run --recipe paper --epochs 90 --run runs/mine
     """
 
     recipe: Literal["auto", "paper", "cuda-convnet"] = "auto"
-    """auto: learns on any store, small ones too. paper, cuda-convnet: as in 2012, to the last constant."""
+    """auto: for any store, small ones too. paper, cuda-convnet: every constant as in 2012."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -250,7 +257,7 @@ def flag(name: str) -> str:
 
 
 def with_changes(config: Config, **changes: Any) -> Config:
-    """The same configuration with these fields changed, whichever group each is in."""
+    """Return the configuration with these fields changed; each field's group is found by its name."""
     for group in {GROUP_OF[name] for name in changes}:
         own = {name: value for name, value in changes.items() if GROUP_OF[name] == group}
         config = dataclasses.replace(config, **{group: dataclasses.replace(getattr(config, group), **own)})
@@ -258,7 +265,7 @@ def with_changes(config: Config, **changes: Any) -> Config:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Plain values for JSON."""
+    """Convert to plain values for JSON."""
     plain = dataclasses.asdict(config)
     for name in ("store", "folder"):
         value = plain["run"][name]
@@ -267,7 +274,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(plain: Mapping[str, Any]) -> Config:
-    """The inverse of `to_dict`. Raises UserError for a key that is not known."""
+    """Convert back: the inverse of `to_dict`. Raises UserError for an unknown key."""
     values: dict[str, Any] = _regrouped(plain)
     try:
         for group in GROUPS.keys() & values.keys():
@@ -282,10 +289,10 @@ def from_dict(plain: Mapping[str, Any]) -> Config:
 
 
 def _regrouped(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Runs of version 0.1 keep run, hardware and checkpoint in one group, `session`."""
+    """Regroup the fields of version 0.1, which had run, hardware and checkpoint in one group, `session`."""
     values = dict(plain)
     for old, value in values.pop("session", {}).items():
         name = "folder" if old == "run" else old
-        group = GROUP_OF.get(name, "run")  # an unknown key is refused there
+        group = GROUP_OF.get(name, "run")  # from_dict refuses an unknown key there
         values[group] = {**values.get(group, {}), name: value}
     return values
