@@ -34,17 +34,17 @@ class Counts:
 
     @property
     def top1_error(self) -> float:
-        """Fraction of pictures whose class is not the first guess."""
+        """Fraction of images whose class is not the first guess."""
         return self.top1_wrong / self.images
 
     @property
     def top5_error(self) -> float:
-        """Fraction of pictures whose class is not among the first five guesses."""
+        """Fraction of images whose class is not among the first five guesses."""
         return self.top5_wrong / self.images
 
 
 class Tally:
-    """Counts class by class, and which class was taken for which: int64, K classes.
+    """Counts class by class, and the confusion matrix: int64, K classes.
 
     Memory is K x K x 8 bytes, 8 MB for ImageNet.
     """
@@ -54,17 +54,17 @@ class Tally:
         self.top1_wrong_K = np.zeros(classes, np.int64)
         self.top5_wrong_K = np.zeros(classes, np.int64)
         self.confusion_KK = np.zeros((classes, classes), np.int64)
-        """Row: a picture's class. Column: its first guess; scores that are all no numbers are no guess."""
+        """Row: an image's class. Column: its first guess; an image whose scores are all NaN is left out."""
 
     def add(self, scores_BK: Tensor, labels_B: Tensor) -> Tally:
-        """Count B more pictures; scores float [B, K], higher is likelier, labels int64 [B]. Returns itself.
+        """Count B more images; scores float [B, K], higher is likelier, labels int64 [B]. Returns itself.
 
-        Equal scores rank by class index, so that a constant network guesses class 0 and nothing else.
+        Equal scores rank by class index, so that a constant network guesses class 0 for every image.
         """
         own_B1 = scores_BK.gather(1, labels_B[:, None])
         classes_K = torch.arange(scores_BK.shape[1], device=scores_BK.device)
         ahead_BK = (scores_BK > own_B1) | ((scores_BK == own_B1) & (classes_K < labels_B[:, None]))
-        # A score that is not a number is ahead of nothing and behind nothing; it counts as wrong.
+        # NaN is neither above nor below another score; it counts as wrong.
         none_BK = scores_BK.isnan()
         rank_B = torch.where(own_B1[:, 0].isnan(), scores_BK.shape[1], ahead_BK.sum(1)).cpu().numpy()
         guess_B = scores_BK.masked_fill(none_BK, -math.inf).argmax(1).cpu().numpy()
@@ -77,7 +77,7 @@ class Tally:
         return self
 
     def summed(self, total: Callable[[Tensor], Tensor]) -> Tally:
-        """The sum over ranks; `total` adds up one float64 vector, exact for whole numbers below 2^53."""
+        """The sum over ranks. `total` sums one float64 vector over them: exact for integers below 2^53."""
         mine = (self.images_K, self.top1_wrong_K, self.top5_wrong_K, self.confusion_KK)
         everyone = total(torch.from_numpy(np.concatenate([part.ravel() for part in mine])).double())
         K, numbers = len(self.images_K), everyone.numpy().astype(np.int64)

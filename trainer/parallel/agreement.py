@@ -1,4 +1,4 @@
-"""What all ranks must decide alike: rank 0 looks at the disk, settings are compared, codes are joined."""
+"""Decisions that all ranks share: rank 0 looks at the disk, settings are compared, values are joined."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def check_same_on_all_ranks(topology: Topology, facts: dict[str, str]) -> None:
 
 
 def on_root(world: MPI.Comm, work: Callable[[], T]) -> T:
-    """Rank 0 alone looks at the disk and decides: all ranks get its result, or raise its UserError.
+    """Call `work` on rank 0 alone; all ranks get its result, or raise its UserError.
 
-    A disk that is full or cannot be reached is a UserError too.
+    A full disk, or one that cannot be reached, is a UserError too.
     """
     found: T | UserError | None = None
     if world.rank == 0:
@@ -54,6 +54,6 @@ def any_rank(world: MPI.Comm, value: bool) -> bool:
 
 
 def max_over_ranks(topology: Topology, value: N) -> N:
-    """The largest of all ranks' values: of codes, so that all ranks leave the loop at the same step."""
+    """The largest of all ranks' values, on all ranks: for example of exit codes."""
     largest: N = topology.world.allreduce(value, MPI.MAX)
     return largest

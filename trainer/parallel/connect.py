@@ -1,4 +1,4 @@
-"""Which transport a job's ranks exchange tensors over."""
+"""The transport that a job's ranks use."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from trainer.parallel.transport import OneProcess, Transport
 
 
 def connect(topology: Topology, wish: str = "auto") -> Transport:
-    """The transport that is wished for: mpi, torch, or auto, which is NCCL where every rank has a GPU to
-    itself and MPI elsewhere. Raises UserError when this torch cannot."""
+    """A transport of this kind: mpi, torch, or auto: NCCL where every rank has its own GPU, MPI elsewhere.
+
+    Raises UserError when this torch cannot.
+    """
     if topology.world.size == 1:
         return OneProcess(topology)
     on_gpu = topology.device.type == "cuda"

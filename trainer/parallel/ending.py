@@ -21,10 +21,11 @@ from trainer.parallel.output import outlives_reader
 
 @contextlib.contextmanager
 def abort_all_on_error(world: MPI.Comm = MPI.COMM_WORLD, resumable: bool = False) -> Iterator[None]:
-    """Whatever ends one rank ends all within seconds, with that rank's message and a code that is not 0.
+    """End all ranks within seconds when one ends, with that rank's message and an exit code that is not 0.
 
-    An uncaught exception or sys.exit on one rank would leave the others waiting in a collective for ever. All
-    ranks enter together. `resumable`: the same command goes on from a checkpoint, which the user is told.
+    After an uncaught exception or sys.exit on one rank the others would wait in a collective for ever. All
+    ranks enter this together. `resumable`: the message says that the same command continues from a
+    checkpoint.
     """
     if interrupt.is_command() or world.size > 1:
         interrupt.end_at_once(resumable)
@@ -58,14 +59,14 @@ def abort_all_on_error(world: MPI.Comm = MPI.COMM_WORLD, resumable: bool = False
 
 
 ALONE = 5.0
-"""Seconds after which a rank that fails takes it that the others do not fail too."""
+"""Seconds that a failing rank waits for the others to fail too."""
 
 
 def _leave(world: MPI.Comm, meeting: MPI.Comm, code: int, error: UserError | None = None) -> NoReturn:
-    """End with a code that is not 0, and with a sentence or without one.
+    """End with an exit code that is not 0, and with a sentence or without one.
 
-    What a user did wrong is found by every rank at once: then rank 0 alone prints the sentence, and all leave
-    through MPI_Finalize. A rank that fails alone prints its own and aborts.
+    Every rank finds a user's mistake at the same time: then rank 0 alone prints the sentence, and all ranks
+    leave through MPI_Finalize. A rank that fails alone prints its own sentence and aborts.
     """
     if error and world.rank == 0:
         _report(error, world)
@@ -83,9 +84,8 @@ def _leave(world: MPI.Comm, meeting: MPI.Comm, code: int, error: UserError | Non
 def _unlink_shared_memory() -> None:
     """Remove the name of MPICH's shared memory: the memory is freed with the last rank, however that ends.
 
-    Every rank of the host has it mapped by now. MPICH itself removes the name in MPI_Finalize alone, to which
-    a rank that aborts or is killed does not come: each would leave 1 to 8 MB in /dev/shm. Open MPI's launcher
-    tidies up itself.
+    Every rank of the host has mapped it by now. MPICH removes the name in MPI_Finalize, which a rank that
+    aborts or is killed never calls: each would leave 1 to 8 MB in /dev/shm. Open MPI's launcher removes it.
     """
     with contextlib.suppress(OSError):  # no /proc
         for line in Path("/proc/self/maps").read_text().splitlines():
@@ -97,7 +97,7 @@ def _unlink_shared_memory() -> None:
 def _report(error: BaseException | None, world: MPI.Comm) -> None:
     where = f"rank {world.rank} on {MPI.Get_processor_name()}: " if world.size > 1 else ""
     if isinstance(error, UserError):
-        alone = where if world.rank != 0 else ""  # what all ranks find rank 0 says; this one found it alone
+        alone = where if world.rank != 0 else ""  # rank 0 prints what all ranks found
         print(f"error: {alone}{error}", file=sys.stderr, flush=True)
     elif error is not None:
         lines = "".join(traceback.format_exception(error))
@@ -107,13 +107,13 @@ def _report(error: BaseException | None, world: MPI.Comm) -> None:
 def _abort(world: MPI.Comm, code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
-    time.sleep(1)  # the launcher passes the message on, or Abort could end it before it has
+    time.sleep(1)  # for the launcher to pass the message on before Abort ends it
     world.Abort(code)
     os._exit(code)  # MPICH's Abort can return to its caller before the launcher ends it
 
 
 def end_all(error: UserError, world: MPI.Comm = MPI.COMM_WORLD) -> NoReturn:
-    """From any thread: end all ranks with this one's sentence; rank 0 comes first where several have one."""
+    """End all ranks with this rank's sentence, from any thread. Of several callers rank 0 prints."""
     if world.rank != 0:
         time.sleep(5)
     _report(error, world)

@@ -1,4 +1,4 @@
-"""Who is who: MPI's world -> pairs, towers, hosts, devices. Named once, passed along, never a global.
+"""Ranks -> pairs, towers, hosts and devices: made once, then passed to whoever needs it.
 
     rank     0   1   2   3   4   5 ...
     pair     0   0   1   1   2   2
@@ -29,7 +29,7 @@ from trainer.parallel.malloc import configure_malloc
 T = TypeVar("T")
 N = TypeVar("N", int, float)
 
-# What launchers tell a rank about the size of its world.
+# Variables in which launchers tell a rank how many ranks they started.
 LAUNCHER_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
@@ -66,10 +66,11 @@ class Topology:
 
     @property
     def is_root(self) -> bool:
-        """Rank 0 speaks to the user and keeps the run's log."""
+        """Whether this is rank 0, which prints, and writes the run's log."""
         return self.world.rank == 0
 
     def describe(self) -> str:
+        """One line for the user: ranks, pairs, device and threads."""
         size = self.world.size
         if size == 1:
             who = "1 process with " + ("both towers" if len(self.towers) == 2 else "the only tower")
@@ -83,15 +84,17 @@ class Topology:
 def init_topology(device: str = "auto", world: MPI.Comm = MPI.COMM_WORLD, towers: int = 2) -> Topology:
     """Give every rank its pair, tower, device and threads, for a network of one tower or two.
 
+    Also sets the threads of torch and Numba, and configures malloc.
+
     Raises UserError for an odd number of ranks above one, for a pair on two hosts, for ranks that their
     launcher does not know, and for a GPU that is not there.
     """
     size, rank = world.size, world.rank
     for name in LAUNCHER_SIZES:
-        said = os.environ.get(name, "")
-        if world is MPI.COMM_WORLD and size == 1 and said.isdigit() and int(said) > 1:
+        started = os.environ.get(name, "")
+        if world is MPI.COMM_WORLD and size == 1 and started.isdigit() and int(started) > 1:
             raise UserError(
-                f"The launcher started {said} ranks, but each believes it is alone: mpirun and mpi4py "
+                f"The launcher started {started} ranks, but each believes it is alone: mpirun and mpi4py "
                 "belong to different MPI libraries; use the mpirun of the library that mpi4py was built for."
             )
     if size % towers and size > 1:
@@ -121,8 +124,7 @@ def init_topology(device: str = "auto", world: MPI.Comm = MPI.COMM_WORLD, towers
 
 
 def first_on_each_host(world: MPI.Comm, work: Callable[[], None], ranks: int = 1) -> None:
-    """The first ranks of every host do `work`, which leaves something on its disk; the others sleep until
-    then."""
+    """Call `work` on the first ranks of every host, which fills a cache on its disk; the others wait."""
     host = world.Split_type(MPI.COMM_TYPE_SHARED)
     if host.rank < ranks:
         work()
@@ -133,7 +135,7 @@ def first_on_each_host(world: MPI.Comm, work: Callable[[], None], ranks: int = 1
 
 
 def _refuse_cut_pairs(world: MPI.Comm, pair_comm: MPI.Comm) -> None:
-    """A pair trades activations seven times a step: never across the network. All ranks raise the same."""
+    """Raise UserError on all ranks where a pair is on two hosts: a pair exchanges seven times a step."""
     together = pair_comm.Split_type(MPI.COMM_TYPE_SHARED).size == pair_comm.size
     hosts = pair_comm.allgather(MPI.Get_processor_name())
     for pair, cut in enumerate(world.allgather(None if together else hosts)[::2]):

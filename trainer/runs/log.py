@@ -1,7 +1,6 @@
-"""What a run says of itself, for scripts and for eyes.
+"""A run's log: metrics.jsonl, one JSON object a line, and the same figures as TensorBoard's event files.
 
-metrics.jsonl holds one JSON object a line; TensorBoard's event files beside it hold the same figures:
-`tensorboard --logdir runs`, wherever TensorBoard is installed. Rank 0 writes both.
+`tensorboard --logdir runs` shows the latter where TensorBoard is installed. Rank 0 writes both.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 class RunLog:
-    """`metrics.jsonl`: one JSON object a line, written at once, so that a killed run keeps its past."""
+    """Writes metrics.jsonl and the event files, each line at once: a killed run keeps its log."""
 
     def __init__(self, path: Path, resume_step: int = 0) -> None:
-        """Lines of steps after `resume_step`, which a run that goes on will take again, are dropped.
+        """Keep the lines up to `resume_step`; later steps will be taken again.
 
-        Raises UserError when the disk does not take the log.
+        Raises UserError when the log cannot be written.
         """
         self._path = path
         self.failure: str | None = None
@@ -49,9 +48,9 @@ class RunLog:
         self._validated = {line["step"] for line in kept if "val_top1_error" in line}
         try:
             write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
-            # Without a buffer: what a full disk did not take is not tried again when the file is closed.
+            # Without a buffer: closing the file does not try again what a full disk refused.
             self._file = path.open("ab", buffering=0)
-            # In this thread: tensorboardX's own would end the process on a full disk, or wait for ever.
+            # In this thread: that of tensorboardX ends the process on a full disk, or waits for ever.
             self._events = EventsWriter(str(path.parent / "events"))
             if (
                 kept

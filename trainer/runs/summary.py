@@ -1,4 +1,4 @@
-"""What a run says first and last: its settings in full, and what came of it beside what is published."""
+"""The lines that a run prints at its start and at its end: settings; errors next to published ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from preprocess.shared.units import duration
 from trainer.config import GROUPS, Config, flag
 from trainer.runs.log import read_log
 
-IMAGENET = (1000, 50_000)  # classes, validation pictures of ILSVRC-2012
+IMAGENET = (1000, 50_000)  # classes and validation images of ILSVRC-2012
 
 # Top-1 and top-5 error, %, of one network. Krizhevsky et al. (2012), tables 1 and 2 and section 4.1; Caffe's
 # reference AlexNet as its own model card gives it. The paper has no centre crop on ILSVRC-2012.
@@ -47,7 +47,7 @@ def _plain(value: Any) -> str:
 
 
 def ending(run: Path, log: Path, steps: int, classes: int, validation_images: int) -> list[str]:
-    """What came of a complete run: errors beside the published ones, time, speed, what to do next."""
+    """Lines on a complete run: errors next to the published ones, time, speed, and the next commands."""
     lines = read_log(log)
     validated = [line for line in lines if "val_top1_error" in line]
     said = [f"{run}: complete after {steps} steps{_time(lines)}"]
@@ -83,7 +83,7 @@ def _time(lines: list[dict[str, Any]]) -> str:
     seconds, since = 0.0, None
     for line in lines:
         if "time" in line:
-            begins = since is None or "ranks" in line  # the time between two starts is nobody's
+            begins = since is None or "ranks" in line  # the time between two starts does not count
             seconds += 0.0 if begins else line["time"] - since
             since = line["time"]
     speeds = [line["images_per_second"] for line in lines if "images_per_second" in line]

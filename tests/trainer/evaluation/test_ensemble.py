@@ -127,7 +127,7 @@ def test_per_class_holds_the_confusion_matrix_and_the_table_begins_with_the_wors
         assert row["images"] == mine.sum()
         assert row["top1_wrong"] == wrong(scores[mine], store.val.labels[mine], 1)
         assert row["top5_wrong"] == wrong(scores[mine], store.val.labels[mine], 5)
-    printed = capsys.readouterr().out.split("worst first")[1]
+    printed = capsys.readouterr().out.split("highest error first")[1]
     errors = [float(line.split(" %")[0].split()[-1]) for line in printed.splitlines() if "%" in line]
     assert len(errors) == 10
     assert errors == sorted(errors, reverse=True)
