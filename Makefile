@@ -8,20 +8,20 @@ C := $(shell find preprocess trainer -name '*.[ch]')
 
 .PHONY: help setup demo test lint format bench soak clean
 
-help: ## this list
+help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-setup: ## make .venv with everything in it (seconds when it is there)
+setup: ## make .venv with all requirements (a second if it is up to date)
 	@cluster/setup.sh
 
-demo: setup ## the whole job on a small synthetic ImageNet: preprocess, train, evaluate
+demo: setup ## preprocess, train and evaluate on a small synthetic ImageNet
 	@$(ACTIVATE) && tests/demo.sh
 
-test: setup ## every test
+test: setup ## run all tests
 	@PATH="$$PATH:/usr/sbin"; \
 		{ command -v slurmctld && command -v munged && compgen -G "/usr/lib/*/libpmix.so"; } >/dev/null \
 		|| cluster/packages.sh slurm-wlm munge libpmix-dev \
-		|| echo "without them tests of the batch scripts are skipped"
+		|| echo "without them the tests of the batch scripts are skipped"
 	@PATH="$$PATH:/usr/sbin:/sbin"; { command -v ip && command -v tc; } >/dev/null \
 		|| cluster/packages.sh iproute2 || echo "without it the tests on several hosts are skipped"
 	@command -v g++ >/dev/null || cluster/packages.sh g++ || echo "without it compiled steps are not tested"
@@ -29,23 +29,23 @@ test: setup ## every test
 		|| cluster/packages.sh chromium || echo "without it the live page's test is skipped"
 	@$(ACTIVATE) && python -m pytest
 
-lint: setup ## formatting, types, workflow and shell scripts
+lint: setup ## check formatting, types, the workflow and the shell scripts
 	@command -v shellcheck >/dev/null || cluster/packages.sh shellcheck
 	@$(ACTIVATE) && ruff format --check . && ruff check . && mypy && clang-format --dry-run -Werror $(C) \
 		&& snakefmt --check Snakefile && shellcheck $(SCRIPTS)
 
-format: setup ## rewrite the sources in the project's format, and the pages that are made from them
+format: setup ## format the sources, and remake the pages that come from them
 	@$(ACTIVATE) && ruff format . && ruff check --fix . && clang-format -i $(C) && snakefmt Snakefile && python -m tests.reference
 
-bench: setup ## images per second of each stage, beside a peer and the limit; make bench-STAGE: one stage
+bench: setup ## measure each stage, a peer and the machine's limit; make bench-STAGE: one stage
 	@$(ACTIVATE) && python -m tests.benchmarks
 
 bench-%: setup
 	@$(ACTIVATE) && python -m tests.benchmarks $* --json runs/bench-$*.json
 
-soak: setup ## interrupt runs in every way, 100 times, compare the ends bit for bit: about 12 minutes
+soak: setup ## interrupt runs in all ways, 100 times, and compare the results bit for bit: about 12 minutes
 	@$(ACTIVATE) && python -m tests.trainer.soak
 
-clean: ## remove the environment and what was made from the miniature
+clean: ## remove the environment and the compiled extensions
 	rm -rf .venv .snakemake
 	find preprocess trainer -name '*.so' -delete

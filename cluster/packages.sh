@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install Debian packages where that is allowed; elsewhere one sentence names them.
+# Install Debian packages. If that is not allowed, print their names and fail.
 #   cluster/packages.sh libjpeg-dev zlib1g-dev
 set -euo pipefail
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Make .venv: torch, an MPI where the machine has none, Pillow-SIMD built for this processor, the project.
-# For a laptop, a workstation or a cluster's login node; `make setup` calls it. A second run takes a second.
+# Make .venv with torch, an MPI if the machine has none, Pillow-SIMD built for this processor, and the project.
+# `make setup` calls it, on a laptop, a workstation or a cluster's login node. If .venv is up to date, it takes
+# a second.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,7 +22,7 @@ if [[ -f $VENV/ready && $(cat $VENV/ready) == "$want" ]]; then
 fi
 
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    die "Python 3.11 or newer is needed; $PYTHON is $("$PYTHON" -V 2>&1). Name another one: make setup PYTHON=python3.12"
+    die "Python 3.11 or newer is needed; $PYTHON is $("$PYTHON" -V 2>&1). To use another one: make setup PYTHON=python3.12"
 
 # ---- system packages: a C compiler, Python's headers, and those of libjpeg and zlib for Pillow-SIMD and
 # preprocess/pictures/_square.c
@@ -43,19 +44,19 @@ say "torch"
 if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
     "${pip[@]}" install torch
 else
-    # Without a GPU this one version: an open range could fetch gigabytes of CUDA libraries.
+    # Without a GPU, exactly this version: an open range could fetch gigabytes of CUDA libraries.
     "${pip[@]}" install torch==2.13.0
 fi
 
 say "MPI"
 site=$(command -v mpirun || true)
-# A wheel's mpirun, in this or another virtual environment, is not the site's.
+# An mpirun in a virtual environment is that of a wheel, not the site's.
 if [[ -n $site && ! -f ${site%/bin/*}/pyvenv.cfg ]] && command -v mpicc >/dev/null; then
-    echo "this site's own: $site, $(mpirun --version 2>&1 | head -n 1)"
-    # Built against it, so that mpirun and mpi4py speak of the same library.
+    echo "the site's own: $site, $(mpirun --version 2>&1 | head -n 1)"
+    # mpi4py is built for the same library as mpirun.
     "${pip[@]}" install --no-binary mpi4py "mpi4py>=4.1"
 else
-    echo "none with mpirun and mpicc on the PATH: taking the mpich wheel"
+    echo "no mpirun and mpicc on the PATH: installing the mpich wheel"
     "${pip[@]}" install mpich
 fi
 
@@ -65,8 +66,8 @@ if grep -qsw avx2 /proc/cpuinfo; then compiler="cc -mavx2"; fi
 CC=$compiler "${pip[@]}" install --no-binary pillow-simd "pillow-simd>=12.1"
 
 say "the project and its tools"
-PYTHONWARNINGS=ignore "${pip[@]}" install -e ".[dev]" # of setuptools' own, about itself
-# An extension that does not compile has a slower replacement in Python; CI must notice that it is missing.
+PYTHONWARNINGS=ignore "${pip[@]}" install -e ".[dev]" # hides setuptools' warnings about itself
+# An extension that does not compile has a slower replacement in Python. In CI a missing extension is an error.
 $VENV/bin/python - <<'PY' || [[ -z ${CI:-} ]] || die "CI needs all extensions"
 import importlib.machinery
 import pathlib
@@ -80,13 +81,13 @@ for extension in project["tool"]["setuptools"]["ext-modules"]:
     if not any(pathlib.Path(path + suffix).exists() for suffix in importlib.machinery.EXTENSION_SUFFIXES):
         missing.append(extension["sources"][0])
 if missing:
-    print(f"warning: not compiled: {', '.join(missing)}; python -m trainer.doctor tells what follows")
+    print(f"warning: not compiled: {', '.join(missing)}; python -m trainer.doctor explains the consequences")
 sys.exit(bool(missing))
 PY
-# matplotlib requires "pillow" by name; Pillow-SIMD does for it. What else it requires, pyproject.toml lists.
+# matplotlib requires "pillow" by name; Pillow-SIMD replaces it. pyproject.toml lists its other requirements.
 "${pip[@]}" install --no-deps "matplotlib>=3.10"
 
-# Any package that requires "pillow" puts it over Pillow-SIMD without a word, and half of the speed is gone.
+# Any package that requires "pillow" installs it over Pillow-SIMD without a message, at half of the speed.
 $VENV/bin/python - <<'PY' || die "PIL is not Pillow-SIMD: a package installed Pillow over it. Remove $VENV and run this again; if it stays, find the package with: $VENV/bin/python -m pip show pillow"
 import importlib.metadata as m
 import sys

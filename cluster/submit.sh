@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The whole job: preprocess, then train, then evaluate, each when the one before has succeeded.
+# Submit three jobs: preprocess, train, evaluate. Each starts when the one before it has succeeded.
 #   cluster/submit.sh [OPTIONS of sbatch, for training and evaluation] [-- FLAGS of python -m trainer.run]
 #   cluster/submit.sh --nodes=4 --ntasks-per-node=4 --gpus-per-node=4 -- --recipe paper
-#   SEEDS=1-5 cluster/submit.sh ...   a network a seed, side by side, and all of them averaged in the end
-# From the environment: IMAGENET, STORE, RUN, SEEDS, LAUNCHER, MAX_REQUEUES; see cluster/README.md.
+#   SEEDS=1-5 cluster/submit.sh ...   one network for each seed, as an array; their outputs are averaged
+# Environment variables: IMAGENET, STORE, RUN, SEEDS, LAUNCHER, MAX_REQUEUES; see cluster/README.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,16 +17,16 @@ if (($#)); then shift; fi
 export RUN=${RUN:-runs/$(date +%Y%m%d-%H%M%S)}
 array=()
 if [[ -n ${SEEDS:-} ]]; then array=(--array="$SEEDS"); fi
-mkdir -p logs # SLURM drops a job without a word when the folder of its log is missing
+mkdir -p logs # if the folder of its log is missing, SLURM drops a job without a message
 
 jobs=()
 submit() {
     local job
-    # ALL hands the settings on, at sites where that is not the default. A job whose predecessor failed is
-    # cancelled; else it would stay in the queue for ever.
+    # --export=ALL passes the environment variables on, also at sites where that is not the default.
+    # --kill-on-invalid-dep cancels a job whose predecessor failed; else it would stay in the queue for ever.
     job=$(sbatch --parsable --export=ALL --kill-on-invalid-dep=yes --output=logs/%x-%j.log "$@") || {
         if ((${#jobs[@]})); then scancel "${jobs[@]}"; fi
-        echo "error: SLURM does not take this job, see above: sbatch $*; nothing is left in the queue" >&2
+        echo "error: SLURM does not take this job, see above: sbatch $*; no job is left in the queue" >&2
         exit 1
     }
     jobs+=("${job%%;*}") # a federation answers JOB;CLUSTER

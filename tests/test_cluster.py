@@ -1,4 +1,4 @@
-"""What the batch scripts decide, with a SLURM and an mpirun that only pretend."""
+"""The decisions of the batch scripts, run with a fake SLURM and a fake mpirun."""
 
 import os
 import re
@@ -17,27 +17,27 @@ JOB = {
     "SLURM_TASKS_PER_NODE": "2(x2)",
     "SLURM_JOB_NODELIST": "n[1-2]",
     "SLURM_CPUS_ON_NODE": "2",
-    "RUN": "runs/pretended",
+    "RUN": "runs/fake",
 }
 SCRIPTS = sorted((ROOT / "cluster").glob("*.sbatch"))
 
 
 @pytest.fixture
 def job(tmp_path):
-    """Run a script as SLURM would, with `mpirun` standing for so many lines of bash."""
-    (tmp_path / "runs" / "pretended").mkdir(parents=True)
+    """Run a script as SLURM would; `mpirun` has the lines of the bash script that replaces mpirun."""
+    (tmp_path / "runs" / "fake").mkdir(parents=True)
     bin_folder = tmp_path / ".venv" / "bin"
     bin_folder.mkdir(parents=True)
     (bin_folder / "activate").write_text(f"PATH={bin_folder}:$PATH\n")
 
-    def pretend(name: str, lines: str) -> None:
+    def fake(name: str, lines: str) -> None:
         (bin_folder / name).write_text(f"#!/usr/bin/env bash\n{lines}\n")
         (bin_folder / name).chmod(0o755)
 
     def start(script: str, mpirun: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-        pretend("scontrol", 'echo "scontrol $*" >>called')
-        pretend("srun", 'echo "srun $*" >>called\nexit "${DEAD_NODE:-0}"')
-        pretend("mpirun", f'echo "mpirun $*" >>called\n{mpirun}')
+        fake("scontrol", 'echo "scontrol $*" >>called')
+        fake("srun", 'echo "srun $*" >>called\nexit "${DEAD_NODE:-0}"')
+        fake("mpirun", f'echo "mpirun $*" >>called\n{mpirun}')
         settings = {**JOB, "SLURM_SUBMIT_DIR": str(tmp_path), **environment}
         return run("bash", str(ROOT / "cluster" / script), *arguments, cwd=tmp_path, timeout=60, **settings)
 
@@ -52,7 +52,7 @@ def called(folder: Path) -> str:
 def test_a_complete_run_is_a_success(job, tmp_path):
     done = job("train.sbatch", 'touch "$RUN/complete"', "--recipe", "paper", STORE="a.zarr")
     assert done.returncode == 0, done.stderr
-    expected = "mpirun -n 4 python -m trainer.run --store a.zarr --run runs/pretended --recipe paper\n"
+    expected = "mpirun -n 4 python -m trainer.run --store a.zarr --run runs/fake --recipe paper\n"
     assert called(tmp_path) == expected
 
 
@@ -62,12 +62,12 @@ def test_a_saved_run_is_queued_again(job, tmp_path):
 
 
 def test_a_job_that_goes_back_to_a_checkpoint_does_so_once(job, tmp_path):
-    back = ("--resume", "runs/pretended/checkpoints/step-00000006")
+    back = ("--resume", "runs/fake/checkpoints/step-00000006")
     job("train.sbatch", 'touch "$RUN/complete"', *back)
     assert called(tmp_path).endswith(" ".join(back) + "\n")
     job("train.sbatch", 'touch "$RUN/complete"', *back, SLURM_RESTART_COUNT="1")
     assert called(tmp_path).endswith(" ".join(back) + " --resume auto\n")
-    flags = ["--run", "runs/pretended", *back, "--resume", "auto"]  # the last of two counts
+    flags = ["--run", "runs/fake", *back, "--resume", "auto"]  # the later of two flags wins
     assert parse_config(flags).run.resume == "auto"
 
 
@@ -95,8 +95,8 @@ def test_any_other_end_is_a_failure_and_not_queued_again(mpirun, sentence, job, 
 
 
 def test_the_signal_before_the_time_limit_reaches_the_launcher_which_is_waited_for(job, tmp_path):
-    # The launcher itself sends it, once the script catches it (0x200: bit 10 - 1, SIGUSR1), and takes a while
-    # to save.
+    # The fake launcher sends the signal to the script, once the script has a handler for it (0x200: bit 10 - 1,
+    # SIGUSR1). Then it takes half a second to save.
     mpirun = """trap 'sleep 0.5; exit 75' USR1
         until ((0x$(awk '/SigCgt/ {print $2}' /proc/$PPID/status) & 0x200)); do sleep 0.05; done
         kill -USR1 $PPID
@@ -121,7 +121,7 @@ def test_a_run_that_its_user_stopped_is_not_queued_again(job, tmp_path):
         ("4", "1", "4", True),
         ("26", "13", "2(x13)", True),
         ("3", "1", "3", False),
-        ("3", "2", "2(x2)", False),  # what SLURM says where --ntasks leaves a place empty
+        ("3", "2", "2(x2)", False),  # what SLURM reports when --ntasks leaves a place empty
         ("6", "2", "3(x2)", False),
         ("4", "2", "3,1", False),
         ("2", "2", "1(x2)", False),
@@ -141,7 +141,7 @@ def test_no_node_holds_half_a_pair(script, tasks, nodes, by_node, fits, job, tmp
 
 
 def test_an_evaluation_without_a_result_failed(job, tmp_path):
-    (tmp_path / "runs" / "pretended" / "ten-crop.json").write_text("of an earlier evaluation")
+    (tmp_path / "runs" / "fake" / "ten-crop.json").write_text("of an earlier evaluation")
     done = job("evaluate.sbatch", "exit 0")
     assert done.returncode == 1
     assert "without a result" in done.stderr
@@ -174,7 +174,7 @@ def test_scripts_are_sound_bash():
 
 @pytest.fixture
 def submit(tmp_path):
-    """Run submit.sh with an sbatch that notes how it was called and refuses what `refused` matches."""
+    """Run submit.sh with a fake sbatch, which logs its calls and refuses jobs that contain `refused`."""
     (tmp_path / "cluster").symlink_to(ROOT / "cluster")
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -222,15 +222,13 @@ def test_each_job_of_an_array_trains_its_own_seed(job, tmp_path):
     lines = 'mkdir -p "$RUN/seed-3" && touch "$RUN/seed-3/complete"'
     done = job("train.sbatch", lines, "--recipe", "paper", STORE="a.zarr", **array)
     assert done.returncode == 0, done.stderr
-    assert "--run runs/pretended/seed-3 --recipe paper --seed 3\n" in called(tmp_path)
+    assert "--run runs/fake/seed-3 --recipe paper --seed 3\n" in called(tmp_path)
 
 
 def test_the_networks_of_an_array_are_averaged(job, tmp_path):
     for seed in (1, 2):
-        (tmp_path / "runs" / "pretended" / f"seed-{seed}").mkdir()
+        (tmp_path / "runs" / "fake" / f"seed-{seed}").mkdir()
     done = job("evaluate.sbatch", 'touch "$RUN/ten-crop.json"')
     assert done.returncode == 0, done.stderr
-    runs = (
-        "--run runs/pretended/seed-1 runs/pretended/seed-2 --json runs/pretended/ten-crop.json --ensemble\n"
-    )
+    runs = "--run runs/fake/seed-1 runs/fake/seed-2 --json runs/fake/ten-crop.json --ensemble\n"
     assert runs in called(tmp_path)

@@ -176,7 +176,7 @@ def test_a_job_that_was_queued_often_enough_fails_and_its_run_goes_on_by_hand(sl
     assert ended(slurm, job, workplace) == "FAILED"
     assert slurm.job(job)["Restarts"] == "0"
     by_hand = "RUN=runs/capped sbatch cluster/train.sbatch"
-    assert f"is saved but not complete, after 0 requeues; {by_hand} goes on with it." in read(workplace)
+    assert f"is saved but not complete, after 0 requeues; to continue: {by_hand}\n" in read(workplace)
     saved = last_saved(workplace / "runs" / "capped")
     setting, *command = by_hand.split()
     command += ["--store", str(tiny_store), "--max-steps", str(saved + 1)]
