@@ -1,6 +1,6 @@
 """One step of training: Figure 2 of the paper as code.
 
-    forward     stage by stage; between two stages both towers' outputs are gathered
+    forward     stage by stage; between two stages both towers' outputs are gathered (parallel/network.py)
     loss        softmax cross-entropy, the mean over the global batch; no update if it is not finite
     backward    stage by stage, from the top; as soon as a stage's gradients exist their all-reduce begins,
                 while the stages below still compute
@@ -32,11 +32,11 @@ from trainer.training.optimizer import FlatStage, flatten, named_tensors, sgd_st
 
 
 class DivergedError(UserError):
-    """The network computes no finite loss any more; the same on all ranks."""
+    """The loss is not finite any more; raised on all ranks."""
 
 
 class Trainer:
-    """The towers of this rank with everything that a step needs."""
+    """This rank's towers, their gradients, momenta and exchanges: one training step at a time."""
 
     def __init__(self, config: Config, topology: Topology, classes: int) -> None:
         o = config.optim
