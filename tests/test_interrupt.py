@@ -16,7 +16,7 @@ import pytest
 from tests.launch import left_in_shared_memory, ranks, run
 from tests.terminal import Terminal, on_terminal
 from tests.test_failure import LIMIT, SMALL
-from trainer.errors import one_sentence
+from trainer.cli import one_sentence
 from trainer.parallel import interrupt
 
 CTRL_C = 130  # 128 + SIGINT

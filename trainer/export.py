@@ -26,10 +26,10 @@ import tyro
 
 from preprocess.shared.units import size as file_size
 from trainer import figures
-from trainer.cli import parse
+from trainer.cli import one_sentence, parse
 from trainer.config import CheckpointConfig, Config, HardwareConfig, RunConfig, to_dict
 from trainer.data import augmentation
-from trainer.errors import UserError, one_sentence
+from trainer.errors import UserError
 from trainer.evaluation.pretrained import MEAN, Trained, open_trained
 from trainer.interchange import model_card, onnx_file
 from trainer.model import standalone

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from preprocess.pictures.images import SUFFIXES, UnreadableError, convert
 from preprocess.shared import progress
-from trainer.cli import parse
-from trainer.errors import UserError, one_sentence
+from trainer.cli import one_sentence, parse
+from trainer.errors import UserError
 from trainer.evaluation.pretrained import Trained, open_trained
 from trainer.figures import annotated
 
