@@ -6,14 +6,14 @@ import re
 import pytest
 
 from preprocess.store import open_store
-from tests.launch import ROOT, left_in_shared_memory, ranks, run
+from tests.launch import NETWORK, ROOT, left_in_shared_memory, ranks, run
 from trainer.config import NetworkConfig
 from trainer.model.network import Tower
 from trainer.runs.log import read_log
 
 # Narrow layers; the recipes' own test has the paper's widths.
 QUICK = ("--epochs", "1", "--batch-size", "16", "--log-every", "1", "--no-figures")
-QUICK += ("--filters", "6", "8", "12", "12", "8", "--hidden", "32")
+QUICK += NETWORK
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_what_a_user_can_mend_is_one_sentence(count, arguments, sentence, workpl
 
 def test_a_dry_run_counts_and_writes_nothing(tiny_store, tmp_path):
     small = NetworkConfig(filters=(6, 8, 12, 12, 8), hidden=32)
-    flags = ("--filters", "6", "8", "12", "12", "8", "--hidden", "32", "--batch-size", "16", "--epochs", "2")
+    flags = (*NETWORK, "--batch-size", "16", "--epochs", "2")
     done = ranks(
         2, "-m", "trainer.run", "--store", str(tiny_store), *flags, "--dry-run", cwd=tmp_path, timeout=120
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch import ranks, run
+from tests.launch import NETWORK, ranks, run
 
 LIMIT = 10.0  # seconds
 
@@ -50,7 +50,7 @@ def test_a_rank_that_fails_takes_all_with_it(kind, size, culprit, tmp_path):
     assert time.monotonic() - started < LIMIT + 5 * size
 
 
-SMALL = ("--batch-size", "4", "--filters", "6", "8", "12", "12", "8", "--hidden", "32", "--no-figures")
+SMALL = ("--batch-size", "4", *NETWORK, "--no-figures")
 
 
 @contextlib.contextmanager

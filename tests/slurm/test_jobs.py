@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch import ranks, run
+from tests.launch import NETWORK, ranks, run
 from tests.slurm.private import Slurm
 from trainer.runs.log import read_log
 
 pytestmark = pytest.mark.timeout(600)
 
-SMALL = ("--filters", "6", "8", "12", "12", "8", "--hidden", "32", "--batch-size", "16", "--no-figures")
+SMALL = (*NETWORK, "--batch-size", "16", "--no-figures")
 MPIRUN = "mpirun -n $SLURM_NTASKS"
 TWO_NODES = ("--nodes=2", "--ntasks-per-node=2")
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
