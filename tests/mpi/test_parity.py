@@ -196,7 +196,7 @@ def test_bfloat16_pairs_equal_the_single_process_within_its_rounding():
     logits = trainer.network.logits(images[trainer.positions()])
     gathered = WORLD.gather((trainer.positions(), logits))
     if WORLD.rank == 0:
-        expected = Trainer(config, init_topology("cpu", MPI.COMM_SELF), CLASSES).logits(images)
+        expected = Trainer(config, init_topology("cpu", MPI.COMM_SELF), CLASSES).network.logits(images)
         for share, theirs in gathered:
             # Eight layers, each rounded to 2^-9.
             torch.testing.assert_close(theirs, expected[share], rtol=0, atol=8 * 2**-9 * expected.abs().max())

@@ -52,7 +52,7 @@ class Trainer:
         self.classes = classes
         self.batch_size = o.batch_size
         self.precision = resolve_precision(config.hardware.precision, topology.device)
-        self.dtype = getattr(torch, self.precision)
+        dtype: torch.dtype = getattr(torch, self.precision)
         self.transport = connect(topology, config.hardware.transport)
         self.towers = [
             build_tower(config.network, classes, name, config.run.seed).to(topology.device)
@@ -60,9 +60,9 @@ class Trainer:
         ]
         travel = getattr(torch, config.hardware.gradient_dtype) if topology.pairs > 1 else None
         if topology.device.type == "cpu" and topology.world.size > 1:
-            first_on_each_host(topology.world, lambda: compile_loops(config, self.dtype, travel))
-        self.flat: list[list[FlatStage]] = [flatten(tower, self.dtype, travel) for tower in self.towers]
-        self.network = ParallelNetwork(self.towers, classes, topology, self.transport, self.dtype)
+            first_on_each_host(topology.world, lambda: compile_loops(config, dtype, travel))
+        self.flat: list[list[FlatStage]] = [flatten(tower, dtype, travel) for tower in self.towers]
+        self.network = ParallelNetwork(self.towers, classes, topology, self.transport, dtype)
         if config.hardware.compile:
             self._compile()
 
@@ -93,7 +93,7 @@ class Trainer:
             for tower, keep in zip(compiled, self._dropout(step=0), strict=True):
                 assert keep is not None
                 shape = (self.local_batch, 3, 224, 224)
-                tower.warm_up(torch.empty(shape, device=place.device), self.dtype, keep)
+                tower.warm_up(torch.empty(shape, device=place.device), self.network.dtype, keep)
 
         if place.world.size > 1:
             first_on_each_host(place.world, warm_up, ranks=self.config.network.towers)
