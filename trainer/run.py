@@ -57,8 +57,8 @@ def train(config: Config, topology: Topology, requests: Requests) -> int:
         watchdog.mark("rank 0's look at the run's folder", waiting=not topology.is_root)
         start = on_root(topology.world, look)
         watchdog.mark("building the network")
-        wish = start.config.hardware.precision
-        precision = on_root(topology.world, lambda: resolve_precision(wish, topology.device))
+        setting = start.config.hardware.precision
+        precision = on_root(topology.world, lambda: resolve_precision(setting, topology.device))
         # One precision for all ranks, whatever their processors.
         config = with_changes(start.config, precision=precision)
         trainer = Trainer(config, topology, len(store.classes))

@@ -1,6 +1,6 @@
 """Several networks' softmax outputs averaged, as the paper averages its five (section 6).
 
-B batch, K classes, n pictures of one rank's share.
+B batch, K classes, n images of one rank's share.
 """
 
 from __future__ import annotations

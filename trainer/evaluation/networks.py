@@ -87,8 +87,8 @@ def load(
     member: Member, precision: str, topology: Topology, transport: Transport, classes: int
 ) -> ParallelNetwork:
     """One checkpoint's network on these ranks. `precision`: auto is that of its training."""
-    wish = member.config.hardware.precision if precision == "auto" else precision
-    dtype: torch.dtype = getattr(torch, resolve_precision(wish, topology.device))
+    setting = member.config.hardware.precision if precision == "auto" else precision
+    dtype: torch.dtype = getattr(torch, resolve_precision(setting, topology.device))
     towers = []
     for name in topology.towers:
         with torch.device("meta"):

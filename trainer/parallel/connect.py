@@ -11,7 +11,7 @@ from trainer.parallel.torch_transport import OverTorch
 from trainer.parallel.transport import OneProcess, Transport
 
 
-def connect(topology: Topology, wish: str = "auto") -> Transport:
+def connect(topology: Topology, kind: str = "auto") -> Transport:
     """A transport of this kind: mpi, torch, or auto: NCCL where every rank has its own GPU, MPI elsewhere.
 
     Raises UserError when this torch cannot.
@@ -24,8 +24,8 @@ def connect(topology: Topology, wish: str = "auto") -> Transport:
         if on_gpu
         else torch.distributed.is_gloo_available()
     )
-    if wish == "torch" and not possible:
+    if kind == "torch" and not possible:
         why = "NCCL and a GPU for each rank" if on_gpu else "a torch with gloo"
         raise UserError(f"--transport torch needs {why}; use --transport mpi.")
-    over_torch = wish == "torch" or (wish == "auto" and on_gpu and possible)
+    over_torch = kind == "torch" or (kind == "auto" and on_gpu and possible)
     return OverTorch(topology) if over_torch else OverMpi(topology)

@@ -9,9 +9,9 @@ import torch
 from trainer.errors import UserError
 
 
-def choose_device(wish: str, host_rank: int) -> torch.device:
+def choose_device(setting: str, host_rank: int) -> torch.device:
     """Rank i of a host takes GPU i; where ranks outnumber GPUs they share them."""
-    if wish == "cpu" or (wish == "auto" and not torch.cuda.is_available()):
+    if setting == "cpu" or (setting == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError("--device cuda, but torch sees no GPU here; use --device cpu or --device auto.")
@@ -20,10 +20,10 @@ def choose_device(wish: str, host_rank: int) -> torch.device:
     return device
 
 
-def resolve_precision(wish: str, device: torch.device) -> str:
+def resolve_precision(setting: str, device: torch.device) -> str:
     """`auto` is bfloat16 where the processor multiplies it natively, float32 elsewhere."""
-    if wish != "auto":
-        return wish
+    if setting != "auto":
+        return setting
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     # Without bfloat16 instructions (AVX-512 BF16, AMX) a CPU emulates the products, slowly.

@@ -138,8 +138,8 @@ def takes_gpu_memory(topology: Topology) -> bool:
 
     The claim is `mpi_memory_alloc_kinds` of MPI 4.1.
     """
-    says = "cuda" in (MPI.COMM_WORLD.Get_info().get("mpi_memory_alloc_kinds") or "")
-    if not topology.world.allreduce(says and topology.device.type == "cuda", MPI.LAND):
+    claimed = "cuda" in (MPI.COMM_WORLD.Get_info().get("mpi_memory_alloc_kinds") or "")
+    if not topology.world.allreduce(claimed and topology.device.type == "cuda", MPI.LAND):
         return False
     probe = torch.full((1024,), 1.0, device=topology.device)
     _finish(topology.device)

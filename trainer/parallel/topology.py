@@ -1,4 +1,4 @@
-"""Ranks -> pairs, towers, hosts and devices: made once, then passed to whoever needs it.
+"""Ranks -> pairs, towers, hosts and devices: made once, then passed along.
 
     rank     0   1   2   3   4   5 ...
     pair     0   0   1   1   2   2

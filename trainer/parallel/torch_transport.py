@@ -82,8 +82,8 @@ class Waiting:
 
 def _join(topology: Topology) -> None:
     """Join all ranks in one process group. On a single host no port is opened to other hosts."""
-    world, alone = topology.world, len(set(topology.hosts)) == 1
-    if alone:
+    world, one_host = topology.world, len(set(topology.hosts)) == 1
+    if one_host:
         if Path("/sys/class/net/lo").exists():
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         # torch removes the file with the last process that used it. A rank that removed it sooner would race

@@ -100,10 +100,10 @@ class Watchdog:
 
     def _complaint(self, answers: dict[int, Doing]) -> UserError:
         mine = answers[self._topology.rank]
-        silent = [r for r in range(self._topology.world.size) if r not in answers]
+        missing = [r for r in range(self._topology.world.size) if r not in answers]
         busy = {r: d for r, d in answers.items() if not d.waiting}
-        if silent:
-            who = f"no answer from {self._names(silent)}: stopped, or the host is out of reach"
+        if missing:
+            who = f"no answer from {self._names(missing)}: stopped, or the host is out of reach"
         elif busy:
             r, doing = min(busy.items(), key=lambda item: item[1].step)
             who = f"the others wait for {self._names([r])}, in {doing.phase} of step {doing.step}"

@@ -101,11 +101,11 @@ class RunLock:
         if _slurm_job_is_over(holder):
             return False
         first = self._changed()
-        said = False
+        told = False
         while self._age() < silence:
-            if not said:
+            if not told:
                 say(f"{self._run}: waiting for a sign of life of {_who(holder)}, up to {silence:g} s")
-                said = True
+                told = True
             time.sleep(min(1.0, silence / 10))
             if self._changed() != first:
                 return True

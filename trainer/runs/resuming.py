@@ -50,14 +50,14 @@ def find(run: Path, config: Config, store: Store) -> Start:
 
     Raises UserError when the run cannot continue with these settings.
     """
-    wish, started = config.run.resume, bool(run_folder.record(run))
-    if wish == "never" and started:
+    resume, started = config.run.resume, bool(run_folder.record(run))
+    if resume == "never" and started:
         raise UserError(f"{run} exists already; name another --run, or leave out --resume never.")
     changed = run_folder.changes(run, config, store.fingerprint) if started else {}
     remarks = going_back.repair(run)
     found = None
-    if wish not in ("auto", "never"):
-        found = checkpoint.verified(Path(wish))
+    if resume not in ("auto", "never"):
+        found = checkpoint.verified(Path(resume))
         remarks += _of_another_store(found, store)
     elif started and checkpoint.exists(run):
         found, damaged = checkpoint.find(run)
@@ -86,7 +86,7 @@ def begin(start: Start, config: Config, store: Store) -> list[str]:
 
     config: without open choices, with the precision that is used.
     """
-    run, said = start.run, []
+    run, sentences = start.run, []
     step = start.found.step if start.found else 0
     changes = list(run_folder.record(run).get("changes", []))
     if start.changed:
@@ -94,12 +94,12 @@ def begin(start: Start, config: Config, store: Store) -> list[str]:
         words = ", ".join(
             f"--{n.replace('_', '-')} {new} instead of {old}" for n, (old, new) in start.changed.items()
         )
-        said.append(f"{run}: from step {step} on with {words}")
+        sentences.append(f"{run}: from step {step} on with {words}")
     if start.found:
-        said += going_back.continue_from(run, start.found)
+        sentences += going_back.continue_from(run, start.found)
     (run / run_folder.COMPLETE).unlink(missing_ok=True)
     run_folder.write_config(run, config, store.fingerprint, changes)
-    return said
+    return sentences
 
 
 def at_a_lower_rate(run: Path, before: Path | None, lr: float, ranks: int) -> str:

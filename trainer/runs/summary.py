@@ -29,11 +29,11 @@ def settings(config: Config) -> list[str]:
     lines = []
     for part in GROUPS:
         group = getattr(config, part)
-        said = ", ".join(
+        values = ", ".join(
             f"{flag(f.name)[2:]} {_plain(getattr(group, f.name))}" for f in dataclasses.fields(group)
         )
         lines += textwrap.wrap(
-            f"{part}: {said}", 110, subsequent_indent=" " * (len(part) + 2), break_on_hyphens=False
+            f"{part}: {values}", 110, subsequent_indent=" " * (len(part) + 2), break_on_hyphens=False
         )
     return lines
 
@@ -50,7 +50,7 @@ def ending(run: Path, log: Path, steps: int, classes: int, validation_images: in
     """Lines on a complete run: errors next to the published ones, time, speed, and the next commands."""
     lines = read_log(log)
     validated = [line for line in lines if "val_top1_error" in line]
-    said = [f"{run}: complete after {steps} steps{_time(lines)}"]
+    ending_lines = [f"{run}: complete after {steps} steps{_time(lines)}"]
     if validated:
         best = min(validated, key=lambda line: line["val_top1_error"])
         table = []
@@ -61,21 +61,23 @@ def ending(run: Path, log: Path, steps: int, classes: int, validation_images: in
             table.append((name, 100 * line["val_top1_error"], 100 * line["val_top5_error"]))
         imagenet = (classes, validation_images) == IMAGENET
         table += PUBLISHED if imagenet else ()
-        said.append(f"  {'error, %':56}{'top-1':>8}{'top-5':>8}")
-        said += [f"  {name:56}{top1:8.2f}{top5:8.2f}" for name, top1, top5 in table]
+        ending_lines.append(f"  {'error, %':56}{'top-1':>8}{'top-5':>8}")
+        ending_lines += [f"  {name:56}{top1:8.2f}{top5:8.2f}" for name, top1, top5 in table]
         if imagenet:
-            said.append("  compare like with like: the centre crop with a centre crop, ten crops with ten")
+            ending_lines.append(
+                "  compare like with like: the centre crop with a centre crop, ten crops with ten"
+            )
         else:
-            said.append(
-                f"  on {validation_images:,} pictures of {classes} classes; the published errors of AlexNet "
+            ending_lines.append(
+                f"  on {validation_images:,} images of {classes} classes; the published errors of AlexNet "
                 "are for ImageNet's 1,000 and compare with nothing here"
             )
     name = "" if run.parent == Path("runs") else f" --run {run}"
-    said += [
+    ending_lines += [
         f"  the error over ten crops:  python -m trainer.evaluate --ten-crop{name}",
         f"  curves and filters:        python -m trainer.watch {run}",
     ]
-    return said
+    return ending_lines
 
 
 def _time(lines: list[dict[str, Any]]) -> str:
