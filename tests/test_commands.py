@@ -146,7 +146,7 @@ def test_a_dry_run_counts_and_writes_nothing(tiny_store, tmp_path):
     classes = len(open_store(tiny_store).classes)
     tower = sum(p.numel() for p in Tower(small, classes, "a").parameters())
     assert f"{tower:,} parameters x 12 bytes" in done.stdout
-    assert "steps: 8 of 16 pictures, to step 8: 2.1 epochs of 60 pictures" in done.stdout  # ceil(120 / 16)
+    assert "steps: 8 of 16 images, to step 8: 2.1 epochs of 60 images" in done.stdout  # ceil(120 / 16)
     assert re.search(r"[1-9][\d.]* [kM]B  kept for the backward pass by 16 images", done.stdout)
     assert re.search(r"time: about \d", done.stdout)
 
