@@ -33,7 +33,7 @@ def test_a_rank_that_fails_takes_all_with_it(kind, size, culprit, tmp_path):
     act, message = ENDS[kind]
     program = (
         "import threading\n"
-        "from trainer.parallel.topology import MPI, abort_all_on_error\n"
+        "from trainer.parallel.ending import MPI, abort_all_on_error\n"
         "from trainer.errors import UserError\n"
         "world = MPI.COMM_WORLD\n"
         "with abort_all_on_error():\n"

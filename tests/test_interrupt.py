@@ -276,7 +276,7 @@ def test_a_killed_rank_leaves_no_shared_memory(tiny_store, tmp_path):
 
 def test_ranks_that_refuse_alike_leave_with_the_largest_of_their_codes(tmp_path):
     program = (
-        "from trainer.parallel.topology import MPI, abort_all_on_error\n"
+        "from trainer.parallel.ending import MPI, abort_all_on_error\n"
         "from trainer.errors import UserError\n"
         "with abort_all_on_error():\n"
         "    if MPI.COMM_WORLD.rank == 0:\n"
@@ -291,7 +291,7 @@ def test_ranks_that_refuse_alike_leave_with_the_largest_of_their_codes(tmp_path)
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_full_disk_is_one_sentence(size, tmp_path):
     program = (
-        "from trainer.parallel.topology import MPI, abort_all_on_error\n"
+        "from trainer.parallel.ending import MPI, abort_all_on_error\n"
         "with abort_all_on_error(resumable=True):\n"
         "    if MPI.COMM_WORLD.rank == 0:\n"
         "        open('/dev/full', 'w', buffering=1).write('a line of the log\\n')\n"
