@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from preprocess import stage
 from preprocess.errors import UserError
-from preprocess.files import write_json
 from preprocess.plan import (
     SPLITS,
     Plan,
@@ -24,6 +23,7 @@ from preprocess.plan import (
     work_folder,
 )
 from preprocess.shards.skip import leave_out, publish
+from preprocess.shared.files import write_json
 from preprocess.sources.official import check_md5, extent
 from preprocess.sources.recognise import recognise
 from preprocess.sources.tables import Source

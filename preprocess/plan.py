@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.errors import UserError
-from preprocess.files import write_atomically, write_json
+from preprocess.shared.files import write_atomically, write_json
 
 SPLITS = ("train", "val")
 IMAGE_SIZES = (224, 4096)  # pixels, least and most; the network crops 224x224

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preprocess import stage
-from preprocess.files import write_atomically, write_json
 from preprocess.plan import SPLITS, manifest, work_folder
+from preprocess.shared.files import write_atomically, write_json
 from preprocess.store import Store, open_store
 
 SHEET, CLOUD = 48, 1500  # pictures, pixels

@@ -16,11 +16,11 @@ import PIL
 
 from preprocess import stage
 from preprocess.errors import UserError
-from preprocess.files import remove_leftovers, write_json
 from preprocess.pictures.resize import COMPILED, SIMD
 from preprocess.plan import SPLITS, Plan, load, manifest, record_path, work_folder
 from preprocess.shards.readback import ReadBack
 from preprocess.shards.records import finished
+from preprocess.shared.files import remove_leftovers, write_json
 from preprocess.workers import compute
 from preprocess.workers.cluster import MODES, connected
 from preprocess.workers.task import UnreadablePicturesError, make

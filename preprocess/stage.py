@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from preprocess.errors import UserError
-from preprocess.files import alone
+from preprocess.shared.files import alone
 
 log = logging.getLogger("preprocess")
 

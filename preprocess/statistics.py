@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from preprocess import stage
 from preprocess.errors import UserError
-from preprocess.files import write_json
 from preprocess.plan import load, manifest, sums_path
 from preprocess.shards import hierarchy
+from preprocess.shared.files import write_json
 
 
 def mean_image(count: int, position: NDArray[np.uint64]) -> NDArray[np.float32]:

@@ -13,21 +13,22 @@ import hashlib
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL
-from tqdm import tqdm
 
 from preprocess import stage
 from preprocess.errors import UserError
-from preprocess.files import crc32c_of, remove_leftovers, sha256_of, write_json
 from preprocess.plan import SPLITS, Plan, load, manifest, pictures, record_path
 from preprocess.shards import layout
 from preprocess.shards.readback import ReadBack
 from preprocess.shards.records import Record, finished
+from preprocess.shared import progress
+from preprocess.shared.files import crc32c_of, remove_leftovers, sha256_of, write_json
 from preprocess.store import StoreError, open_store
 
 Records = dict[tuple[str, int], Record]
@@ -114,7 +115,7 @@ def verify(arguments: argparse.Namespace) -> str:
 
     with (
         ThreadPoolExecutor(arguments.workers) as pool,
-        tqdm(total=total, desc="verify", unit=" images", dynamic_ncols=True) as bar,
+        closing(progress.images(total, 0, "verify")) as bar,
     ):
         results = pool.map(check, shards)
         for shard, found in zip(shards, results, strict=True):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.launch import ROOT, run
+from tests.launch import NETWORK, ROOT, run
 from tests.openmpi import NoOpenMpiError, install_openmpi
 from tests.stores import make_tiny_store
 
@@ -44,7 +44,7 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_run(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete run of a small network on the tiny store, made by the real command."""
     folder = tmp_path_factory.mktemp("small") / "runs" / "small"
-    network = ("--filters", "6", "8", "12", "12", "8", "--hidden", "32", "--init", "scaled")
+    network = (*NETWORK, "--init", "scaled")
     length = ("--epochs", "2", "--batch-size", "16", "--log-every", "1", "--precision", "float32")
     where = ("--store", str(tiny_store), "--run", str(folder))
     done = run("python", "-m", "trainer.run", *network, *length, *where, cwd=ROOT, timeout=240)

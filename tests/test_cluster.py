@@ -95,8 +95,8 @@ def test_any_other_end_is_a_failure_and_not_queued_again(mpirun, sentence, job, 
 
 
 def test_the_signal_before_the_time_limit_reaches_the_launcher_which_is_waited_for(job, tmp_path):
-    # The fake launcher sends the signal to the script once the script has a handler for it (0x200: bit 9, for
-    # signal 10, SIGUSR1). Then it takes half a second to save.
+    # The fake launcher sends the signal to the script once that has a handler for it (0x200: bit 10 - 1,
+    # SIGUSR1). Then it takes half a second to save.
     mpirun = """trap 'sleep 0.5; exit 75' USR1
         until ((0x$(awk '/SigCgt/ {print $2}' /proc/$PPID/status) & 0x200)); do sleep 0.05; done
         kill -USR1 $PPID

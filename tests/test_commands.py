@@ -6,14 +6,14 @@ import re
 import pytest
 
 from preprocess.store import open_store
-from tests.launch import ROOT, left_in_shared_memory, ranks, run
+from tests.launch import NETWORK, ROOT, left_in_shared_memory, ranks, run
 from trainer.config import NetworkConfig
-from trainer.evaluation.metrics import read_log
 from trainer.model.network import Tower
+from trainer.runs.log import read_log
 
 # Narrow layers; the recipes' own test has the paper's widths.
 QUICK = ("--epochs", "1", "--batch-size", "16", "--log-every", "1", "--no-figures")
-QUICK += ("--filters", "6", "8", "12", "12", "8", "--hidden", "32")
+QUICK += NETWORK
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_going_on_for_longer_takes_up_the_finished_run(trained, workplace):
     arguments = ("-m", "trainer.run", "--run", "runs/auto-001", "--epochs", "2", *QUICK[2:])
     done = run("python", *arguments, cwd=workplace, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "going on from step 4" in done.stdout + done.stderr
+    assert "continuing from step 4" in done.stdout + done.stderr
     lines = read_log(workplace / "runs" / "auto-001" / "metrics.jsonl")
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 9))
 
@@ -137,7 +137,7 @@ def test_what_a_user_can_mend_is_one_sentence(count, arguments, sentence, workpl
 
 def test_a_dry_run_counts_and_writes_nothing(tiny_store, tmp_path):
     small = NetworkConfig(filters=(6, 8, 12, 12, 8), hidden=32)
-    flags = ("--filters", "6", "8", "12", "12", "8", "--hidden", "32", "--batch-size", "16", "--epochs", "2")
+    flags = (*NETWORK, "--batch-size", "16", "--epochs", "2")
     done = ranks(
         2, "-m", "trainer.run", "--store", str(tiny_store), *flags, "--dry-run", cwd=tmp_path, timeout=120
     )
@@ -147,7 +147,7 @@ def test_a_dry_run_counts_and_writes_nothing(tiny_store, tmp_path):
     tower = sum(p.numel() for p in Tower(small, classes, "a").parameters())
     assert f"{tower:,} parameters x 12 bytes" in done.stdout
     assert "steps: 8 of 16 pictures, to step 8: 2.1 epochs of 60 pictures" in done.stdout  # ceil(120 / 16)
-    assert re.search(r"[1-9][\d.]* [kM]B  kept for the backward pass by 16 pictures", done.stdout)
+    assert re.search(r"[1-9][\d.]* [kM]B  kept for the backward pass by 16 images", done.stdout)
     assert re.search(r"time: about \d", done.stdout)
 
 

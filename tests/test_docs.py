@@ -25,7 +25,7 @@ import pytest
 from PIL import Image
 
 from tests import reference
-from tests.launch import ROOT, ranks, run
+from tests.launch import NETWORK, ROOT, ranks, run
 from tests.weights import narrow_alexnet
 from trainer.cli import parse, parse_config
 from trainer.experiments import ablations
@@ -40,12 +40,12 @@ LINES = [
     if line.strip()
 ]
 COMMANDS = list(dict.fromkeys(LINES))
-SMALL = ("--filters", "6", "8", "12", "12", "8", "--hidden", "32", "--batch-size", "16", "--no-figures")
+SMALL = (*NETWORK, "--batch-size", "16", "--no-figures")
 INSTEAD = {
     "trainer.run": (*SMALL, "--max-steps", "1"),
     "trainer.figures": ("--only", "conv1-filters"),
     "trainer.export": ("--no-onnx",),
-    "trainer.timeline": ("--filters", "6", "8", "12", "12", "8", "--hidden", "32", "--batch-size", "4"),
+    "trainer.timeline": (*NETWORK, "--batch-size", "4"),
     "trainer.experiments": ("--max-epochs", "1", "--relu-rates", "0.001", "--tanh-rates", "0.001"),
 }
 """Flags that are added; of two the later one counts."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch import ranks, run
+from tests.launch import NETWORK, ranks, run
 
 LIMIT = 10.0  # seconds
 
@@ -50,7 +50,7 @@ def test_a_rank_that_fails_takes_all_with_it(kind, size, culprit, tmp_path):
     assert time.monotonic() - started < LIMIT + 5 * size
 
 
-SMALL = ("--batch-size", "4", "--filters", "6", "8", "12", "12", "8", "--hidden", "32", "--no-figures")
+SMALL = ("--batch-size", "4", *NETWORK, "--no-figures")
 
 
 @contextlib.contextmanager
@@ -100,7 +100,7 @@ def test_a_killed_rank_ends_the_training_and_the_run_goes_on_afterwards(tiny_sto
     flags = ("--run", str(tmp_path / "run"), "--max-steps", str(step + 1))
     done = ranks(2, "-m", "trainer.run", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"going on from step {step}" in done.stdout + done.stderr
+    assert f"continuing from step {step}" in done.stdout + done.stderr
     assert (tmp_path / "run" / "complete").exists()
 
 

@@ -16,7 +16,7 @@ import pytest
 from tests.launch import left_in_shared_memory, ranks, run
 from tests.terminal import Terminal, on_terminal
 from tests.test_failure import LIMIT, SMALL
-from trainer.errors import one_sentence
+from trainer.cli import one_sentence
 from trainer.parallel import interrupt
 
 CTRL_C = 130  # 128 + SIGINT
@@ -213,7 +213,7 @@ def test_mpichs_mpirun_dies_with_its_terminal_and_the_run_goes_on_afterwards(tin
     flags = ("--run", str(run_), "--max-steps", str(step + 1))
     done = run("mpirun", "-n", "2", sys.executable, "-m", "trainer.run", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"going on from step {step}" in done.stdout + done.stderr
+    assert f"continuing from step {step}" in done.stdout + done.stderr
 
 
 def test_sighup_to_one_rank_has_all_of_them_save(tiny_store, tmp_path):
@@ -301,7 +301,7 @@ def test_a_full_disk_is_one_sentence(size, tmp_path):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "No space left on device; make room there and start the same command again" in done.stderr
-    assert "it goes on from the last checkpoint" in done.stderr
+    assert "it continues from the last checkpoint" in done.stderr
     assert done.stderr.count("error: ") == 1
 
 

@@ -30,11 +30,11 @@ def test_a_run_goes_on_though_only_pair_0_sees_its_folder(tiny_store, tmp_path):
     train("--run", "mixed", "--max-steps", "3", "--lr", "0.002")
     # The rate is the run's own, which rank 0 alone can read.
     said = train("--run", "mixed", "--max-steps", "4")
-    assert "going on from step 3" in said
+    assert "continuing from step 3" in said
     back = "mixed/checkpoints/step-00000003"
     said = train("--run", "mixed", "--resume", back, "--max-steps", "5")
     assert "set aside" in said
-    assert "going on from step 3" in said
+    assert "continuing from step 3" in said
     assert not list((tmp_path / "own").rglob("*.safetensors"))
     for tower in ("tower_a", "tower_b"):
         straight, mixed = (

@@ -28,7 +28,7 @@ def test_all_ranks_pass(size, transport, what, tiny_store, monkeypatch):
 LEAVES = """
 import sys, time
 from trainer.parallel.topology import init_topology
-from trainer.parallel.transport import connect
+from trainer.parallel.connect import connect
 
 topology = init_topology("cpu")
 held = connect(topology, "torch")

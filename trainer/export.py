@@ -24,11 +24,12 @@ import safetensors.torch
 import torch
 import tyro
 
+from preprocess.shared.units import size as file_size
 from trainer import figures
-from trainer.cli import parse
+from trainer.cli import one_sentence, parse
 from trainer.config import CheckpointConfig, Config, HardwareConfig, RunConfig, to_dict
 from trainer.data import augmentation
-from trainer.errors import UserError, one_sentence
+from trainer.errors import UserError
 from trainer.evaluation.pretrained import MEAN, Trained, open_trained
 from trainer.interchange import model_card, onnx_file
 from trainer.model import standalone
@@ -73,7 +74,7 @@ def export(trained: Trained, folder: Path, onnx: bool = True) -> list[str]:
     found = network(network.inputs(torch.from_numpy(noise)))
     difference = float((found - expected).abs().max() / expected.abs().max())
     said = [
-        f"{weights}: {weights.stat().st_size / 1e6:.1f} MB",
+        f"{weights}: {file_size(weights.stat().st_size)}",
         f"{module}: its logits differ from the towers' by {difference:.1e} of the largest",
     ]
     _refuse(module, difference)

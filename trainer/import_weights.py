@@ -50,12 +50,14 @@ from trainer.evaluation.pretrained import MEAN, open_trained
 from trainer.interchange import foreign
 from trainer.model.grouped import Weights, split
 from trainer.model.network import LAYERS, TOWERS, Tower
-from trainer.parallel.topology import abort_all_on_error, init_topology
+from trainer.parallel.ending import abort_all_on_error
+from trainer.parallel.topology import init_topology
 from trainer.recipes import PAPER, settle
 from trainer.runs import run_folder
 from trainer.runs.checkpoint_writer import Writer
 from trainer.runs.training_set import TrainingSet
-from trainer.training.optimizer import Schedule, flatten
+from trainer.training.optimizer import flatten, named_tensors
+from trainer.training.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         state |= {"world": 1, "imported": a.file.name}
         run_folder.write_config(a.run, config, store.fingerprint)
         writer = Writer(a.run, topology, config.checkpoint.keep, trained_on)
-        writer.save(towers, [flatten(tower) for tower in towers], state)
+        writer.save({tower.name: named_tensors(flatten(tower)) for tower in towers}, state)
         writer.finish()
         print(f"{a.run}: a run of {a.file.name}; its errors: python -m trainer.evaluate --run {a.run}")
 

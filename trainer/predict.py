@@ -21,11 +21,11 @@ import rich
 import rich.table
 import tyro
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from preprocess.pictures.images import SUFFIXES, UnreadableError, convert
-from trainer.cli import parse
-from trainer.errors import UserError, one_sentence
+from preprocess.shared import progress
+from trainer.cli import one_sentence, parse
+from trainer.errors import UserError
 from trainer.evaluation.pretrained import Trained, open_trained
 from trainer.figures import annotated
 
@@ -142,14 +142,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--top must be at least 1, not {a.top}.")
         paths = find(a.pictures)
         trained = open_trained(a.model, a.checkpoint, a.device)
-        bar = tqdm(total=len(paths), unit="img", disable=not sys.stderr.isatty(), leave=False)
+        bar = progress.images(len(paths), 0, "images", leave=False)
         found: list[Answer] = []
         for answer in answers(trained, paths, a.ten_crop):
             if a.annotate and answer.p_K is not None and answer.picture_SS3 is not None:
                 target = a.annotate / f"{len(found):05d}-{answer.path.stem}.png"
                 annotated.write(trained, answer.picture_SS3, answer.p_K, target)
             found.append(Answer(answer.path, answer.error, answer.repairs, None, answer.p_K))
-            bar.update()
+            bar.update(1)
         bar.close()
         if a.format == "json":
             print(json.dumps([plain(trained, answer, a.top) for answer in found], indent=1))

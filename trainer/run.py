@@ -1,4 +1,4 @@
-"""Train: the loop and its command.
+"""Train the two towers.
 
     mpirun -n 8 python -m trainer.run         four pairs of towers
     mpirun -n 2 python -m trainer.run         one pair
@@ -12,28 +12,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from preprocess.store import Store
+from trainer import figures
 from trainer.cli import parse_config
 from trainer.config import GROUPS, Config, flag, to_dict, with_changes
 from trainer.data.batches import open_data
-from trainer.parallel.topology import (
-    Topology,
-    abort_all_on_error,
-    check_same_on_all_ranks,
-    end_all,
-    init_topology,
-    on_root,
-)
+from trainer.parallel.agreement import check_same_on_all_ranks, on_root
+from trainer.parallel.device import resolve_precision
+from trainer.parallel.ending import abort_all_on_error, end_all
+from trainer.parallel.topology import Topology, init_topology
 from trainer.parallel.watchdog import Watchdog
 from trainer.recipes import settle
-from trainer.runs import checkpoint, resuming, summary
+from trainer.runs import checkpoint, resuming, run_folder, summary
 from trainer.runs.lock import RunLock
 from trainer.runs.resuming import Start
 from trainer.training import dry_run
-from trainer.training.loop import Loop
+from trainer.training.loop import COMPLETE, Loop
 from trainer.training.signals import Requests
-from trainer.training.step import Trainer, resolve_precision
+from trainer.training.step import Trainer
 
 
 def train(config: Config, topology: Topology, requests: Requests) -> int:
@@ -52,33 +50,47 @@ def train(config: Config, topology: Topology, requests: Requests) -> int:
     def look() -> Start:
         run, continued = resuming.choose(config, store)
         locks.append(RunLock(run))
+        Requests.clear(run)  # what is asked from now on is meant for this start
         return resuming.find(run, continued, store)
 
     try:
         watchdog.mark("rank 0's look at the run's folder", waiting=not topology.is_root)
         start = on_root(topology.world, look)
         watchdog.mark("building the network")
-        wish = start.config.hardware.precision
-        precision = on_root(topology.world, lambda: resolve_precision(wish, topology.device))
-        config = with_changes(start.config, precision=precision)  # one for all, whatever their processors
+        setting = start.config.hardware.precision
+        precision = on_root(topology.world, lambda: resolve_precision(setting, topology.device))
+        # One precision for all ranks, whatever their processors.
+        config = with_changes(start.config, precision=precision)
         trainer = Trainer(config, topology, len(store.classes))
         watchdog.mark("rank 0's writing of the configuration", waiting=not topology.is_root)
-        said = on_root(topology.world, lambda: resuming.begin(start, config, store))
+        changes = on_root(topology.world, lambda: resuming.begin(start, config, store))
         lock = locks[0] if locks else None
         loop = Loop(config, store, trainer, start.run, requests, watchdog, lock)
         loop.say(f"{topology.describe()}, {precision}")
-        for line in [*reasons, *summary.settings(config), *start.remarks, *said]:
+        for line in [*reasons, *summary.settings(config), *start.remarks, *changes]:
             loop.say(line)
         if start.found:
             watchdog.mark("reading the checkpoint", waiting=topology.pair > 0)
             loop.restore(start.found)
         else:
             loop.say(f"{start.run}: a new run")
-        return loop.train(start.changed)
+        code = loop.train(start.changed)
+        if code == COMPLETE:
+            on_root(topology.world, lambda: report(config, start.run, store, loop))
+        return code
     finally:
         watchdog.close()
         for lock in locks:
             lock.release()
+
+
+def report(config: Config, run: Path, store: Store, loop: Loop) -> None:
+    """Draw the figures of a complete run, and print its errors next to the published ones."""
+    if config.run.figures:
+        figures.at_the_end(run, config.run.store, loop.topology.device.type, loop.say)
+    classes, images = len(store.classes), len(store.val)
+    for line in summary.ending(run, run / run_folder.LOG, loop.state.step, classes, images):
+        loop.say(line)
 
 
 def facts(config: Config, store: Store) -> dict[str, str]:

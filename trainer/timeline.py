@@ -21,8 +21,9 @@ from torch import Tensor
 
 from trainer.cli import parse
 from trainer.config import Config, HardwareConfig, NetworkConfig, OptimizerConfig
+from trainer.parallel.ending import abort_all_on_error
 from trainer.parallel.mpi_transport import OverMpi
-from trainer.parallel.topology import Topology, abort_all_on_error, init_topology
+from trainer.parallel.topology import Topology, init_topology
 from trainer.parallel.transport import Pending
 from trainer.recipes import AUTO
 from trainer.training.step import Trainer
@@ -68,7 +69,7 @@ class Recorder:
         self._open: tuple[str, bool, float] | None = None
         trainer.topology.world.Barrier()
         self._start = time.perf_counter()
-        trainer.mark = self.mark
+        trainer.network.mark = self.mark
         if isinstance(trainer.transport, OverMpi):
             self._watch(trainer.transport)
 

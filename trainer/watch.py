@@ -29,11 +29,11 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 from safetensors import SafetensorError, safe_open
 
-from trainer.cli import parse
-from trainer.errors import UserError, one_sentence
-from trainer.evaluation.metrics import read_log
+from trainer.cli import one_sentence, parse
+from trainer.errors import UserError
 from trainer.model.network import TOWERS
 from trainer.runs import checkpoint, run_folder
+from trainer.runs.log import read_log
 
 POINTS = 1000
 """Points of a curve that the page gets at most; neighbours are averaged."""

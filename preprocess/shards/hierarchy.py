@@ -11,8 +11,8 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from preprocess.files import write_atomically
 from preprocess.plan import SPLITS, Plan
+from preprocess.shared.files import write_atomically
 
 
 def create(store: Path, plan: Plan, labels: dict[str, NDArray[np.int16]]) -> None:

@@ -21,7 +21,7 @@ import crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.files import write_json
+from preprocess.shared.files import write_json
 
 ABSENT = 2**64 - 1  # in a shard's index: offset and length of a picture beyond the last
 CRC_BYTES = 4

@@ -8,10 +8,10 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from preprocess.files import crc32c_of, write_json
 from preprocess.plan import work_folder
 from preprocess.shards.layout import shard_path
 from preprocess.shards.records import Record
+from preprocess.shared.files import crc32c_of, write_json
 
 State = list[int]
 

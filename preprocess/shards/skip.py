@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.errors import UserError
-from preprocess.files import write_json
 from preprocess.plan import SPLITS, Plan, identified, load, manifest, pictures, record_path, save, sums_path
 from preprocess.shards import hierarchy, layout
+from preprocess.shared.files import write_json
 
 Tables = dict[str, NDArray[np.void]]
 Skipped = dict[str, dict[str, str]]  # by split: name -> reason

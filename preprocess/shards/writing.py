@@ -16,8 +16,8 @@ from pathlib import Path
 
 import crc32c
 
-from preprocess.files import BUFFER, past_the_cache, replacing
 from preprocess.shards.layout import Buffer
+from preprocess.shared.files import BUFFER, past_the_cache, replacing
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,15 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from preprocess.files import write_atomically, write_json
+from preprocess.shared import progress
+from preprocess.shared.files import write_atomically, write_json
 from preprocess.sources.tables import Entry
 
 PIECE = 2**23  # bytes hashed at a time
@@ -23,7 +24,11 @@ def remembered(archive: Path, folder: Path | None, members: Callable[[Path], Ite
     key = json.dumps([members.__name__, *_stamp(archive)])
     if kept and (found := _load(kept, key)) is not None:
         return found
-    entries = list(tqdm(members(archive), desc=archive.name, unit=" members", dynamic_ncols=True))
+    entries = []
+    with closing(progress.counter(" members", None, archive.name)) as bar:
+        for entry in members(archive):
+            entries.append(entry)
+            bar.update(1)
     if kept:
         buffer = io.BytesIO()
         np.savez(
@@ -46,10 +51,9 @@ def md5(archive: Path, folder: Path | None) -> str:
         if found["stamp"] == stamp:
             return str(found["md5"])
     digest = hashlib.md5(usedforsecurity=False)
-    size = archive.stat().st_size
     with (
         archive.open("rb") as file,
-        tqdm(total=size, desc=f"md5 {archive.name}", unit="B", unit_scale=True, dynamic_ncols=True) as bar,
+        closing(progress.counter("B", archive.stat().st_size, f"md5 {archive.name}")) as bar,
     ):
         while piece := file.read(PIECE):
             digest.update(piece)

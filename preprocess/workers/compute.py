@@ -1,10 +1,12 @@
 """Tasks on Dask's workers, and a bar fed by what they really finished."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 from distributed import Client, KilledWorker, as_completed, get_worker
-from tqdm import tqdm
+
+from preprocess.shared import progress
 
 TOPIC = "pictures"
 
@@ -40,7 +42,7 @@ def run(
     keys = [(function.__name__, *map(str, task)) for task in tasks]
     done = dict.fromkeys(map(str, keys), 0)
     total = already + sum(tasks.values())
-    with tqdm(total=total, initial=already, unit=" images", dynamic_ncols=True) as bar:
+    with closing(progress.images(total, already, "shards")) as bar:
 
         def count(key: str, pictures: int) -> None:
             bar.update(max(0, pictures - done[key]))

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.files import write_atomically, write_json
 from preprocess.pictures.fetch import fetch
 from preprocess.pictures.images import UnreadableError, convert
 from preprocess.plan import Plan, load, pictures, record_path, shard_identity, sums_path
 from preprocess.shards.layout import encode_shard, shard_path
 from preprocess.shards.records import Record, finished
 from preprocess.shards.writing import write_large
+from preprocess.shared.files import write_atomically, write_json
 from preprocess.workers import compute
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from safetensors import safe_open
 
 from tests.hosts.network import Hosts, NoHostsError, network
 from tests.launch import ROOT, run
-from trainer.evaluation.metrics import read_log
 from trainer.model.network import TOWERS
+from trainer.runs.log import read_log
 from trainer.scaling import all_reduce
 
 HOSTS = 4

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.hosts.network import Hosts, NoHostsError, network
-from tests.launch import ROOT, run
+from tests.launch import NETWORK, ROOT, run
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.privileged]
 
@@ -59,7 +59,7 @@ def test_a_pair_on_two_hosts_is_refused_by_their_names(hosts, tmp_path):
 
 def test_a_cable_that_is_cut_ends_the_job_naming_the_host_and_the_run_goes_on(hosts, tiny_store, tmp_path):
     folder = tmp_path / "run"
-    small = ("--batch-size", "8", "--filters", "6", "8", "12", "12", "8", "--hidden", "32", "--no-figures")
+    small = ("--batch-size", "8", *NETWORK, "--no-figures")
     command = ("-m", "trainer.run", "--store", str(tiny_store), "--run", str(folder))
     endless = ("--epochs", "100000", "--checkpoint-every", "2", "--timeout", "20")
     latest, output = folder / "checkpoints" / "latest", tmp_path / "output"
@@ -89,5 +89,5 @@ def test_a_cable_that_is_cut_ends_the_job_naming_the_host_and_the_run_goes_on(ho
     step = int(latest.read_text().removeprefix("step-"))
     done = on(hosts, 2, *command, "--max-steps", str(step + 1), cwd=tmp_path, count=1)
     assert done.returncode == 0, done.stderr
-    assert f"going on from step {step}" in done.stdout + done.stderr
+    assert f"continuing from step {step}" in done.stdout + done.stderr
     assert (folder / "complete").read_text() == f"{step + 1} steps\n"

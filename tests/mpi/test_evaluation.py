@@ -10,8 +10,9 @@ from mpi4py import MPI
 
 from trainer.config import with_changes
 from trainer.data.batches import open_data
-from trainer.evaluate import CENTER, TEN, evaluate, tallies
 from trainer.evaluation.ensemble import Ensemble
+from trainer.evaluation.results import CENTER, TEN
+from trainer.evaluation.validation import evaluate
 from trainer.parallel.topology import init_topology
 from trainer.training.step import Trainer
 
@@ -34,7 +35,8 @@ def evaluate_together(world, batch):
     store = open_data(Path(os.environ["TINY_STORE"]))
     ensemble, found = Ensemble(), []
     for trainer in trainers(world):
-        found.append(tallies(trainer, store, False, batch, ensemble=ensemble)[CENTER])
+        settings = trainer.config.augment
+        found.append(evaluate(trainer.network, store, settings, batch=batch, ensemble=ensemble)[CENTER])
     return [*found, ensemble.tallies([CENTER], 10, trainer.transport.all_reduce_scalars)[CENTER]]
 
 
@@ -47,9 +49,16 @@ def test_an_ensemble_and_its_classes_are_counted_alike_in_any_world():
                 assert np.array_equal(getattr(ours, name), getattr(expected, name)), name
 
 
+def ten_crops(world, store, batch):
+    """Counts by kind of view."""
+    trainer = next(trainers(world))
+    found = evaluate(trainer.network, store, trainer.config.augment, ten_crop=True, batch=batch)
+    return {views: tally.counts for views, tally in found.items()}
+
+
 def test_ten_crops_are_counted_alike_in_any_world():
     store = open_data(Path(os.environ["TINY_STORE"]))
-    counts = evaluate(next(trainers(WORLD)), store, True, batch=4)
+    counts = ten_crops(WORLD, store, 4)
     assert counts[CENTER].images == counts[TEN].images == len(store.val) == 30
     if WORLD.rank == 0:
-        assert evaluate(next(trainers(MPI.COMM_SELF)), store, True, batch=9) == counts
+        assert ten_crops(MPI.COMM_SELF, store, 9) == counts

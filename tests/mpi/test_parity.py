@@ -106,7 +106,7 @@ def trace(trainer: Trainer) -> Trace:
     images, labels = global_batch(trainer.batch_size)
     share = trainer.positions()
     start = everything(trainer, "value")
-    logits = trainer.logits(images[share])
+    logits = trainer.network.logits(images[share])
     losses = [trainer.gradients(images[share], labels[share], step=0)]
     grads = everything(trainer, "grad")
     for stages in trainer.flat:
@@ -181,7 +181,7 @@ def test_gradients_that_travel_as_bfloat16_are_off_by_its_rounding_alone():
 def test_both_towers_of_a_pair_know_the_same_logits():
     trainer = Trainer(configuration(SMALL, 8), init_topology("cpu"), CLASSES)
     images, _ = global_batch(8)
-    mine = trainer.logits(images[trainer.positions()]).numpy()
+    mine = trainer.network.logits(images[trainer.positions()]).numpy()
     for theirs in trainer.topology.pair_comm.allgather(mine):
         assert np.array_equal(mine, theirs)
 
@@ -193,10 +193,10 @@ def test_bfloat16_pairs_equal_the_single_process_within_its_rounding():
     )
     images, _ = global_batch(8)
     trainer = Trainer(config, init_topology("cpu"), CLASSES)
-    logits = trainer.logits(images[trainer.positions()])
+    logits = trainer.network.logits(images[trainer.positions()])
     gathered = WORLD.gather((trainer.positions(), logits))
     if WORLD.rank == 0:
-        expected = Trainer(config, init_topology("cpu", MPI.COMM_SELF), CLASSES).logits(images)
+        expected = Trainer(config, init_topology("cpu", MPI.COMM_SELF), CLASSES).network.logits(images)
         for share, theirs in gathered:
             # Eight layers, each rounded to 2^-9.
             torch.testing.assert_close(theirs, expected[share], rtol=0, atol=8 * 2**-9 * expected.abs().max())

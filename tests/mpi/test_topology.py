@@ -4,7 +4,8 @@ import pytest
 from mpi4py import MPI
 
 from trainer.model.network import TOWERS
-from trainer.parallel.topology import init_topology, max_over_ranks
+from trainer.parallel.agreement import max_over_ranks
+from trainer.parallel.topology import init_topology
 
 WORLD = MPI.COMM_WORLD
 pytestmark = pytest.mark.mpi(min_size=2)

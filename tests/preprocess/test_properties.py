@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from preprocess.files import crc32c_of
 from preprocess.pictures import resize
 from preprocess.shards.layout import damaged_pictures, encode_shard
 from preprocess.shards.skip import fill_holes
 from preprocess.shards.writing import write_large
+from preprocess.shared.files import crc32c_of
 
 # in the same order on every machine, and no judgement on speed
 same = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

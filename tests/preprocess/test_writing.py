@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.files import BUFFER, DIRECT, crc32c_of
 from preprocess.shards.writing import Written, write_large
+from preprocess.shared.files import BUFFER, DIRECT, crc32c_of
 
 
 def test_what_was_written_is_told_and_nothing_else_is_left(tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch import ranks, run
+from tests.launch import NETWORK, ranks, run
 from tests.slurm.private import Slurm
-from trainer.evaluation.metrics import read_log
+from trainer.runs.log import read_log
 
 pytestmark = pytest.mark.timeout(600)
 
-SMALL = ("--filters", "6", "8", "12", "12", "8", "--hidden", "32", "--batch-size", "16", "--no-figures")
+SMALL = (*NETWORK, "--batch-size", "16", "--no-figures")
 MPIRUN = "mpirun -n $SLURM_NTASKS"
 TWO_NODES = ("--nodes=2", "--ntasks-per-node=2")
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
@@ -163,7 +163,7 @@ def test_a_signalled_job_saves_is_queued_again_and_ends_with_the_bytes_of_an_und
     )
     assert undisturbed.returncode == 0, undisturbed.stderr
     assert ended(slurm, job, workplace) == "COMPLETED", read(workplace)
-    assert f"going on from step {saved}" in read(workplace)
+    assert f"continuing from step {saved}" in read(workplace)
     assert (folder / "complete").read_text() == f"{saved + 2} steps\n"
     logged = [line["step"] for line in read_log(folder / "metrics.jsonl") if "loss" in line]
     assert logged == list(range(1, saved + 3))
@@ -182,7 +182,7 @@ def test_a_job_that_was_queued_often_enough_fails_and_its_run_goes_on_by_hand(sl
     command += ["--store", str(tiny_store), "--max-steps", str(saved + 1)]
     job = slurm("env", setting, *command, cwd=workplace).split()[-1]
     assert ended(slurm, job, workplace) == "COMPLETED", read(workplace)
-    assert f"going on from step {saved}" in read(workplace)
+    assert f"continuing from step {saved}" in read(workplace)
 
 
 def test_a_job_makes_place_for_an_urgent_one_and_goes_on_afterwards(slurm, workplace, tiny_store):
@@ -194,7 +194,7 @@ def test_a_job_makes_place_for_an_urgent_one_and_goes_on_afterwards(slurm, workp
     saved = last_saved(workplace / "runs" / "preempted")
     start_again(slurm, job, workplace)
     assert ended(slurm, job, workplace) == "COMPLETED", read(workplace)
-    assert f"going on from step {saved}" in read(workplace)
+    assert f"continuing from step {saved}" in read(workplace)
 
 
 @pytest.mark.parametrize("nodes", ["--nodes=1", "--nodes=2"])
@@ -213,7 +213,7 @@ def test_srun_itself_starts_the_ranks_of_open_mpi(nodes, slurm, workplace, openm
     assert ended(slurm, job, workplace) == "COMPLETED", read(workplace)
     started = "2 ranks, 1 pair of towers" if nodes == "--nodes=1" else "4 ranks, 2 pairs of towers"
     assert read(workplace).count(started) == 2
-    assert f"going on from step {saved}" in read(workplace)
+    assert f"continuing from step {saved}" in read(workplace)
 
 
 @pytest.mark.parametrize("node", ["n2", "n1"], ids=["a further node", "the batch script's own"])
@@ -235,7 +235,7 @@ def test_a_node_that_dies_ends_the_job_which_goes_on_from_its_checkpoint(node, s
     saved = last_saved(workplace / "runs" / "bereft")
     start_again(slurm, job, workplace)
     assert ended(slurm, job, workplace) == "COMPLETED", read(workplace)
-    assert f"going on from step {saved}" in read(workplace)
+    assert f"continuing from step {saved}" in read(workplace)
 
 
 @pytest.mark.parametrize(

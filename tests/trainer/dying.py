@@ -14,19 +14,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainer import evaluate, run
+from trainer import run
+from trainer.evaluation import validation
 from trainer.runs import checkpoint_writer, going_back, lock, log, run_folder
 
 MOMENTS = {
-    "between a checkpoint's renaming and `latest`": (checkpoint_writer, "write_atomic", "before", "latest"),
-    "after `latest` was named": (checkpoint_writer, "write_atomic", "after", "latest"),
+    "between a checkpoint's renaming and `latest`": (
+        checkpoint_writer,
+        "write_atomically",
+        "before",
+        "latest",
+    ),
+    "after `latest` was named": (checkpoint_writer, "write_atomically", "after", "latest"),
     "between an error and `best`": (going_back, "set_markers", "before", ""),
-    "before an error is recorded": (checkpoint_writer, "write_atomic", "before", "validation.json"),
-    "before `sound` is named": (checkpoint_writer, "write_atomic", "before", "sound"),
-    "while the log is put in order": (log, "write_atomic", "before", "metrics.jsonl"),
-    "before the configuration is written": (run_folder, "write_atomic", "before", "config.json"),
+    "before an error is recorded": (checkpoint_writer, "write_atomically", "before", "validation.json"),
+    "before `sound` is named": (checkpoint_writer, "write_atomically", "before", "sound"),
+    "while the log is put in order": (log, "write_atomically", "before", "metrics.jsonl"),
+    "before the configuration is written": (run_folder, "write_atomically", "before", "config.json"),
     "before the manifest": (checkpoint_writer, "_write_file", "before", "manifest.json"),
-    "in validation": (evaluate, "evaluation_batches", "after", ""),
+    "in validation": (validation, "evaluation_batches", "after", ""),
     "in the lock, before it says whose it is": (lock.RunLock, "_write", "before", ""),
     "in the lock, after it": (lock.RunLock, "_write", "after", ""),
     "before a checkpoint is set aside": (Path, "rename", "before", "set-aside"),

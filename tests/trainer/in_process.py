@@ -6,10 +6,10 @@ import hashlib
 import signal
 from pathlib import Path
 
+from tests.launch import NETWORK
 from trainer import run
-from trainer.evaluation.metrics import read_log
+from trainer.runs.log import read_log
 
-NETWORK = ("--filters", "6", "8", "12", "12", "8", "--hidden", "32")
 SMALL = (*NETWORK, "--batch-size", "4", "--init", "scaled", "--precision", "float32", "--no-figures")
 
 

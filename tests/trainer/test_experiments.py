@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shlex
 import shutil
 import tarfile
 
@@ -11,14 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.launch import run
+from tests.launch import NETWORK, run
 from trainer.data.batches import open_data
 from trainer.errors import UserError
 from trainer.experiments import ablations, cifar, relu_tanh
 from trainer.experiments.small import PARTS, Racer, SmallNet
+from trainer.parallel.device import resolve_precision
 from trainer.recipes import settle
 from trainer.runs import run_folder
-from trainer.training.step import resolve_precision
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
 LABELS = np.arange(200) % 10
@@ -267,7 +268,7 @@ def test_ablations_count_what_is_added_and_what_chance_gives():
 
 
 def test_the_ablations_command_trains_compares_and_goes_on(tiny_store, tmp_path):
-    small = "--flags=--filters 6 8 12 12 8 --hidden 32 --batch-size 16"
+    small = f"--flags={shlex.join(NETWORK)} --batch-size 16"
     settings = ("--store", str(tiny_store), "--epochs", "1", "--parts", "towers", small)
     command = ("python", "-m", "trainer.experiments", "ablations", *settings)
     done = run(*command, cwd=tmp_path, timeout=200)
@@ -294,7 +295,7 @@ def test_the_ablations_command_trains_compares_and_goes_on(tiny_store, tmp_path)
             ("--epochs", "2"): "--epochs was 1, now 2",
             ("--seed", "1"): "--seed was 0, now 1",
             ("--recipe", "paper"): "--recipe was auto, now paper; ",
-            ("--flags=--filters 6 8 12 12 8 --hidden 32",): "--batch-size was 16, now 32",
+            (f"--flags={shlex.join(NETWORK)}",): "--batch-size was 16, now 32",
             (f"{small} --precision {other_precision}",): f"--precision was {settled}, now {other_precision}",
             (small + " --gradient-dtype bfloat16",): "--gradient-dtype was float32, now bfloat16",
         }.items():

@@ -12,11 +12,11 @@ from PIL import Image
 from tests.launch import ROOT, run
 from trainer import figures
 from trainer.data.batches import open_data
-from trainer.evaluation.metrics import read_log
 from trainer.evaluation.pretrained import open_trained
 from trainer.figures import confusion, curves, filters, neighbours, style
 from trainer.figures.subject import Subject
 from trainer.runs import run_folder
+from trainer.runs.log import read_log
 
 
 def test_a_run_ends_with_all_its_figures(small_run):

@@ -1,11 +1,10 @@
-"""From the store to batches: the order of samples, and pictures ready before they are wanted.
+"""From the store to batches: the order of the samples, and batches made ahead in a thread.
 
 Samples are numbered through the whole run: sample s = step * batch_size + position. Its epoch is s // N and
-its place in that epoch's order s % N, so that every batch is full, each picture comes exactly once an epoch,
-and the order is the same for any number of ranks and after a resume. A batch may reach over the end of an
-epoch into the next.
+its place in that epoch's order s % N. So every batch is full, each image comes exactly once an epoch, and the
+order is the same for any number of ranks and after a resume. A batch may extend into the next epoch.
 
-N pictures in the set, B pictures of this rank's pair.
+N images in the set, B images of this rank's pair, S side of the stored images.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from trainer.kernels.counter_rng import Purpose, generator
 
 
 def open_data(path: Path) -> Store:
-    """Open the store of `snakemake preprocess`; whatever is wrong with it is a UserError."""
+    """Open the store of `snakemake preprocess`. Raises UserError when it is missing, damaged or unfit."""
     try:
         store = open_store(path)
     except (FileNotFoundError, ValueError) as error:
@@ -40,7 +39,7 @@ def open_data(path: Path) -> Store:
 
 
 def _read(split: Split, indices_B: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Pictures of a split; damage that is found while reading is a UserError."""
+    """Images of a split. Raises UserError for damage that is found while reading."""
     try:
         return split.read(indices_B)
     except ValueError as error:
@@ -48,7 +47,7 @@ def _read(split: Split, indices_B: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def epoch_order(seed: int, epoch: int, images: int) -> NDArray[np.int64]:
-    """All N pictures in the order of one epoch, int64 [N]."""
+    """All N images in the order of one epoch, int64 [N]."""
     return generator(seed, Purpose.ORDER, epoch).permutation(images)
 
 
@@ -60,14 +59,14 @@ class Batch:
     images_BCHW: Tensor
     labels_B: Tensor
     indices_B: NDArray[np.int64]
-    """Which pictures of the training set these are."""
+    """Their places in the training set."""
 
 
 class TrainingBatches:
     """Batches of one run from `first_step` on, made in a background thread; iterate, then `close`."""
 
     AHEAD = 3
-    """Batches that wait ready, so that a slow read now and then is not felt."""
+    """Batches that are made ahead, so that a slow read now and then delays no step."""
 
     def __init__(
         self,
@@ -97,12 +96,12 @@ class TrainingBatches:
             item = self._ready.get()
             if isinstance(item, BaseException):
                 raise item
-            if item.images_BCHW.is_cuda:  # made on the loader's stream, freed when this one is done with it
+            if item.images_BCHW.is_cuda:  # made on another stream: free its memory after this one used it
                 item.images_BCHW.record_stream(torch.cuda.current_stream())
             yield item
 
     def close(self) -> None:
-        """Stop the thread; batches that nobody took are dropped."""
+        """Stop the thread; batches that were not used are dropped."""
         self._closed.set()
         self._thread.join()
         self._maker.close()
@@ -123,17 +122,17 @@ class TrainingBatches:
                 return
 
     def make(self, step: int) -> Batch:
-        """The batch of one step, whatever was made before."""
+        """The batch of one step, independent of those made before."""
         indices_B, views = self.plan(step)
         labels_B = self._store.train.labels[indices_B].astype(np.int64)
         return Batch(step, self._maker.make(indices_B, views), torch.from_numpy(labels_B), indices_B)
 
     def read(self, step: int) -> Tensor:
-        """The same batch's stored pictures as they are, uint8 [B, S, S, 3]: what travels to a GPU."""
+        """The stored images of the same batch, uint8 [B, S, S, 3]: what is copied to a GPU."""
         return self._maker.read(self.plan(step)[0])
 
     def plan(self, step: int) -> tuple[NDArray[np.int64], augmentation.Views]:
-        """Which pictures make up the batch of one step, and how each is cut."""
+        """The images of the batch of one step, and how each is cropped."""
         samples_B = step * self._batch_size + self._positions_B
         epochs_B, places_B = np.divmod(samples_B, len(self._store.train))
         chosen, views = [], []
@@ -158,9 +157,9 @@ class TrainingBatches:
 def evaluation_batches(
     split: Split, batch: int, share: int, shares: int
 ) -> Iterator[tuple[NDArray[np.uint8], Tensor]]:
-    """One share of a split, whole pictures uint8 [B, S, S, 3] and labels int64 [B].
+    """Batches of one share of a split: images uint8 [B, S, S, 3] and labels int64 [B].
 
-    The shares together hold each picture exactly once; the last batch is short, never padded.
+    The shares together hold each image exactly once; the last batch is short, never padded.
     """
     begin, end = (len(split) * s // shares for s in (share, share + 1))
     for first in range(begin, end, batch):

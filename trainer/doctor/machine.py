@@ -9,6 +9,7 @@ import socket
 import tempfile
 from pathlib import Path
 
+from preprocess.shared.units import size
 from trainer.doctor.finding import ROOT, Finding, attempt, built
 
 # Parameters and momentum of the whole network in float32: 60,965,224 x 2 x 4 bytes = 488 MB.
@@ -71,7 +72,7 @@ def disk(runs: Path) -> Finding:
     except OSError as error:
         return Finding("fail", "disk", f"{folder} cannot be written: {error.strerror}", "name another --run")
     free = shutil.disk_usage(folder).free
-    says = f"{_gb(free)} free at {folder}; a run keeps up to {_gb(KEPT * CHECKPOINT)} of checkpoints"
+    says = f"{size(free)} free at {folder}; a run keeps up to {size(KEPT * CHECKPOINT)} of checkpoints"
     if free < 2 * CHECKPOINT:
         return Finding("fail", "disk", says, "make room, or name another --run")
     if free < KEPT * CHECKPOINT:
@@ -83,11 +84,11 @@ def memory(ranks: int) -> Finding:
     """Memory that is free, and what ranks of one host share."""
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
-    says = f"{_gb(free)} free, about {_gb(RANK * ranks)} for {ranks} ranks"
+    says = f"{size(free)} free, about {size(RANK * ranks)} for {ranks} ranks"
     if free < RANK * ranks:
         return Finding("warn", "memory", says, "fewer ranks, or a smaller --batch-size")
     if SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free < SHARED * ranks:
-        room = _gb(shutil.disk_usage(SHARED_MEMORY).free)
+        room = size(shutil.disk_usage(SHARED_MEMORY).free)
         return Finding("warn", "memory", f"{says}; {room} in /dev/shm", "docker run --shm-size=1g")
     return Finding("ok", "memory", says)
 
@@ -112,7 +113,7 @@ def shared_memory() -> list[Finding]:
     found = left_behind()
     if not found:
         return []
-    says = f"{sum(found.values()) / 1e6:.0f} MB of {SHARED_MEMORY} are left from ranks that were killed"
+    says = f"{size(sum(found.values()))} of {SHARED_MEMORY} are left from ranks that were killed"
     return [Finding("warn", "shared memory", says, f"rm {SHARED_MEMORY}/mpich_shm_*, while no ranks start")]
 
 
@@ -158,7 +159,3 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
         says += f"; not built: {', '.join(missing)}, so that steps take longer"
         return Finding("warn", "processor", says, "install gcc and Python's headers, then: pip install -e .")
     return Finding("ok", "processor", says)
-
-
-def _gb(count: float) -> str:
-    return f"{count / 1e9:.1f} GB"

@@ -1,6 +1,6 @@
 """Several networks' softmax outputs averaged, as the paper averages its five (section 6).
 
-B batch, K classes, n pictures of one rank's share.
+B batch, K classes, n images of one rank's share.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from trainer.evaluation.metrics import Tally
 
 
 class Ensemble:
-    """Sums of softmax outputs, network after network, over one rank's share of the pictures.
+    """Sums of softmax outputs, network after network, over one rank's share of the images.
 
     One network is in memory at a time. The sums take n x K x 4 bytes for each kind of view, whatever the
-    number of networks: 200 MB for ImageNet's 50,000 validation pictures, divided among the pairs of ranks.
+    number of networks: 200 MB for ImageNet's 50,000 validation images, divided among the pairs of ranks.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Ensemble:
     def tallies(
         self, kinds: Sequence[str], classes: int, total: Callable[[Tensor], Tensor]
     ) -> dict[str, Tally]:
-        """Counts of the average, which ranks the classes as the sum does; `total` adds up all pairs'."""
+        """Counts of the average, which ranks the classes as the sum does. `total` sums over the pairs."""
         found = {}
         for views in kinds:
             tally = Tally(classes)

@@ -1,4 +1,4 @@
-"""What an evaluation found: the printed tables, and the same numbers as JSON.
+"""The results of an evaluation: printed tables, and the same numbers as JSON.
 
 K classes.
 """
@@ -19,7 +19,7 @@ from preprocess.store import Store
 from trainer.evaluation.metrics import Tally
 
 CENTER, TEN = "centre crop", "ten crops"
-WORST = 20  # classes that the printed table shows; JSON holds all
+SHOWN = 20  # classes that the printed table shows; JSON holds all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +29,13 @@ class Result:
     name: str
     checkpoints: tuple[Path, ...]
     tallies: dict[str, Tally]
-    """By kind of view; the last is the one that was asked for."""
+    """By kind of view; the last is the one that the user asked for."""
     store: Store
-    """Where the pictures and the classes' names are from."""
+    """The store of the images and of the classes' names."""
 
     @property
     def asked(self) -> Tally:
+        """Of the views that the user asked for."""
         return list(self.tallies.values())[-1]
 
 
@@ -53,20 +54,20 @@ def show(results: Sequence[Result]) -> None:
     rich.print(table)
 
 
-def worst_first(tally: Tally) -> NDArray[np.int64]:
-    """Classes that have pictures, by top-1 error, then top-5 error, highest first, then by index."""
+def highest_error_first(tally: Tally) -> NDArray[np.int64]:
+    """Classes that have images, by top-1 error, then top-5 error, highest first, then by index."""
     images = np.maximum(tally.images_K, 1)
     order = np.lexsort((-tally.top5_wrong_K / images, -tally.top1_wrong_K / images))
     return order[tally.images_K[order] > 0]
 
 
 def show_classes(result: Result) -> None:
-    """A table of the classes with the highest errors, and what each is most often taken for."""
+    """A table of the classes with the highest errors, and the most frequent wrong guess for each."""
     tally = result.asked
     names = [name.split(",")[0] for name in result.store.class_names or result.store.classes]
-    order = worst_first(tally)
-    shown = order[:WORST]
-    title = f"Classes of {result.name}, worst first"
+    order = highest_error_first(tally)
+    shown = order[:SHOWN]
+    title = f"Classes of {result.name}, highest error first"
     caption = f"{len(shown)} of {len(order)} classes; --json holds all" if len(order) > len(shown) else None
     table = rich.table.Table(title=title, caption=caption)
     for column in ("class", "images", "top-1 error", "top-5 error", "most often taken for"):
@@ -84,9 +85,9 @@ def show_classes(result: Result) -> None:
 
 
 def record(result: Result, per_class: bool) -> dict[str, Any]:
-    """The figures of the views that were asked for, as JSON holds them.
+    """The figures of the views that the user asked for, as plain values for JSON.
 
-    One network has its `checkpoint`, an ensemble has `ensemble`, the list of its members' checkpoints.
+    One network has `checkpoint`; an ensemble has `ensemble`, the list of its members' checkpoints.
     """
     views, tally = list(result.tallies.items())[-1]
     c = tally.counts
@@ -102,8 +103,8 @@ def record(result: Result, per_class: bool) -> dict[str, Any]:
 
 
 def _per_class(tally: Tally, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """All classes in their order. `guesses` is a row of the confusion matrix without its zeros: a thousand
-    classes have a million entries, but no more of them are filled than there are pictures."""
+    """All classes in their order. `guesses` is a row of the confusion matrix without its zeros: of a million
+    entries for a thousand classes no more are filled than there are images."""
     return [
         {
             "class": name,
@@ -119,8 +120,10 @@ def _per_class(tally: Tally, classes: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def confusion_matrix(found: Mapping[str, Any]) -> tuple[list[str], NDArray[np.int64]]:
-    """Class names and the confusion matrix int64 [K, K] of one JSON record that has `per_class`: row the
-    class of a picture, column the first guess."""
+    """Class names and the confusion matrix int64 [K, K] of one JSON record that has `per_class`.
+
+    Row: the class of an image. Column: the first guess.
+    """
     rows = found["per_class"]
     names = [row["class"] for row in rows]
     place = {name: k for k, name in enumerate(names)}

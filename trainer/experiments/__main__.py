@@ -12,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from trainer.errors import one_sentence
+from trainer.cli import one_sentence
 from trainer.experiments import ablations, relu_tanh
 
 

@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from preprocess.shared.files import write_atomically
 from preprocess.store import Store
 from trainer.cli import parse
 from trainer.config import Config
 from trainer.data.batches import open_data
 from trainer.errors import UserError
-from trainer.evaluation.metrics import read_log
 from trainer.experiments.earlier import refuse_other_settings, unreadable
 from trainer.figures import style
-from trainer.files import write_atomic
 from trainer.recipes import RECIPES, settle
 from trainer.runs import run_folder
+from trainer.runs.log import read_log
 
 Part = Literal["lrn", "overlap", "dropout", "colour", "towers"]
 
@@ -92,9 +92,9 @@ def run(arguments: Arguments) -> None:
             train(arguments, folder, name)
         found[name] = last_errors(folder)
     rows = compare(found, pictures)
-    write_atomic(arguments.out / "ablations.json", json.dumps(rows, indent=1).encode())
+    write_atomically(arguments.out / "ablations.json", json.dumps(rows, indent=1).encode())
     text = table(rows, found["whole"], pictures)
-    write_atomic(arguments.out / "ablations.md", text.encode())
+    write_atomically(arguments.out / "ablations.md", text.encode())
     draw(rows, arguments.out)
     print(f"\n{text}\nthe table and its figure: {arguments.out / 'ablations.md'}, ablations.png")
 

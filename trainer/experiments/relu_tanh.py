@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from preprocess.shared.files import write_atomically
 from trainer.errors import UserError
 from trainer.experiments import cifar
 from trainer.experiments.earlier import differences, refuse_other_settings, unreadable
 from trainer.experiments.small import Activation, Racer, reached
 from trainer.figures import style
-from trainer.files import write_atomic
 
 RUNGS = ((1, 3), (3, 2), (9, 1))
 """After so many epochs so many rates go on: the fastest at first may be too high later."""
@@ -100,7 +100,7 @@ def run(arguments: Arguments) -> None:
     if arguments.images is not None:  # a random part: pictures in class folders come class by class
         part = np.random.default_rng(arguments.seed).permutation(len(images))[: arguments.images]
         images, labels = images[part], labels[part]
-    from trainer.training.step import resolve_precision  # here, for it brings MPI along
+    from trainer.parallel.device import resolve_precision  # here, for it brings MPI along
 
     low = resolve_precision(arguments.precision, torch.device("cpu")) == "bfloat16"
     print(f"{len(images):,} pictures, {'bfloat16' if low else 'float32'}", flush=True)
@@ -126,7 +126,7 @@ def run(arguments: Arguments) -> None:
             "curve": winner.curve,
             "settings": shared,
         }
-        write_atomic(out / f"{activation}.json", json.dumps(record).encode())
+        write_atomically(out / f"{activation}.json", json.dumps(record).encode())
         found[activation] = record
     curves = {a: curve for a in PAPER if (curve := found[a])}
     figure = draw(curves, arguments.target, out)

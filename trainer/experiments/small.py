@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from preprocess.shared.files import write_atomically
 from trainer.experiments.earlier import differences, refuse_other_settings, unreadable
-from trainer.files import write_atomic
 
 Activation = Literal["relu", "tanh"]
 BATCH, MOMENTUM = 128, 0.9
@@ -149,9 +149,9 @@ class Racer:
     def _save(self) -> None:
         # The curve is written last: a kill between the two repeats one epoch from the weights before it.
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._weights(self.epochs), safetensors.torch.save(self._tensors()))
+        write_atomically(self._weights(self.epochs), safetensors.torch.save(self._tensors()))
         record = {"settings": self.settings, "curve": self.curve}
-        write_atomic(self.folder / "curve.json", json.dumps(record).encode())
+        write_atomically(self.folder / "curve.json", json.dumps(record).encode())
         self._weights(self.epochs - 1).unlink(missing_ok=True)
 
     def _load(self) -> None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from trainer.data.batches import open_data
 from trainer.errors import UserError
-from trainer.evaluation.metrics import read_log
 from trainer.evaluation.pretrained import open_trained
 from trainer.figures import confusion, curves, filters, neighbours, predictions, style, views
 from trainer.figures.subject import ON_CPU, ON_GPU, Subject
 from trainer.runs import run_folder
+from trainer.runs.log import read_log
 from trainer.runs.training_set import as_seen
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Literal
 
 import tyro
 
-from trainer.cli import parse
-from trainer.errors import UserError, one_sentence
+from trainer.cli import one_sentence, parse
+from trainer.errors import UserError
 from trainer.figures import NAMES, Name, draw, draw_together
 from trainer.runs import run_folder
 

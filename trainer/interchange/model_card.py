@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 from trainer.config import Config
-from trainer.evaluation.metrics import read_log
 from trainer.evaluation.pretrained import Trained
 from trainer.recipes import RECIPES
 from trainer.runs import run_folder
+from trainer.runs.log import read_log
 
 RECIPE_WORDS = {
     "auto": "this project's own for any set of pictures",

@@ -2,7 +2,7 @@
 
 mpirun passes Ctrl-C on to every rank. A rank that raised KeyboardInterrupt would leave its exchange, and the
 others would wait for it; a rank inside MPI would not notice the signal. So each process ends itself in the
-handler. Nothing is lost: whatever is written to the disk is renamed when it is complete.
+handler. Nothing is lost: files are written under another name and renamed when they are complete.
 
 Without _interrupt.c, which needs a compiler, the kernel's default action ends the process: the exit code of a
 process is 130 in a shell, that of MPICH's mpirun is 2.
@@ -21,22 +21,22 @@ except ImportError:  # not built
     _interrupt = None  # type: ignore[assignment]
 
 RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
-"""Where launchers tell a process its rank; known before MPI starts."""
+"""Variables in which launchers tell a process its rank, before MPI starts."""
 
-CODE = 128 + signal.SIGINT  # what a shell reports
+CODE = 128 + signal.SIGINT  # as a shell reports it
 
 
 def end_at_once(resumable: bool = False) -> None:
-    """Have SIGINT end this process. Where SIGINT is ignored, or a program has a handler of its own, it stays.
+    """Let SIGINT end this process, unless it is ignored or the program has a handler of its own.
 
-    `resumable`: the same command goes on from a checkpoint, which rank 0 tells the user.
+    `resumable`: rank 0 tells the user that the same command continues from a checkpoint.
     """
     if signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, signal.SIG_DFL):
         return
     if _interrupt is None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         return
-    sentence = "interrupted" + ("; the same command goes on from the last checkpoint" if resumable else "")
+    sentence = "interrupted" + ("; the same command continues from the last checkpoint" if resumable else "")
     rank = next((os.environ[name] for name in RANKS if name in os.environ), None)
     text = f"{sentence}\n" if rank in (None, "0") else ""
     hydra = "HYDI_CONTROL_FD" in os.environ  # MPICH's own launcher, which speaks PMI 1
@@ -44,11 +44,11 @@ def end_at_once(resumable: bool = False) -> None:
 
 
 def raise_again() -> None:
-    """Have SIGINT raise KeyboardInterrupt again, for commands of one process, which tidy up behind them."""
+    """Let SIGINT raise KeyboardInterrupt again, for commands of one process that clean up first."""
     if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def is_command() -> bool:
-    """Whether this process is `python -m trainer.SOMETHING`, and no program that only imports the package."""
+    """Whether this process is `python -m trainer.NAME`, not a program that only imports the package."""
     return any(flag == "-m" and name.startswith("trainer.") for flag, name in pairwise(sys.orig_argv))

@@ -1,4 +1,4 @@
-"""The exchanges over MPI, through host memory, or straight from a GPU where the library takes that."""
+"""The exchanges over MPI: through host memory, or from GPU memory where the MPI library accepts it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from trainer.parallel.transport import Pending, Transport
 
 
 class OverMpi(Transport):
-    """One tower on this rank, its partner (if any) at the other end of `pair_comm`.
+    """One tower on this rank, its partner (if any) on the other rank of `pair_comm`.
 
     Reductions run in a thread of their own: a nonblocking collective advances only inside MPI calls, and the
-    main thread is computing. The thread has its own communicator, so that the two never meet.
+    main thread is computing. The thread has its own communicator, so that their messages are never mixed up.
     """
 
     def __init__(self, topology: Topology) -> None:
@@ -44,7 +44,7 @@ class OverMpi(Transport):
         sent, received = _bytes(mine), _bytes(theirs)
         if self._staged:
             outbox, inbox = (self._stage(name, sent) for name in ("outbox", "inbox"))
-            outbox.copy_(sent)  # waits for the GPU's stream, so that MPI reads finished numbers
+            outbox.copy_(sent)  # waits for the GPU's stream, so that MPI sends the results
             self._exchange(outbox, inbox)
             received.copy_(inbox)
         else:
@@ -57,7 +57,7 @@ class OverMpi(Transport):
         self._pair.Sendrecv(_buffer(sent), dest=partner, recvbuf=_buffer(received), source=partner)
 
     def _stage(self, name: str, like: Tensor) -> Tensor:
-        """Pinned host memory, kept for the next time, for a flat tensor on a GPU."""
+        """Pinned host memory for a flat tensor on a GPU, kept for the next call."""
         kept = self._stages.get(name)
         if kept is None or kept.numel() < like.numel() or kept.dtype != like.dtype:
             kept = torch.empty(like.shape, dtype=like.dtype, pin_memory=like.device.type == "cuda")
@@ -83,7 +83,7 @@ class OverMpi(Transport):
             flat.copy_(host)
 
     def _reduce_bfloat16(self, host: Tensor) -> None:
-        """Each rank sums one share of the array, in float32, and rounds it once; MPI knows no bfloat16."""
+        """Each rank sums one share of the array in float32 and rounds it once. MPI has no bfloat16."""
         size, rank = self._background.size, self._background.rank
         ends = [len(host) * r // size for r in range(size + 1)]
         shares = [host[begin:end] for begin, end in pairwise(ends)]
@@ -98,8 +98,11 @@ class OverMpi(Transport):
         self._exchange_with(others, [own] * len(others), [shares[r] for r in others])
 
     def _exchange_with(self, others: list[int], sent: list[Tensor], received: list[Tensor]) -> None:
-        """One tensor to and one from each of these ranks, all at once. MPI_Alltoallv would copy a rank's own
-        part too, and MPICH 5's MPI_Allgatherv takes ten times as long for arrays of this size."""
+        """Send one tensor to each of these ranks and receive one from each, all at the same time.
+
+        MPI_Alltoallv would copy a rank's own part too, and MPICH 5's MPI_Allgatherv takes ten times as long
+        for arrays of this size.
+        """
         world = self._background
         MPI.Request.Waitall(
             [world.Irecv(_buffer(x), source=r) for r, x in zip(others, received, strict=True)]
@@ -113,28 +116,30 @@ class OverMpi(Transport):
 
 
 def _bytes(x: Tensor) -> Tensor:
-    """The memory of a dense tensor, as it lies: uint8 [N]."""
+    """The memory of a dense tensor, as uint8 [N]."""
     rows = x.permute(0, 2, 3, 1) if x.dim() == 4 else x
     return rows.view(torch.uint8).view(-1)
 
 
 def _buffer(x: Tensor) -> Any:
-    """What mpi4py takes: an array, or on a GPU the tensor's own description of its memory."""
+    """The tensor as mpi4py accepts it: a NumPy array, or on a GPU the tensor itself."""
     x = x.view(torch.uint16) if x.dtype == torch.bfloat16 else x
     return x.numpy() if x.device.type == "cpu" else x
 
 
 def _finish(device: torch.device) -> None:
-    """MPI knows nothing of a GPU's streams: wait until the numbers are there."""
+    """Wait for the GPU's stream, which MPI knows nothing of."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
 
 
 def takes_gpu_memory(topology: Topology) -> bool:
-    """Whether this MPI library says that it takes memory of a GPU (MPI 4.1, `mpi_memory_alloc_kinds`), on
-    every rank, and then really sums some."""
-    says = "cuda" in (MPI.COMM_WORLD.Get_info().get("mpi_memory_alloc_kinds") or "")
-    if not topology.world.allreduce(says and topology.device.type == "cuda", MPI.LAND):
+    """Whether MPI accepts GPU memory on every rank: the library claims it and a trial sum is right.
+
+    The claim is `mpi_memory_alloc_kinds` of MPI 4.1.
+    """
+    claimed = "cuda" in (MPI.COMM_WORLD.Get_info().get("mpi_memory_alloc_kinds") or "")
+    if not topology.world.allreduce(claimed and topology.device.type == "cuda", MPI.LAND):
         return False
     probe = torch.full((1024,), 1.0, device=topology.device)
     _finish(topology.device)

@@ -1,4 +1,4 @@
-"""stdout and stderr whose reader may go away: a terminal that is closed, `| head` that has read enough."""
+"""stdout and stderr whose reader may disappear: a terminal that is closed, `| head` that ends."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
-GONE = (errno.EIO, errno.EPIPE)  # a write to a terminal that was closed; to a pipe without a reader
+GONE = (errno.EIO, errno.EPIPE)  # of a terminal that was closed; of a pipe without a reader
 
 
 class Output:
-    """A text stream that writes to /dev/null from the moment its reader is gone."""
+    """A text stream that writes to /dev/null once its reader is gone."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -38,7 +38,7 @@ class Output:
         except OSError as error:
             if error.errno not in GONE:
                 raise
-            # The descriptor itself, since libraries write to it too, and Python flushes it at its end.
+            # The descriptor itself: libraries write to it too, and Python flushes it at the end.
             with contextlib.suppress(OSError, io.UnsupportedOperation):
                 nothing = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nothing, self._stream.fileno())
@@ -47,7 +47,7 @@ class Output:
 
 @contextlib.contextmanager
 def outlives_reader() -> Iterator[None]:
-    """Let no print fail because stdout's or stderr's reader is gone."""
+    """Within this context no print fails because the reader of stdout or stderr is gone."""
     with (
         contextlib.redirect_stdout(cast(TextIO, Output(sys.stdout))),
         contextlib.redirect_stderr(cast(TextIO, Output(sys.stderr))),

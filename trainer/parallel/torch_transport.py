@@ -1,7 +1,7 @@
 """The exchanges over torch.distributed: NCCL between GPUs, gloo between CPUs.
 
-MPI stays the launcher: it hands round where the processes meet, and its pair and tower communicators are made
-again as torch's groups.
+MPI remains the launcher: it passes on where the processes connect. Its pair and tower communicators get
+torch's groups of the same ranks.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class OverTorch(Transport):
         super().__init__(topology)
         self._device = topology.device
         if not dist.is_initialized():
-            _meet(topology)
-        # Every rank takes part in the making of every group, also of those that it does not belong to.
+            _join(topology)
+        # Every rank must call new_group for every group, also for those that it does not belong to.
         self._tower = [
             dist.new_group(list(range(tower, topology.world.size, self._pair_size)))
             for tower in range(self._pair_size)
@@ -47,7 +47,7 @@ class OverTorch(Transport):
         else:
             sent = mine.contiguous()
             received = theirs = torch.empty_like(sent)
-        # As bytes: not every backend knows every dtype.
+        # As bytes, since not every backend supports every dtype.
         operations = [
             dist.P2POp(dist.isend, sent.view(torch.uint8), self._peer, self._pair),
             dist.P2POp(dist.irecv, received.view(torch.uint8), self._peer, self._pair),
@@ -70,24 +70,24 @@ class OverTorch(Transport):
 
 
 class Waiting:
-    """A reduction under way; on a GPU the stream waits for it, not the processor."""
+    """A reduction in progress; on a GPU the stream waits for it, not the host."""
 
     def __init__(self, work: dist.Work) -> None:
         self._work = work
 
     def result(self) -> None:
-        """Wait. Raises what torch raises when a partner is lost."""
+        """Wait until it is done. Raises torch's error when a partner is lost."""
         self._work.wait()
 
 
-def _meet(topology: Topology) -> None:
-    """Join all ranks in one process group; on a single host without any port that others could reach."""
-    world, alone = topology.world, len(set(topology.hosts)) == 1
-    if alone:
+def _join(topology: Topology) -> None:
+    """Join all ranks in one process group. On a single host no port is opened to other hosts."""
+    world, one_host = topology.world, len(set(topology.hosts)) == 1
+    if one_host:
         if Path("/sys/class/net/lo").exists():
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        # torch opens the file once more when a process lets go of it, and removes it with the last one; a
-        # rank that removed it sooner would race with the others.
+        # torch removes the file with the last process that used it. A rank that removed it sooner would race
+        # with the others.
         mine = _empty_file() if topology.is_root else None
         store: dist.Store = dist.FileStore(world.bcast(mine), world.size)
     else:

@@ -1,13 +1,13 @@
-"""How tensors travel: between the two towers of a pair, and between the pairs.
+"""The exchanges of tensors: between the two towers of a pair, and between the pairs.
 
-A transport offers the exchanges of the network, each with its adjoint, and the sum of gradients:
+    pair_all_gather      both towers' halves -> the whole
+    pair_reduce_scatter  its adjoint: the gradients of each half, summed over both towers
+    pair_all_reduce      both towers' shares -> the logits; its adjoint gives both towers the same gradient
+    all_reduce_async     sums one flat array in place over all ranks that hold the same tower
+    all_reduce_scalars   sums a few numbers over the same ranks
 
-    gather   both towers' halves -> the whole      adjoint: both towers' gradients of each half, summed
-    sum      both towers' shares -> the logits     adjoint: the same gradient for both
-    reduce   one flat buffer, summed in place over all ranks that hold the same tower, in the background
-
-They are written once, on top of three primitives: swap a tensor with the partner, start a reduction, total a
-few numbers. `OneProcess` moves nothing; mpi_transport.py and torch_transport.py are the two that do.
+The first three need one primitive, `_sendrecv` with the partner. `OneProcess` exchanges nothing;
+mpi_transport.py and torch_transport.py are the other two kinds.
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
-import torch.distributed
 from torch import Tensor
 
-from trainer.errors import UserError
 from trainer.parallel.topology import Topology
 
 
 class Pending(Protocol):
-    """A reduction under way."""
+    """A reduction in progress."""
 
     def result(self) -> None:
-        """Wait until it is done; raises what went wrong."""
+        """Wait until it is done. Raises the error of a reduction that failed."""
 
 
 class Done:
@@ -38,7 +36,7 @@ class Done:
 
 
 class Transport(ABC):
-    """What the step needs. Lists hold one tensor for each tower on this rank."""
+    """All exchanges of a step. Lists hold one tensor for each tower on this rank."""
 
     def __init__(self, topology: Topology) -> None:
         self._pair_size = topology.pair_comm.size
@@ -48,20 +46,20 @@ class Transport(ABC):
         self._index = topology.pair_comm.rank
 
     def pair_all_gather(self, parts: list[Tensor]) -> Tensor:
-        """Tower a's channels, then tower b's, along dimension 1."""
+        """Both towers' outputs joined along dimension 1, tower a's first."""
         everyone = self._both(parts[0]) if self._partner else parts
         return torch.cat(everyone, dim=1) if len(everyone) > 1 else everyone[0]
 
     def pair_reduce_scatter(self, grad: Tensor) -> list[Tensor]:
-        """From this rank's gradient of the whole, the gradient of each part that it holds."""
+        """The adjoint of `pair_all_gather`: the gradient of the whole -> those of this rank's parts."""
         if not self._partner:
-            # Autograd has summed all towers' gradients already, for they read the same tensor.
+            # Both towers read the same tensor here, so that autograd has summed their gradients.
             return list(grad.chunk(self.towers, dim=1))
         halves = grad.chunk(2, dim=1)
         return [halves[self._index] + self._sendrecv(halves[1 - self._index])]
 
     def pair_all_reduce(self, shares: list[Tensor]) -> Tensor:
-        """The towers' shares, added up. The adjoint hands each tower the same gradient: nothing travels."""
+        """The sum of the towers' shares. Its adjoint needs no exchange: each tower gets the same gradient."""
         everyone = self._both(shares[0]) if self._partner else shares
         return everyone[0] + everyone[1] if len(everyone) > 1 else everyone[0]
 
@@ -75,16 +73,15 @@ class Transport(ABC):
 
     @abstractmethod
     def all_reduce_async(self, flat: Tensor) -> Pending:
-        """Begin to sum `flat`, float32 or bfloat16 [N], over the pairs, in place; the result says when that
-        is done."""
+        """Begin to sum `flat`, float32 or bfloat16 [N], over the pairs, in place."""
 
     @abstractmethod
     def all_reduce_scalars(self, values: Tensor) -> Tensor:
-        """Sum a few numbers over the pairs, at once; float64 on the host."""
+        """The sums of a few numbers over the pairs, float64 on the host."""
 
 
 class OneProcess(Transport):
-    """All towers on this rank, and no other pairs: nothing travels."""
+    """All towers on this rank, and no other pairs: no exchange."""
 
     def _sendrecv(self, mine: Tensor) -> Tensor:
         raise AssertionError("there is no partner")
@@ -94,27 +91,3 @@ class OneProcess(Transport):
 
     def all_reduce_scalars(self, values: Tensor) -> Tensor:
         return values.double().cpu()
-
-
-def connect(topology: Topology, wish: str = "auto") -> Transport:
-    """The transport that is wished for: mpi, torch, or auto, which is NCCL where every rank has a GPU to
-    itself and MPI elsewhere. Raises UserError when this torch cannot."""
-    if topology.world.size == 1:
-        return OneProcess(topology)
-    on_gpu = topology.device.type == "cuda"
-    possible = torch.distributed.is_available() and (
-        (torch.distributed.is_nccl_available() and topology.own_gpu)
-        if on_gpu
-        else torch.distributed.is_gloo_available()
-    )
-    if wish == "torch" and not possible:
-        why = "NCCL and a GPU for each rank" if on_gpu else "a torch with gloo"
-        raise UserError(f"--transport torch needs {why}; use --transport mpi.")
-    # Imported here, for both build on this module.
-    if wish == "torch" or (wish == "auto" and on_gpu and possible):
-        from trainer.parallel.torch_transport import OverTorch
-
-        return OverTorch(topology)
-    from trainer.parallel.mpi_transport import OverMpi
-
-    return OverMpi(topology)

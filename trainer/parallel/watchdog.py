@@ -1,9 +1,9 @@
-"""Ends a job in which a rank hangs, and says which one.
+"""Ends a job in which a rank hangs, and names that rank.
 
-A rank that is killed ends the others through the launcher. One that is stopped, or sits behind a dead cable,
-leaves them waiting in an exchange for ever. So each rank marks what it is doing; a thread that finds no new
-mark for the time-out asks all others, through a communicator of its own, what they are doing. Their threads
-answer even while they wait. Whoever does not answer is named.
+When a rank is killed, the launcher ends the others. When a rank is stopped or its network is cut, the others
+would wait in an exchange for ever. So each rank records the phase that it is in. A thread that sees no new
+phase within the time-out asks all other ranks for theirs, over a communicator of its own; their threads
+answer even while the ranks wait. The ranks that do not answer are named.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 from trainer.errors import UserError
 from trainer.parallel.topology import Topology
 
-POLL = 0.5  # seconds between looks at the clock and at questions of others
-PATIENCE = 5.0  # seconds for an answer; each thread looks every POLL
+POLL = 0.5  # seconds between two looks at the clock and at questions of other ranks
+PATIENCE = 5.0  # seconds that an answer is waited for; each thread looks every POLL seconds
 QUESTION, ANSWER = 1, 2
-START_UP = 600.0  # seconds without a new mark until the first step is done: it may have loops to compile
+START_UP = 600.0  # seconds of the time-out until the first step is done, which may compile loops
 
 
 class Doing(NamedTuple):
-    """What a rank is at."""
+    """The phase that a rank is in."""
 
     step: int
     phase: str
@@ -32,7 +32,7 @@ class Doing(NamedTuple):
 
 
 class Watchdog:
-    """One thread a rank; `alarm` gets a UserError, in that thread, when the time is over."""
+    """One thread a rank; `alarm` is called with a UserError, in that thread, after the time-out."""
 
     def __init__(self, topology: Topology, timeout: float, alarm: Callable[[UserError], None]) -> None:
         self._topology, self._timeout, self._alarm = topology, timeout, alarm
@@ -47,12 +47,12 @@ class Watchdog:
             self._thread.start()
 
     def mark(self, phase: str, waiting: bool = False) -> None:
-        """The rank has come to a new phase; costs a microsecond."""
+        """The rank enters a new phase; takes a microsecond."""
         self._doing = Doing(self._doing.step, phase, waiting)
         self._marked = time.monotonic()
 
     def mark_step(self, step: int) -> None:
-        """The rank has begun a step. Until the second one the time-out is that of the start."""
+        """The rank begins a step. Until the second one the time-out is START_UP at least."""
         self._steps += 1
         if self._steps > 1:
             self._limit = self._timeout
@@ -78,12 +78,12 @@ class Watchdog:
             self._send((self._topology.rank, self._doing), asker, ANSWER)
 
     def _send(self, message: Any, to: int, tag: int) -> None:
-        # A request keeps the message's memory alive until it has left.
+        # The request keeps the message's memory until it is sent.
         self._sent = [request for request in self._sent if not request.Test()]
         self._sent.append(self._comm.isend(message, dest=to, tag=tag))
 
     def _ask(self) -> dict[int, Doing]:
-        """What each rank that answers is doing, this one among them."""
+        """The phase of each rank that answers, and of this one."""
         me, size = self._topology.rank, self._topology.world.size
         found = {me: self._doing}
         for other in range(size):
@@ -100,10 +100,10 @@ class Watchdog:
 
     def _complaint(self, answers: dict[int, Doing]) -> UserError:
         mine = answers[self._topology.rank]
-        silent = [r for r in range(self._topology.world.size) if r not in answers]
+        missing = [r for r in range(self._topology.world.size) if r not in answers]
         busy = {r: d for r, d in answers.items() if not d.waiting}
-        if silent:
-            who = f"no answer from {self._names(silent)}: stopped, or the host is out of reach"
+        if missing:
+            who = f"no answer from {self._names(missing)}: stopped, or the host is out of reach"
         elif busy:
             r, doing = min(busy.items(), key=lambda item: item[1].step)
             who = f"the others wait for {self._names([r])}, in {doing.phase} of step {doing.step}"
@@ -111,7 +111,7 @@ class Watchdog:
             who = "every rank waits for another"
         return UserError(
             f"No progress for {self._limit:g} s (--timeout) in {mine.phase} of step {mine.step}; {who}. "
-            "The same command goes on from the last checkpoint."
+            "The same command continues from the last checkpoint."
         )
 
     def _names(self, ranks: list[int]) -> str:

@@ -1,4 +1,4 @@
-"""Checkpoints as they lie on the disk: which there are, which one is meant, whether it is whole.
+"""Checkpoints on the disk: listing, choosing, verifying and loading them.
 
     runs/<name>/checkpoints/
       step-00000470/
@@ -8,13 +8,13 @@
         state.json                    step, epoch, schedule, seed, loss, previous checkpoint, world, versions
         manifest.json                 SHA-256 of these four
         validation.json               errors on the validation set; added once they are measured
-      latest                          the name of the one that resuming follows
-      best                            the name of the one with the lowest validation error
-      sound                           the name of the newest one whose weights gave a sound loss
-      set-aside-001/                  checkpoints that a run has left by going back; see going_back.py
+      latest                          name of the checkpoint that a run continues from
+      best                            name of the one with the lowest validation error
+      sound                           name of the newest one whose weights gave a finite, not too large loss
+      set-aside-001/                  later checkpoints of a run that went back; see going_back.py
 
-saving.py writes them, pair 0 alone. Any number of pairs, or one process, can read. Only folders named
-`step-` and at least eight digits are the program's own: it counts and removes no others.
+checkpoint_writer.py writes them, on pair 0. Any number of pairs, or one process, can read them. Only folders
+named `step-` and at least eight digits are counted or removed.
 """
 
 from __future__ import annotations
@@ -23,24 +23,22 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from trainer.errors import UserError
-from trainer.evaluation.metrics import Counts
-from trainer.model.network import Tower
 from trainer.runs import version
-from trainer.training.optimizer import FlatStage
 
 if TYPE_CHECKING:
-    from mpi4py import MPI  # evaluation by one process needs none
+    from trainer.parallel.topology import Comm  # which starts MPI; one process alone needs none
 
 FOLDER = "checkpoints"
 LATEST, BEST, SOUND = "latest", "best", "sound"
@@ -50,7 +48,7 @@ OWN = re.compile(r"step-\d{8,}")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose checksums were found right."""
+    """A checkpoint whose checksums are right."""
 
     path: Path
     state: dict[str, Any]
@@ -73,7 +71,7 @@ def step_of(path: Path | str) -> int:
 
 
 def versions() -> dict[str, str]:
-    """What a run was made with."""
+    """Versions of this project, Python, torch and NumPy."""
     return {
         "trainer": version.described(),
         "python": platform.python_version(),
@@ -83,7 +81,7 @@ def versions() -> dict[str, str]:
 
 
 def named(folder: Path, marker: str) -> str | None:
-    """The checkpoint that `latest` or `best` names."""
+    """The name in a marker file: `latest`, `best` or `sound`; None without one."""
     try:
         return (folder / marker).read_text().strip() or None
     except OSError:
@@ -91,7 +89,7 @@ def named(folder: Path, marker: str) -> str | None:
 
 
 def own(folder: Path) -> list[Path]:
-    """The program's own checkpoints in a folder, by step; one that is damaged is among them."""
+    """All checkpoints of this program in a folder, by step, damaged ones too."""
     return sorted((path for path in folder.glob("step-*") if OWN.fullmatch(path.name)), key=step_of)
 
 
@@ -101,7 +99,7 @@ def exists(run: Path) -> bool:
 
 
 def run_of(path: Path) -> Path:
-    """The run that a checkpoint's folder lies in. Raises UserError when it lies in none."""
+    """The run that a checkpoint's folder is in. Raises UserError when it is in none."""
     for folder in path.absolute().parents:
         if folder.name == FOLDER:
             return folder.parent
@@ -109,10 +107,10 @@ def run_of(path: Path) -> Path:
 
 
 def find(run: Path, which: str = LATEST) -> tuple[Checkpoint, list[str]]:
-    """The checkpoint that `which` asks for: latest, best, or a path; and a sentence for each damaged one.
+    """The checkpoint that `which` names: latest, best, or a path; and a sentence for each damaged one.
 
-    A damaged `latest` falls back to the one before it, a damaged `best` to the one with the next lowest
-    error. Raises UserError when nothing sound is left.
+    A damaged `latest` is replaced by the one before it, a damaged `best` by the one with the next lowest
+    error. Raises UserError when none is left.
     """
     folder = run / FOLDER
     if which not in (LATEST, BEST):
@@ -129,7 +127,7 @@ def find(run: Path, which: str = LATEST) -> tuple[Checkpoint, list[str]]:
 
 
 def _candidates(folder: Path, which: str) -> list[Path]:
-    """All own checkpoints, the one that is meant first."""
+    """All checkpoints, in the order in which they are tried."""
     paths = own(folder)[::-1]
     if which == BEST:
         errors = recorded_errors(folder)
@@ -137,13 +135,13 @@ def _candidates(folder: Path, which: str) -> list[Path]:
         first = best_of(folder)
     else:
         first = named(folder, LATEST)
-        if first in [path.name for path in paths]:  # what lies after it is not followed
+        if first in [path.name for path in paths]:  # later ones are of another branch: tried last
             paths.sort(key=lambda path: step_of(path) > step_of(str(first)))
     return sorted(paths, key=lambda path: path.name != first)
 
 
 def verified(path: Path) -> Checkpoint:
-    """One checkpoint by its folder. Raises UserError when it cannot be used."""
+    """A checkpoint by its folder. Raises UserError when it is damaged."""
     damage = check(path)
     if damage:
         raise UserError(f"The checkpoint {path} cannot be used: {damage}.")
@@ -151,7 +149,7 @@ def verified(path: Path) -> Checkpoint:
 
 
 def check(path: Path) -> str | None:
-    """What is wrong with a checkpoint, or None: every file's SHA-256 against the manifest."""
+    """The damage of a checkpoint in words, or None. Compares every file's SHA-256 with the manifest."""
     manifest = path / MANIFEST
     if not manifest.exists():
         return f"it has no {MANIFEST}" if path.exists() else "it does not exist"
@@ -182,30 +180,31 @@ def state_of(path: Path) -> dict[str, Any]:
     return state
 
 
-def recorded_counts(path: Path) -> Counts | None:
-    """The errors that were measured with a checkpoint, as whole numbers; None where none were."""
+def recorded_validation(path: Path) -> dict[str, Any] | None:
+    """The errors that were measured with a checkpoint: `top1_error` and `top5_error`, fractions, and the
+    whole numbers `images`, `top1_wrong` and `top5_wrong`. None where none were measured."""
     try:
-        found = json.loads((path / VALIDATION).read_bytes())
-        return Counts(found["images"], found["top1_wrong"], found["top5_wrong"])
-    except (OSError, ValueError, KeyError):
+        found: dict[str, Any] = json.loads((path / VALIDATION).read_bytes())
+    except (OSError, ValueError):
         return None
+    return found if {"images", "top1_error", "top1_wrong", "top5_wrong"} <= found.keys() else None
 
 
 def recorded_errors(folder: Path) -> dict[str, float]:
     """The measured top-1 errors of all own checkpoints, by name."""
-    errors = {path.name: counts.top1_error for path in own(folder) if (counts := recorded_counts(path))}
+    errors = {path.name: found["top1_error"] for path in own(folder) if (found := recorded_validation(path))}
     marked = named(folder, BEST)
     if marked and marked not in errors and (folder / marked / STATE).exists():
-        # A version before validation.json kept the error of the best checkpoint in that one's state.
+        # Version 0.1 kept the error of the best checkpoint in its state.json.
         error = (state_of(folder / marked).get("best") or {}).get("top1_error")
         errors |= {} if error is None else {marked: error}
     return errors
 
 
 def best_of(folder: Path) -> str | None:
-    """The own checkpoint with the lowest measured error, of equal ones the earliest.
+    """The checkpoint with the lowest measured error, of equal ones the earliest.
 
-    Without any error the one that the marker names, as an import of weights leaves it.
+    Without any measured error: the one that the marker names, as after an import of weights.
     """
     errors = recorded_errors(folder)
     if errors:
@@ -215,7 +214,7 @@ def best_of(folder: Path) -> str | None:
 
 
 def before_divergence(run: Path) -> Path | None:
-    """The newest checkpoint from before a run's loss rose: a step was taken from it at a sound loss."""
+    """The newest undamaged checkpoint up to the one that `sound` names: from before the loss rose."""
     sound = named(run / FOLDER, SOUND)
     for path in reversed(own(run / FOLDER)):
         if sound and step_of(path) <= step_of(sound) and check(path) is None:
@@ -224,48 +223,45 @@ def before_divergence(run: Path) -> Path | None:
 
 
 def load(
-    checkpoint: Checkpoint,
-    towers: Sequence[Tower],
-    flat: Sequence[Sequence[FlatStage]],
-    tower_comm: MPI.Comm | None = None,
+    checkpoint: Checkpoint, tower: str, tensors: Mapping[str, Tensor], tower_comm: Comm | None = None
 ) -> None:
-    """Copy parameters and momenta into the towers of this rank.
+    """Copy one tower's file into these tensors, by name: `conv1.weight`, `momentum.conv1.weight`.
 
-    tower_comm: the ranks that hold the same tower; its first rank reads, and sends the arrays to the others,
+    tower_comm: the ranks that hold the same tower. Its first rank reads and sends the arrays to the others,
     whose hosts need not see the file. None: this rank is alone. Raises UserError when the file does not fit
-    the network.
+    the tensors.
     """
-    for tower, stages in zip(towers, flat, strict=True):
-        failure = None
-        if tower_comm is None or tower_comm.rank == 0:
-            failure = _read_tower(checkpoint.path / f"tower_{tower.name}.safetensors", stages)
-        if tower_comm is not None:
-            failure = tower_comm.bcast(failure)
-        if failure:
-            raise UserError(failure)
-        for stage in stages:
-            for array in (stage.master_weights, stage.momenta):
-                if tower_comm is not None and tower_comm.size > 1:
-                    host = array.cpu()
-                    tower_comm.Bcast(host.numpy())
-                    array.copy_(host)
-            stage.round()
+    path, failure = checkpoint.path / f"tower_{tower}.safetensors", None
+    found: dict[str, NDArray[np.float32]] = {}
+    if tower_comm is None or tower_comm.rank == 0:
+        found, failure = _read_tower(path, tensors)
+    if tower_comm is not None:
+        failure = tower_comm.bcast(failure)
+    if failure:
+        raise UserError(failure)
+    for name, tensor in tensors.items():
+        array = found.get(name)
+        if tower_comm is not None and tower_comm.size > 1:
+            array = np.empty(tuple(tensor.shape), np.float32) if array is None else array
+            tower_comm.Bcast(array)
+        with torch.no_grad():
+            tensor.copy_(torch.from_numpy(array))
 
 
-def _read_tower(path: Path, stages: Sequence[FlatStage]) -> str | None:
-    """Read one tower's file into its arrays; returns what is wrong with the file."""
+def _read_tower(
+    path: Path, expected: Mapping[str, Tensor]
+) -> tuple[dict[str, NDArray[np.float32]], str | None]:
+    """The arrays of one tower's file, and what is wrong with it."""
     try:
-        tensors = safetensors.numpy.load_file(path)
+        with safetensors.safe_open(path, "numpy") as file:
+            found = {name: file.get_tensor(name) for name in expected.keys() & set(file.keys())}
     except (OSError, safetensors.SafetensorError) as error:
-        return f"{path} cannot be read: {error}."
-    for stage in stages:
-        for name, p in stage.parameters.items():
-            shape = tensors[name].shape if name in tensors else "none"
-            if shape != tuple(p.shape):
-                return (
-                    f"{path} holds {name} of shape {shape}, this network has {tuple(p.shape)}: "
-                    "the store has another number of classes, or the network differs."
-                )
-            stage.value(name).copy_(torch.from_numpy(tensors[name]))
-            stage.momentum(name).copy_(torch.from_numpy(tensors[f"momentum.{name}"]))
-    return None
+        return {}, f"{path} cannot be read: {error}."
+    for name, tensor in expected.items():
+        shape = found[name].shape if name in found else "none"
+        if shape != tuple(tensor.shape):
+            return {}, (
+                f"{path} holds {name} of shape {shape}, this network has {tuple(tensor.shape)}: "
+                "the store has another number of classes, or the network differs."
+            )
+    return found, None

@@ -1,8 +1,8 @@
-"""Writing checkpoints, in the background: training stops for a copy to memory, not for the disk.
+"""Writes checkpoints in a thread: training waits for a copy to memory, not for the disk.
 
-Both ranks of pair 0 write their tower into one temporary folder; rank 0 adds the state and the manifest,
-syncs, renames, and only then names the folder in `latest`. Whatever is interrupted leaves what was there.
-Validation comes after that, and its result is added to the finished checkpoint.
+Both ranks of pair 0 write their tower into one temporary folder. Rank 0 adds the state and the manifest,
+syncs, renames the folder, and then writes its name to `latest`. An interruption leaves the earlier
+checkpoints as they were. The validation errors are added to the finished checkpoint.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,60 +21,60 @@ import numpy as np
 import safetensors.numpy
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from preprocess.shared.files import sync_folder, write_atomically
 from trainer.errors import UserError
-from trainer.evaluation.metrics import Counts
-from trainer.files import sync_folder, write_atomic
-from trainer.model.network import Tower
 from trainer.parallel.topology import Topology
 from trainer.runs import checkpoint, going_back, training_set
 from trainer.runs.checkpoint import BEST, LATEST, MANIFEST, SOUND, STATE, VALIDATION, name_of, named, own
 from trainer.runs.training_set import TrainingSet
-from trainer.training.optimizer import FlatStage
 
 Arrays = dict[str, NDArray[np.float32]]
 
-LARGEST = 1e6
-"""No weight of a network that can be trained further is as large: activations would overflow within a few
-layers. The weights of the paper's networks are below 10."""
-
 
 class Writer:
-    """The checkpoints of one run. Every rank makes one and calls it alike; pair 0 writes."""
+    """The checkpoints of one run. Every rank makes one and makes the same calls; pair 0 writes."""
 
     def __init__(self, run: Path, topology: Topology, keep: int, trained_on: TrainingSet) -> None:
         self._folder, self._topology, self._keep = run / checkpoint.FOLDER, topology, keep
         self._trained_on = trained_on.to_bytes()
-        self._comm = topology.pair_comm.Dup()  # the thread's own: the main one is busy with the step
+        self._comm = topology.pair_comm.Dup()  # for the thread: the main one uses pair_comm in the step
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         self._step: int | None = None
         """The step of the newest checkpoint until the next step is taken."""
         self._proven: int | None = None
-        """The step of the newest checkpoint whose weights gave a sound loss."""
+        """The step of the newest checkpoint that gave a finite, not too large loss."""
         self._memory: dict[str, Arrays] = {}
         if topology.is_root:
             self._folder.mkdir(parents=True, exist_ok=True)
-        self._comm.Barrier()  # the other rank writes there too, and makes no folder that is gone
+        self._comm.Barrier()  # the other rank of the pair writes there too
 
-    def save(self, towers: list[Tower], flat: list[list[FlatStage]], state: dict[str, Any]) -> None:
-        """Copy everything to memory and begin to write; `state` holds at least `step`.
+    def save(self, towers: Mapping[str, Mapping[str, Tensor]], state: dict[str, Any]) -> None:
+        """Copy the tensors to memory and begin to write.
 
-        Waits for the checkpoint before. Raises UserError when the disk did not take that one.
+        towers: for each tower on this rank, "a" or "b", its tensors by name: parameters, and each momentum
+        under `momentum.<name>`. state: what else is kept, at least `step`. Waits for the checkpoint before;
+        raises UserError when that one could not be written.
         """
         if self._topology.pair != 0:
             return
         self.finish()
-        for tower, stages in zip(towers, flat, strict=True):
-            self._copy(tower, stages)
+        for tower, tensors in towers.items():
+            arrays = self._memory.setdefault(tower, {})
+            for name, tensor in tensors.items():
+                if name not in arrays:
+                    arrays[name] = np.empty(tuple(tensor.shape), np.float32)
+                torch.from_numpy(arrays[name]).copy_(tensor.detach())
         self._step = state["step"]
         self._pending = self._thread.submit(self._write, state)
 
     def step_taken(self, sound: bool) -> None:
-        """The weights that were saved last gave a finite loss: older checkpoints may go now.
+        """A step from the newest checkpoint gave a finite loss: older checkpoints may be removed.
 
-        sound: whether that loss says that the network is not diverging. Raises what went wrong in the
-        background, if anything did.
+        sound: whether that loss is small enough to be of a network that does not diverge. Raises the error
+        of the thread, if there was one.
         """
         if self._step is not None and self._topology.is_root:
             self._proven = self._step if sound else self._proven
@@ -90,42 +90,27 @@ class Writer:
             pending.result()
 
     def close(self) -> None:
-        """Wait for everything that is under way; every rank of pair 0 calls it."""
+        """Wait for the thread to end; every rank of pair 0 calls it."""
         self.finish()
         self._thread.shutdown()
 
-    def record_validation(self, step: int, counts: Counts) -> None:
+    def record_validation(self, step: int, errors: Mapping[str, float]) -> None:
         """Add the errors on the validation set to the checkpoint of this step, and name the best anew.
 
+        errors: as `checkpoint.recorded_validation` gives them.
         Waits until the checkpoint is on the disk. Raises UserError when the disk does not take it.
         """
         self.finish()
         if not self._topology.is_root:
             return
-        found = {
-            "top1_error": counts.top1_error,
-            "top5_error": counts.top5_error,
-            "images": counts.images,
-            "top1_wrong": counts.top1_wrong,
-            "top5_wrong": counts.top5_wrong,
-        }
         try:
-            write_atomic(self._folder / name_of(step) / VALIDATION, json.dumps(found, indent=1).encode())
+            write_atomically(self._folder / name_of(step) / VALIDATION, json.dumps(errors, indent=1).encode())
             going_back.set_markers(self._folder)
         except OSError as error:
             raise UserError(
                 f"The validation error of step {step} could not be written to {self._folder}: "
                 f"{error.strerror}. The checkpoint is there; make room and start the same command again."
             ) from None
-
-    def _copy(self, tower: Tower, stages: list[FlatStage]) -> None:
-        memory = self._memory.setdefault(tower.name, {})
-        for stage in stages:
-            for name in stage.parameters:
-                for key, tensor in ((name, stage.value(name)), (f"momentum.{name}", stage.momentum(name))):
-                    if key not in memory:
-                        memory[key] = np.empty(tuple(tensor.shape), np.float32)
-                    torch.from_numpy(memory[key]).copy_(tensor)
 
     def _write(self, state: dict[str, Any]) -> None:
         target = self._folder / name_of(state["step"])
@@ -141,7 +126,7 @@ class Writer:
             }
         except OSError as error:
             failure = error.strerror
-        # No rank may wait for one whose disk is full: a failure is sent like a success.
+        # A failure is sent too: no rank may wait for one whose disk is full.
         parts = self._comm.allgather((sums, failure))
         try:
             for part, failed in parts:
@@ -151,7 +136,7 @@ class Writer:
                 self._complete(temporary, target, sums, state)
         except OSError as error:
             failure = error.strerror
-        # Or the other rank would begin the next checkpoint beside this one.
+        # Both ranks end this checkpoint before either begins the next.
         failure = self._comm.bcast(failure)
         if failure is not None:
             shutil.rmtree(temporary, ignore_errors=True)  # make room for the log
@@ -161,7 +146,7 @@ class Writer:
             )
 
     def _complete(self, temporary: Path, target: Path, sums: dict[str, str], state: dict[str, Any]) -> None:
-        """Manifest, sync, rename, and only then the name."""
+        """Write state and manifest, sync, rename, and then write `latest`."""
         state = {**state, "previous": named(self._folder, LATEST)}
         sums[training_set.FILE] = _write_file(temporary / training_set.FILE, self._trained_on)
         sums[STATE] = _write_file(temporary / STATE, json.dumps(state, indent=1).encode())
@@ -169,34 +154,27 @@ class Writer:
         sync_folder(temporary)
         temporary.rename(target)
         sync_folder(self._folder)
-        write_atomic(self._folder / LATEST, target.name.encode())
+        write_atomically(self._folder / LATEST, target.name.encode())
 
     def resumed(self, step: int) -> None:
-        """Training goes on from this checkpoint, which is on the disk."""
+        """Training continues from the checkpoint of this step."""
         self._step = step
 
     def _prune(self, proven: int | None) -> None:
-        """Let `sound` name the proven checkpoint; keep the newest and what `latest`, `best`, `sound` name."""
+        """Write `sound`; remove all but the newest ones and those that latest, best and sound name."""
         with contextlib.suppress(OSError):
             if proven is not None and (self._folder / name_of(proven)).exists():
-                write_atomic(self._folder / SOUND, name_of(proven).encode())
+                write_atomically(self._folder / SOUND, name_of(proven).encode())
         whole = [path for path in own(self._folder) if (path / MANIFEST).exists()]
         kept: set[str | None] = {path.name for path in whole[-self._keep :]}
         kept |= {named(self._folder, marker) for marker in (LATEST, BEST, SOUND)}
         kept.add(checkpoint.best_of(self._folder))
         for old in whole:
             if old.name not in kept:
-                pruned = self._folder / f".{old.name}.pruned"  # in one piece or not at all
+                pruned = self._folder / f".{old.name}.pruned"  # no half-removed checkpoint under its name
                 with contextlib.suppress(OSError):
                     old.rename(pruned)
                     shutil.rmtree(pruned)
-
-
-def largest_weight(flat: list[list[FlatStage]]) -> float:
-    """The largest magnitude among the weights of this rank; infinite where one is no number."""
-    arrays = [array for stages in flat for stage in stages for array in (stage.master_weights, stage.momenta)]
-    found = [abs(float(end)) for array in arrays for end in array.aminmax()]
-    return math.inf if any(map(math.isnan, found)) else max(found)
 
 
 def _write_file(path: Path, data: bytes) -> str:

@@ -1,12 +1,12 @@
-"""A run that continues from another checkpoint than its last: later ones are set aside, never lost.
+"""Continuing a run from another checkpoint than its last: later ones are set aside, never lost.
 
     checkpoints/set-aside-001/
-      step-00000009/ step-00000012/   what the run has left
+      step-00000009/ step-00000012/   checkpoints after the one that the run went back to
       metrics.jsonl                   the run's log as it was
-      to                              while the folders move: the checkpoint that the run goes back to
+      to                              while folders are moved: the checkpoint that the run goes back to
 
-`latest` alone says where a run continues. Before a run starts, `repair` brings the folder into order after
-whatever ended the start before. Rank 0 calls all of this, with the run's lock held.
+Only `latest` decides where a run continues. Before a run starts, `repair` completes what an interruption of
+the last start left. Rank 0 calls all of this and holds the run's lock.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import shutil
 from pathlib import Path
 
-from trainer.files import remove_temporaries, sync_folder, write_atomic
+from preprocess.shared.files import remove_leftovers_of, sync_folder, write_atomically
 from trainer.runs import checkpoint, run_folder
 from trainer.runs.checkpoint import BEST, LATEST, SOUND, Checkpoint, named, own, step_of
 
@@ -24,14 +24,15 @@ GOAL = "to"
 
 
 def repair(run: Path) -> list[str]:
-    """Finish what was interrupted, and let `latest` and `best` name what they stand for; a sentence a change.
+    """Complete what was interrupted and correct the markers; returns a sentence for each change.
 
-    A kill can fall between a checkpoint's renaming and its naming in `latest`: the checkpoint that continues
-    the one that `latest` names takes its place. One that does not is left for `continue_from` to set aside.
+    A kill can come between the renaming of a checkpoint and the writing of `latest`. A checkpoint whose state
+    names the one in `latest` as its previous one then becomes the latest. Any other later one is left for
+    `continue_from` to set aside.
     """
     folder = run / checkpoint.FOLDER
     for name in (run_folder.CONFIG, run_folder.LOG):
-        remove_temporaries(run / name)
+        remove_leftovers_of(run / name)
     if not folder.exists():
         return []
     for aside in sorted(folder.glob(f"{ASIDE}*")):
@@ -55,14 +56,13 @@ def repair(run: Path) -> list[str]:
         if later and not checkpoint.check(path) and checkpoint.state_of(path).get("previous") == latest:
             latest = path.name
     if latest != before:
-        write_atomic(folder / LATEST, latest.encode())
+        write_atomically(folder / LATEST, latest.encode())
     set_markers(folder)
     return remarks
 
 
 def set_markers(folder: Path) -> None:
-    """Let `best` name the checkpoint with the lowest measured error, if any was measured; forget a `sound`
-    that is not there."""
+    """Write `best` from the measured errors; remove a `sound` that names a missing checkpoint."""
     sound = checkpoint.named(folder, SOUND)
     if sound and not (folder / sound).exists():
         (folder / SOUND).unlink()
@@ -70,13 +70,13 @@ def set_markers(folder: Path) -> None:
     if best is None:
         (folder / BEST).unlink(missing_ok=True)
     elif best != named(folder, BEST):
-        write_atomic(folder / BEST, best.encode())
+        write_atomically(folder / BEST, best.encode())
 
 
 def continue_from(run: Path, found: Checkpoint) -> list[str]:
-    """Make `found` the checkpoint that the run continues from; a sentence about what is set aside for it.
+    """Make `found` the checkpoint that the run continues from; returns a sentence on what was set aside.
 
-    A checkpoint of another place, of another run or one that was set aside, is copied into the run first.
+    A checkpoint of another run, or one that was set aside, is copied into the run first.
     """
     folder = run / checkpoint.FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def continue_from(run: Path, found: Checkpoint) -> list[str]:
     where = _set_aside(run, found, left) if left else None
     if not inside and where is None:
         _take_in(folder, found.path.name)
-    write_atomic(folder / LATEST, found.path.name.encode())
+    write_atomically(folder / LATEST, found.path.name.encode())
     set_markers(folder)
     if where is None:
         return []
@@ -99,7 +99,7 @@ def continue_from(run: Path, found: Checkpoint) -> list[str]:
 
 
 def _set_aside(run: Path, found: Checkpoint, left: list[Path]) -> Path:
-    """Move checkpoints into a folder of their own, which first says how far: a kill loses none of them."""
+    """Move checkpoints into a new folder. The file `to` is written first: a kill loses none of them."""
     folder = run / checkpoint.FOLDER
     names = [path.name.removeprefix(ASIDE) for path in folder.glob(f"{ASIDE}*")]
     number = max((int(name) for name in names if name.isdecimal()), default=0) + 1
@@ -110,7 +110,7 @@ def _set_aside(run: Path, found: Checkpoint, left: list[Path]) -> Path:
     if (run / run_folder.LOG).exists():
         shutil.copyfile(run / run_folder.LOG, partial / run_folder.LOG)
     lines = [found.path.name, *(path.name for path in left)]
-    write_atomic(partial / GOAL, "\n".join(lines).encode())
+    write_atomically(partial / GOAL, "\n".join(lines).encode())
     partial.rename(aside)
     sync_folder(folder)
     _move(run, aside)
@@ -118,26 +118,26 @@ def _set_aside(run: Path, found: Checkpoint, left: list[Path]) -> Path:
 
 
 def _move(run: Path, aside: Path) -> None:
-    """Do what the file `to` in a set-aside folder says: once, or again after a kill."""
+    """Move the checkpoints that the file `to` of a set-aside folder lists; repeatable after a kill."""
     folder = run / checkpoint.FOLDER
     goal, *left = (aside / GOAL).read_text().split()
     for name in left:
         if (folder / name).exists() and not (aside / name).exists():
             (folder / name).rename(aside / name)
     _take_in(folder, goal)
-    write_atomic(folder / LATEST, goal.encode())
+    write_atomically(folder / LATEST, goal.encode())
     set_markers(folder)
     (aside / GOAL).unlink()
     sync_folder(aside)
 
 
 def _copy_in(found: Checkpoint, folder: Path) -> None:
-    """Copy a checkpoint of another place beside the run's own, not yet under its name; its log too."""
+    """Copy a checkpoint from elsewhere, and its log, into the run under a temporary name."""
     incoming = folder / f".{found.path.name}.incoming"
     shutil.rmtree(incoming, ignore_errors=True)
     shutil.copytree(found.path, incoming)
     log = found.path.parent / run_folder.LOG
-    if log.exists():  # set aside with it
+    if log.exists():  # of a checkpoint that was set aside
         shutil.copyfile(log, incoming / run_folder.LOG)
     for path in incoming.iterdir():
         with path.open("rb+") as file:
@@ -146,7 +146,7 @@ def _copy_in(found: Checkpoint, folder: Path) -> None:
 
 
 def _take_in(folder: Path, name: str) -> None:
-    """Give what `_copy_in` has copied its name, and the run the log that came with it."""
+    """Rename what `_copy_in` has copied, and take over its log."""
     incoming = folder / f".{name}.incoming"
     if not incoming.exists():
         return
@@ -157,11 +157,11 @@ def _take_in(folder: Path, name: str) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what interrupted writing left: nothing that has a name of its own."""
+    """Remove the temporary files and folders of interrupted writes."""
     for kind in ("partial", "incoming", "pruned"):
         for left in folder.glob(f".*.{kind}"):
             shutil.rmtree(left, ignore_errors=True)
     for name in (LATEST, BEST, SOUND):
-        remove_temporaries(folder / name)
+        remove_leftovers_of(folder / name)
     for path in own(folder):
-        remove_temporaries(path / checkpoint.VALIDATION)
+        remove_leftovers_of(path / checkpoint.VALIDATION)

@@ -2,8 +2,9 @@
 
     runs/<name>/lock      host, process, SLURM job and start of the job that trains, as JSON
 
-The kernel's record lock on the file ends with its process, however that ends. On shared file systems that do
-not pass such locks between hosts the file's time of change is the sign of life: it is set every few seconds.
+The kernel releases a record lock on the file when its process ends. Some shared file systems do not pass such
+locks between hosts. There the file's modification time shows that the job is alive: it is set every few
+seconds.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from trainer.errors import UserError
 
 NAME = "lock"
 HEARTBEAT = 5.0
-"""Seconds between two signs of life."""
+"""Seconds between two updates of the file's time."""
 SILENCE = 90.0
-"""Seconds without one after which another host's job counts as dead: more than the 60 for which NFS may show
-a file's old attributes (`acregmax`)."""
+"""Seconds without an update after which another host's job counts as dead: more than the 60 for which NFS may
+show a file's old attributes (`acregmax`)."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class RunLock:
-    """Held from its making until `release`, or until the process ends."""
+    """Held from the constructor until `release`, or until the process ends."""
 
     def __init__(self, run: Path, say: Callable[[str], None] = print, silence: float = SILENCE) -> None:
-        """Makes the run's folder where it is missing. Raises UserError when another job holds the lock.
+        """Make the run's folder where it is missing, and lock it. Raises UserError when another job holds it.
 
-        say: gets a line when a sign of life of another host has to be waited for, up to `silence` seconds.
+        say: gets a line when the lock of another host has to be watched, for up to `silence` seconds.
         """
         self._run, self._path = run, run / NAME
         run.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ class RunLock:
         self._thread.start()
 
     def lost(self) -> bool:
-        """Whether the file is no longer there, or another job's: the run's folder was removed or moved."""
+        """Whether the file is gone or belongs to another job: the run's folder was removed or moved."""
         return not _same(self._path, self._descriptor)
 
     def release(self) -> None:
@@ -71,7 +72,7 @@ class RunLock:
         os.close(self._descriptor)
 
     def _open(self) -> int:
-        """The file, opened and still the one of that name, and locked if no living process has it."""
+        """Open the file and lock it, if no living process holds the lock."""
         while True:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             self._kernel = True
@@ -100,11 +101,11 @@ class RunLock:
         if _slurm_job_is_over(holder):
             return False
         first = self._changed()
-        said = False
+        told = False
         while self._age() < silence:
-            if not said:
+            if not told:
                 say(f"{self._run}: waiting for a sign of life of {_who(holder)}, up to {silence:g} s")
-                said = True
+                told = True
             time.sleep(min(1.0, silence / 10))
             if self._changed() != first:
                 return True
@@ -151,7 +152,7 @@ def _same(path: Path, descriptor: int) -> bool:
 
 
 def _read(descriptor: int) -> dict[str, Any]:
-    """Who wrote the file; empty when the file is empty or incomplete."""
+    """The job that wrote the file; empty when the file is empty or incomplete."""
     try:
         found: dict[str, Any] = json.loads(os.pread(descriptor, 4096, 0))
     except (OSError, ValueError):
@@ -160,15 +161,15 @@ def _read(descriptor: int) -> dict[str, Any]:
 
 
 def _started(process: int) -> str | None:
-    """When a process was started, in the kernel's ticks; None where there is no such process."""
+    """The start of a process in the kernel's ticks; None where there is no such process."""
     with contextlib.suppress(OSError):
-        # Fields behind the name, which may hold anything; the 22nd of all is the start.
+        # The fields after the name, which can contain spaces; the start is the 22nd of all.
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
     return None
 
 
 def _slurm_job_is_over(holder: Mapping[str, Any]) -> bool:
-    """Whether the holder was an earlier start of this very job, or SLURM no longer knows its job."""
+    """Whether the holder was an earlier start of this same job, or its SLURM job has ended."""
     job = holder.get("slurm_job")
     if not job:
         return False
@@ -187,7 +188,7 @@ def _slurm_job_is_over(holder: Mapping[str, Any]) -> bool:
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
-    gone = "Invalid job id" in asked.stderr  # forgotten some minutes after its end
+    gone = "Invalid job id" in asked.stderr  # SLURM forgets a job some minutes after its end
     return gone or (asked.returncode == 0 and not asked.stdout.strip())
 
 

@@ -1,7 +1,6 @@
-"""What a run says of itself, for scripts and for eyes.
+"""A run's log: metrics.jsonl, one JSON object a line, and the same figures as TensorBoard's event files.
 
-metrics.jsonl holds one JSON object a line; TensorBoard's event files beside it hold the same figures:
-`tensorboard --logdir runs`, wherever TensorBoard is installed. Rank 0 writes both.
+`tensorboard --logdir runs` shows the latter where TensorBoard is installed. Rank 0 writes both.
 """
 
 from __future__ import annotations
@@ -19,18 +18,28 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
+from preprocess.shared.files import write_atomically
 from trainer.errors import UserError
-from trainer.evaluation.metrics import read_log
-from trainer.files import write_atomic
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """All lines of a run's log; a last line that was cut off in the middle is left out."""
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return lines
 
 
 class RunLog:
-    """`metrics.jsonl`: one JSON object a line, written at once, so that a killed run keeps its past."""
+    """Writes metrics.jsonl and the event files, each line at once: a killed run keeps its log."""
 
     def __init__(self, path: Path, resume_step: int = 0) -> None:
-        """Lines of steps after `resume_step`, which a run that goes on will take again, are dropped.
+        """Keep the lines up to `resume_step`; later steps will be taken again.
 
-        Raises UserError when the disk does not take the log.
+        Raises UserError when the log cannot be written.
         """
         self._path = path
         self.failure: str | None = None
@@ -38,10 +47,10 @@ class RunLog:
         kept = [line for line in read_log(path) if line["step"] <= resume_step]
         self._validated = {line["step"] for line in kept if "val_top1_error" in line}
         try:
-            write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
-            # Without a buffer: what a full disk did not take is not tried again when the file is closed.
+            write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+            # Without a buffer: closing the file does not try again what a full disk refused.
             self._file = path.open("ab", buffering=0)
-            # In this thread: tensorboardX's own would end the process on a full disk, or wait for ever.
+            # In this thread: that of tensorboardX ends the process on a full disk, or waits for ever.
             self._events = EventsWriter(str(path.parent / "events"))
             if (
                 kept
@@ -72,7 +81,7 @@ class RunLog:
     def _sentence(self, error: OSError) -> str:
         return (
             f"The log {self._path} could not be written: {error.strerror}. Make room there and start the "
-            "same command again: it goes on from the last checkpoint."
+            "same command again: it continues from the last checkpoint."
         )
 
     def has_validation(self, step: int) -> bool:

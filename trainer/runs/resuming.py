@@ -1,4 +1,4 @@
-"""Where a run starts: which run, from which checkpoint, with which settings. Rank 0 decides for all."""
+"""Where a run starts: its folder, its checkpoint, its settings. Rank 0 calls this and tells the others."""
 
 from __future__ import annotations
 
@@ -15,51 +15,49 @@ from trainer.errors import UserError
 from trainer.runs import checkpoint, going_back, run_folder
 from trainer.runs.checkpoint import Checkpoint
 from trainer.runs.training_set import TrainingSet
-from trainer.training.signals import Requests
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What rank 0 has found."""
+    """Where and how a run starts."""
 
     run: Path
     config: Config
-    """As it was asked for, with what the run settled earlier."""
+    """As the command line asks, with the choices that the run made earlier."""
     found: Checkpoint | None
     """The checkpoint to continue from; None at the beginning."""
     changed: dict[str, list[Any]]
-    """Settings that are not those that the run had so far: name -> [old, new]."""
+    """Settings that differ from those of the run so far: name -> [old, new]."""
     remarks: list[str]
     """A sentence for each thing that the user should know."""
 
 
 def choose(config: Config, store: Store) -> tuple[Path, Config]:
-    """The folder of the run, and the configuration with what that run was told and settled before."""
+    """The folder of the run, and the configuration with the choices that this run made before."""
     run = config.run.folder or run_folder.choose(config, store.fingerprint)
     if not run_folder.record(run):
         return run, config
     before = run_folder.read_config(run)
     if config.run.folder is None and config.run.resume == "auto":
-        config = dataclasses.replace(config, optim=before.optim)  # a change of an earlier start stays
+        config = dataclasses.replace(config, optim=before.optim)  # with changes of earlier starts
     if config.hardware.precision == "auto":
         config = with_changes(config, precision=before.hardware.precision)
     return run, config
 
 
 def find(run: Path, config: Config, store: Store) -> Start:
-    """What the run goes on from. Call it with the run's lock held: it repairs the folder.
+    """The checkpoint that the run continues from. Repairs the folder, so that the lock must be held.
 
-    Raises UserError when the run cannot go on like this.
+    Raises UserError when the run cannot continue with these settings.
     """
-    wish, started = config.run.resume, bool(run_folder.record(run))
-    if wish == "never" and started:
+    resume, started = config.run.resume, bool(run_folder.record(run))
+    if resume == "never" and started:
         raise UserError(f"{run} exists already; name another --run, or leave out --resume never.")
     changed = run_folder.changes(run, config, store.fingerprint) if started else {}
-    Requests.clear(run)  # what is asked from now on is meant for this start
     remarks = going_back.repair(run)
     found = None
-    if wish not in ("auto", "never"):
-        found = checkpoint.verified(Path(wish))
+    if resume not in ("auto", "never"):
+        found = checkpoint.verified(Path(resume))
         remarks += _of_another_store(found, store)
     elif started and checkpoint.exists(run):
         found, damaged = checkpoint.find(run)
@@ -68,7 +66,7 @@ def find(run: Path, config: Config, store: Store) -> Start:
 
 
 def _of_another_store(found: Checkpoint, store: Store) -> list[str]:
-    """A sentence where a checkpoint of another store is continued on this one; UserError if it cannot be."""
+    """A sentence when the checkpoint was trained on another store. Raises UserError if its classes differ."""
     trained_on = TrainingSet.read(found.path)
     if trained_on is None or trained_on.fingerprint == store.fingerprint:
         return []
@@ -78,17 +76,17 @@ def _of_another_store(found: Checkpoint, store: Store) -> list[str]:
             "stand for others. Continue it on the store that it was trained on, with --store."
         )
     return [
-        f"{found.path} was trained on another store (fingerprint {trained_on.fingerprint}); it goes on with "
-        f"the images and the mean image of {store.path}."
+        f"{found.path} was trained on another store (fingerprint {trained_on.fingerprint}); it continues "
+        f"with the images and the mean image of {store.path}."
     ]
 
 
 def begin(start: Start, config: Config, store: Store) -> list[str]:
-    """Write down how the run goes on; returns sentences about what is changed or set aside.
+    """Write the configuration and the changes; returns a sentence for each thing changed or set aside.
 
-    config: settled, with the precision that is computed in.
+    config: without open choices, with the precision that is used.
     """
-    run, said = start.run, []
+    run, sentences = start.run, []
     step = start.found.step if start.found else 0
     changes = list(run_folder.record(run).get("changes", []))
     if start.changed:
@@ -96,16 +94,16 @@ def begin(start: Start, config: Config, store: Store) -> list[str]:
         words = ", ".join(
             f"--{n.replace('_', '-')} {new} instead of {old}" for n, (old, new) in start.changed.items()
         )
-        said.append(f"{run}: from step {step} on with {words}")
+        sentences.append(f"{run}: from step {step} on with {words}")
     if start.found:
-        said += going_back.continue_from(run, start.found)
+        sentences += going_back.continue_from(run, start.found)
     (run / run_folder.COMPLETE).unlink(missing_ok=True)
     run_folder.write_config(run, config, store.fingerprint, changes)
-    return said
+    return sentences
 
 
 def at_a_lower_rate(run: Path, before: Path | None, lr: float, ranks: int) -> str:
-    """What the user can do about a run that diverged; `before`: the checkpoint from before that, if any."""
+    """The remedy for a run that diverged. `before`: the checkpoint from before that, if there is one."""
     if before is None:
         return (
             "There is no checkpoint from before that: start the same command again with a lower rate, such "

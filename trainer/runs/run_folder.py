@@ -1,4 +1,4 @@
-"""Folders of runs: which one is meant, what is in it.
+"""The folders of runs: their files, and which one a command means.
 
 runs/<name>/ holds config.json, metrics.jsonl, checkpoints/ and, once all is done, the marker `complete`.
 """
@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from preprocess.shared.files import write_atomically
 from preprocess.store import Store
 from trainer.config import GROUP_OF, Config, flag, from_dict, to_dict, with_changes
 from trainer.data.batches import open_data
 from trainer.errors import UserError
-from trainer.files import write_atomic
 from trainer.runs import checkpoint
 
 RUNS = Path("runs")
@@ -58,9 +58,9 @@ def record(run: Path) -> dict[str, Any]:
 def write_config(
     run: Path, config: Config, store_fingerprint: str, changes: Sequence[Mapping[str, Any]] = ()
 ) -> None:
-    """Save the settled configuration, with absolute paths, and what the run stands on.
+    """Write config.json: the configuration with absolute paths, the store's fingerprint, versions.
 
-    changes: what was changed at which step, all of it, oldest first.
+    changes: of settings at later starts, oldest first.
     """
     run.mkdir(parents=True, exist_ok=True)
     settled = with_changes(
@@ -72,11 +72,11 @@ def write_config(
         "versions": checkpoint.versions(),
         "changes": list(changes),
     }
-    write_atomic(run / CONFIG, json.dumps(found, indent=1).encode())
+    write_atomically(run / CONFIG, json.dumps(found, indent=1).encode())
 
 
 def changes(run: Path, config: Config, store_fingerprint: str) -> dict[str, list[Any]]:
-    """Settings that a run is continued with and was not started with, each with its old and new value.
+    """Settings in which a run is continued otherwise than it was started: name -> [old, new].
 
     Raises UserError when the run cannot be continued with these settings, or on this store: the learning
     rate, its schedule and the arithmetic may change, what the network or its data are may not.
@@ -110,7 +110,7 @@ def store_of(run: Path, path: Path) -> Store:
 
 
 def latest() -> Path:
-    """The run in runs/ that was written to last. Raises UserError when there is none."""
+    """The run in runs/ whose log was written last. Raises UserError when there is none."""
     found = [path.parent for path in RUNS.glob(f"*/{CONFIG}") if checkpoint.exists(path.parent)]
     if not found:
         raise UserError(
@@ -120,14 +120,17 @@ def latest() -> Path:
 
 
 def choose(config: Config, store_fingerprint: str) -> Path:
-    """The folder for a command without --run: that of the checkpoint which --resume names, else the newest
-    unfinished run of the same settings on the same store, else a new one."""
+    """The folder for a command without --run.
+
+    That of the checkpoint in --resume, else the newest unfinished run of the same settings on the same store,
+    else a new one.
+    """
     resume = config.run.resume
     if resume not in ("auto", "never"):
         return _short(checkpoint.run_of(Path(resume)))
     for path in sorted(RUNS.glob(f"{config.recipe}-*/{CONFIG}"), reverse=True) if resume == "auto" else ():
         run = path.parent
-        with contextlib.suppress(UserError):  # a run of another version is not this one
+        with contextlib.suppress(UserError):  # a run of another version
             same_store = record(run).get("store") == store_fingerprint
             same = not (differences(read_config(run), config) and differences(started_with(run), config))
             if same and same_store and not (run / COMPLETE).exists():
@@ -147,14 +150,14 @@ def started_with(run: Path) -> Config:
 
 
 def _short(path: Path) -> Path:
-    """Relative to the working folder where it lies below it."""
+    """Relative to the working folder where it is below it."""
     with contextlib.suppress(ValueError):
         return path.relative_to(Path.cwd())
     return path
 
 
 def differences(old: Config, new: Config) -> dict[str, str]:
-    """The settings that decide a run's result and are not the same, each with a phrase for it."""
+    """The settings of network, data, optimizer and seed that differ: name -> a phrase."""
     found = {}
     if old.recipe != new.recipe:
         found["recipe"] = f"--recipe was {old.recipe}, now {new.recipe}"

@@ -1,4 +1,4 @@
-"""What a run says first and last: its settings in full, and what came of it beside what is published."""
+"""The lines that a run prints at its start and at its end: settings; errors next to published ones."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from preprocess.shared.units import duration
 from trainer.config import GROUPS, Config, flag
-from trainer.evaluation.metrics import read_log
+from trainer.runs.log import read_log
 
-IMAGENET = (1000, 50_000)  # classes, validation pictures of ILSVRC-2012
+IMAGENET = (1000, 50_000)  # classes and validation images of ILSVRC-2012
 
 # Top-1 and top-5 error, %, of one network. Krizhevsky et al. (2012), tables 1 and 2 and section 4.1; Caffe's
 # reference AlexNet as its own model card gives it. The paper has no centre crop on ILSVRC-2012.
@@ -28,11 +29,11 @@ def settings(config: Config) -> list[str]:
     lines = []
     for part in GROUPS:
         group = getattr(config, part)
-        said = ", ".join(
+        values = ", ".join(
             f"{flag(f.name)[2:]} {_plain(getattr(group, f.name))}" for f in dataclasses.fields(group)
         )
         lines += textwrap.wrap(
-            f"{part}: {said}", 110, subsequent_indent=" " * (len(part) + 2), break_on_hyphens=False
+            f"{part}: {values}", 110, subsequent_indent=" " * (len(part) + 2), break_on_hyphens=False
         )
     return lines
 
@@ -46,10 +47,10 @@ def _plain(value: Any) -> str:
 
 
 def ending(run: Path, log: Path, steps: int, classes: int, validation_images: int) -> list[str]:
-    """What came of a complete run: errors beside the published ones, time, speed, what to do next."""
+    """Lines on a complete run: errors next to the published ones, time, speed, and the next commands."""
     lines = read_log(log)
     validated = [line for line in lines if "val_top1_error" in line]
-    said = [f"{run}: complete after {steps} steps{_time(lines)}"]
+    ending_lines = [f"{run}: complete after {steps} steps{_time(lines)}"]
     if validated:
         best = min(validated, key=lambda line: line["val_top1_error"])
         table = []
@@ -60,21 +61,23 @@ def ending(run: Path, log: Path, steps: int, classes: int, validation_images: in
             table.append((name, 100 * line["val_top1_error"], 100 * line["val_top5_error"]))
         imagenet = (classes, validation_images) == IMAGENET
         table += PUBLISHED if imagenet else ()
-        said.append(f"  {'error, %':56}{'top-1':>8}{'top-5':>8}")
-        said += [f"  {name:56}{top1:8.2f}{top5:8.2f}" for name, top1, top5 in table]
+        ending_lines.append(f"  {'error, %':56}{'top-1':>8}{'top-5':>8}")
+        ending_lines += [f"  {name:56}{top1:8.2f}{top5:8.2f}" for name, top1, top5 in table]
         if imagenet:
-            said.append("  compare like with like: the centre crop with a centre crop, ten crops with ten")
+            ending_lines.append(
+                "  compare like with like: the centre crop with a centre crop, ten crops with ten"
+            )
         else:
-            said.append(
-                f"  on {validation_images:,} pictures of {classes} classes; the published errors of AlexNet "
+            ending_lines.append(
+                f"  on {validation_images:,} images of {classes} classes; the published errors of AlexNet "
                 "are for ImageNet's 1,000 and compare with nothing here"
             )
     name = "" if run.parent == Path("runs") else f" --run {run}"
-    said += [
+    ending_lines += [
         f"  the error over ten crops:  python -m trainer.evaluate --ten-crop{name}",
         f"  curves and filters:        python -m trainer.watch {run}",
     ]
-    return said
+    return ending_lines
 
 
 def _time(lines: list[dict[str, Any]]) -> str:
@@ -82,21 +85,9 @@ def _time(lines: list[dict[str, Any]]) -> str:
     seconds, since = 0.0, None
     for line in lines:
         if "time" in line:
-            begins = since is None or "ranks" in line  # the time between two starts is nobody's
+            begins = since is None or "ranks" in line  # the time between two starts does not count
             seconds += 0.0 if begins else line["time"] - since
             since = line["time"]
     speeds = [line["images_per_second"] for line in lines if "images_per_second" in line]
     speed = f", {statistics.median(speeds):,.1f} img/s in training" if speeds else ""
     return f", {duration(seconds)}{speed}" if seconds else speed
-
-
-def duration(seconds: float) -> str:
-    """As a person says it: 3 d 4 h, 2 h 05 min, 14 min 03 s, 12 s."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    days, h = divmod(hours, 24)
-    if days:
-        return f"{days} d {h} h"
-    if hours:
-        return f"{h} h {m:02d} min"
-    return f"{m} min {s:02d} s" if minutes else f"{s} s"

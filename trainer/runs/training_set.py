@@ -1,7 +1,7 @@
-"""What a network keeps of the set it was trained on: mean image, classes and their names, fingerprint.
+"""The part of a training set that belongs to a network: mean image, classes and names, fingerprint.
 
-It travels with each checkpoint, so that a network stays itself whatever becomes of its store. Images of
-another store are shown to it less the network's own mean image, and their classes are matched by name.
+Each checkpoint holds it, so that a network gives the same results when its store changes or is gone. On
+another store the network's own mean image is subtracted, and classes are matched by name.
 
 S side of the stored image, K classes of the network.
 """
@@ -25,7 +25,7 @@ from trainer.errors import UserError
 
 FILE = "training_set.safetensors"
 MEAN = "mean_image"
-SHOWN = 3  # names of unknown classes in a message
+SHOWN = 3  # unknown classes that a message names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class TrainingSet:
 
     @staticmethod
     def read(checkpoint: Path) -> TrainingSet | None:
-        """What a checkpoint's folder holds; None where an older version wrote the checkpoint.
+        """The training set in a checkpoint's folder; None in a checkpoint of version 0.1.
 
         Raises UserError when the file is damaged.
         """

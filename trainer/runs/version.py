@@ -1,4 +1,4 @@
-"""Which version of this project is at work: its number, and the commit where it runs from a clone."""
+"""The version of this project: its number, and the commit of a clone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 @functools.cache
 def described() -> str:
-    """For example `0.1.0, commit 3ccf0cc81f2a`. Read once: a run goes on with the code that it began with."""
+    """For example `0.1.0, commit 3ccf0cc81f2a`. Read once: a process keeps the code that it started with."""
     try:
         number = importlib.metadata.version(PROJECT)
     except importlib.metadata.PackageNotFoundError:
@@ -22,7 +22,7 @@ def described() -> str:
 
 
 def commit(git: Path) -> str | None:
-    """The commit that a clone stands at, read from its files: no process is started inside MPI."""
+    """The commit of a clone, read from its files: starting git inside MPI is not safe."""
     try:
         head = (git / "HEAD").read_text().strip()
         if not head.startswith("ref: "):

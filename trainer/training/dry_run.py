@@ -1,7 +1,6 @@
-"""What `python -m trainer.run` would do with these flags on these ranks: memory, disk, steps, time.
+"""`python -m trainer.run --dry-run`: the memory, disk, steps and time that a run would take.
 
-A few real steps on noise are taken, at rate 0, so that every rank, exchange and all-reduce takes part.
-Nothing is written.
+Every rank takes a few real steps on noise at learning rate 0, with all exchanges. Nothing is written.
 """
 
 from __future__ import annotations
@@ -15,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from preprocess.shared.units import duration, size
 from trainer.config import Config
 from trainer.data.batches import TrainingBatches, open_data
 from trainer.parallel.topology import Topology
 from trainer.recipes import settle
 from trainer.runs import checkpoint, resuming, run_folder, summary
-from trainer.training.optimizer import Schedule
+from trainer.training.schedule import Schedule
 from trainer.training.step import Trainer
 
 TRIALS = 3
@@ -29,7 +29,7 @@ FORWARD = 1 / 3  # the share of a step that an evaluation takes: backward costs 
 
 
 def show(config: Config, topology: Topology) -> None:
-    """Every rank calls it; rank 0 prints. Raises UserError for whatever would keep the run from starting."""
+    """Every rank calls it; rank 0 prints. Raises UserError where the run would raise one at its start."""
     store = open_data(config.run.store)
     config, reasons = settle(config, len(store.train))
     trainer = Trainer(config, topology, len(store.classes))
@@ -41,16 +41,13 @@ def show(config: Config, topology: Topology) -> None:
     if not topology.is_root:
         return
     run, config = resuming.choose(config, store)
-    done = standing(run, config, store.fingerprint)
+    done = step_of_run(run, config, store.fingerprint)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
-    batch, parameters = (
-        trainer.batch_size,
-        sum(f.master_weights.numel() for tower in trainer.flat for f in tower),
-    )
+    batch = trainer.batch_size
+    parameters = sum(stage.master_weights.numel() for stages in trainer.flat for stage in stages)
     waiting = (TrainingBatches.AHEAD + 1) * trainer.local_batch * 3 * 224 * 224 * 4
-    kept = (
-        config.checkpoint.keep + 3
-    )  # the one before the newest, the best, and the one that is being written
+    # Kept besides: the one before the newest, the best, and the one that is being written.
+    kept = config.checkpoint.keep + 3
     whole = 2 * parameters if topology.world.size > topology.pairs else parameters
     validations = (last - done) / schedule.steps_per_epoch * len(store.val) * FORWARD
     left = seconds * ((last - done) + validations / batch)
@@ -59,16 +56,16 @@ def show(config: Config, topology: Topology) -> None:
         f"{topology.describe()}, {trainer.precision}",
         *reasons,
         *summary.settings(config),
-        f"{run}: would {f'go on from step {done}' if done else 'start anew'}",
-        f"steps: {last - done:,} of {batch} pictures, to step {last:,}: "
-        f"{last / schedule.steps_per_epoch:.1f} epochs of {len(store.train):,} pictures",
+        f"{run}: would {f'continue from step {done}' if done else 'start anew'}",
+        f"steps: {last - done:,} of {batch} images, to step {last:,}: "
+        f"{last / schedule.steps_per_epoch:.1f} epochs of {len(store.train):,} images",
         f"memory a rank: at least {size(fixed + activations + waiting)}",
         f"  {size(fixed):>8}  {parameters:,} parameters x {fixed / parameters:g} bytes: {arrays(trainer)}",
-        f"  {size(activations):>8}  kept for the backward pass by {share} pictures, measured",
+        f"  {size(activations):>8}  kept for the backward pass by {share} images, measured",
         f"  {size(waiting):>8}  {TrainingBatches.AHEAD + 1} batches of {share} x 3 x 224 x 224 float32",
-        f"  {size(most):>8}  was the most that this rank held in these steps, with all libraries",
+        f"  {size(most):>8}  was the peak of this rank in these steps, with all libraries",
         f"disk: {size(kept * 8 * whole)} for at most {kept} checkpoints of {whole:,} parameters x 8 bytes",
-        f"time: about {summary.duration(left)} with a validation after each epoch, at "
+        f"time: about {duration(left)} with a validation after each epoch, at "
         f"{batch / seconds:,.1f} img/s: {seconds:.3g} s a step, median of {TRIALS}, without waits",
         "nothing was written",
     ):
@@ -76,14 +73,13 @@ def show(config: Config, topology: Topology) -> None:
 
 
 def measure(trainer: Trainer) -> tuple[int, float]:
-    """Bytes that a step keeps for its backward pass on this rank, and seconds of a step, the median."""
+    """Bytes that this rank keeps for the backward pass, and the median of the seconds of a step."""
     device = trainer.topology.device
     images_BCHW = torch.randn(trainer.local_batch, 3, 224, 224, device=device)
     images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
     labels_B = torch.zeros(trainer.local_batch, dtype=torch.int64, device=device)
-    weights = (
-        w for tower in trainer.flat for flat in tower for w in (flat.master_weights, flat.compute_weights)
-    )
+    flat = [stage for stages in trainer.flat for stage in stages]
+    weights = [w for stage in flat for w in (stage.master_weights, stage.compute_weights)]
     own = {w.untyped_storage().data_ptr() for w in weights}
     kept: dict[int, int] = {}
 
@@ -101,7 +97,7 @@ def measure(trainer: Trainer) -> tuple[int, float]:
     times = []
     for _ in range(TRIALS):
         begin = time.perf_counter()
-        trainer.train_step(images_BCHW, labels_B, 0, 0.0)  # ends with a number on the host: the loss
+        trainer.train_step(images_BCHW, labels_B, 0, 0.0)  # waits for the loss on the host
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - begin)
@@ -109,7 +105,7 @@ def measure(trainer: Trainer) -> tuple[int, float]:
 
 
 def held(trainer: Trainer) -> int:
-    """Bytes of the arrays that have a number for each parameter of this rank."""
+    """Bytes of the arrays with an element for each parameter of this rank."""
     found = {
         array.data_ptr(): array.nbytes
         for tower in trainer.flat
@@ -126,7 +122,7 @@ def held(trainer: Trainer) -> int:
 
 
 def arrays(trainer: Trainer) -> str:
-    """What these arrays are."""
+    """The names of these arrays."""
     stage = trainer.flat[0][0]
     names = ["weight"]
     names += ["its rounded copy"] if stage.compute_weights is not stage.master_weights else []
@@ -135,20 +131,11 @@ def arrays(trainer: Trainer) -> str:
     return ", ".join([*names, "momentum"])
 
 
-def standing(run: Path, config: Config, fingerprint: str) -> int:
-    """The step that the run would go on from. Raises UserError when it was started with other settings."""
+def step_of_run(run: Path, config: Config, fingerprint: str) -> int:
+    """The step that the run would continue from. Raises UserError when it was started with other settings."""
     if not (run / run_folder.CONFIG).exists():
         return 0
     run_folder.changes(run, config, fingerprint)
     if config.run.resume not in ("auto", "never"):
         return checkpoint.verified(Path(config.run.resume)).step
     return checkpoint.find(run)[0].step if checkpoint.exists(run) else 0
-
-
-def size(count: float) -> str:
-    """Bytes as a person says them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            break
-        count /= 1000
-    return f"{count:.3g} {unit}"

@@ -1,9 +1,9 @@
-"""What is asked of a run while it goes: signals of the batch system, files of the user.
+"""Requests to a run while it trains: signals of the batch system, files of the user.
 
 SIGUSR1, SIGTERM    save at the next step and end with exit code 75
 SIGHUP              the same: the terminal was closed; under nohup it stays ignored
 touch RUN/stop      the same, without signals
-touch RUN/save      save at the next step and go on
+touch RUN/save      save at the next step and continue
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 
 
 class Request(IntEnum):
-    """In the order in which one of several is chosen."""
+    """Of several requests the largest is followed."""
 
     NOTHING = 0
     SAVE = 1
     STOP = 2
     FAIL = 3
-    """Nothing was asked: rank 0 can no longer write to the run's folder."""
+    """Not a request: rank 0 can no longer write to the run's folder."""
 
 
 class Requests:
-    """Notes signals from its making on; any rank may get one, or see a file first."""
+    """Records signals from its construction on. Any rank may get one, or see a file first."""
 
     def __init__(self) -> None:
         self._signalled = False
@@ -42,18 +42,18 @@ class Requests:
         return self._signalled
 
     def look(self, run: Path) -> Request:
-        """What this rank knows of."""
+        """The request that this rank knows of."""
         if self._signalled or (run / "stop").exists():
             return Request.STOP
         return Request.SAVE if (run / "save").exists() else Request.NOTHING
 
     @staticmethod
     def saved(run: Path) -> None:
-        """What the file `save` asked for is done."""
+        """Remove the file `save`, whose request is done."""
         (run / "save").unlink(missing_ok=True)
 
     @staticmethod
     def clear(run: Path) -> None:
-        """Forget what was asked of an earlier start."""
+        """Remove the files of requests to an earlier start."""
         for name in ("save", "stop"):
             (run / name).unlink(missing_ok=True)

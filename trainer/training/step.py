@@ -1,6 +1,6 @@
 """One step of training: Figure 2 of the paper as code.
 
-    forward     stage by stage; between two stages both towers' outputs are gathered
+    forward     stage by stage; between two stages both towers' outputs are gathered (parallel/network.py)
     loss        softmax cross-entropy, the mean over the global batch; no update if it is not finite
     backward    stage by stage, from the top; as soon as a stage's gradients exist their all-reduce begins,
                 while the stages below still compute
@@ -12,9 +12,7 @@ A rank holds one tower or, alone, both: every list here has one entry for each t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,20 +20,23 @@ from torch import Tensor
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.kernels.conv import LANES
-from trainer.model.network import Keep, Tower, build_tower, dropout_keep
+from trainer.model.network import Keep, build_tower, dropout_keep
+from trainer.parallel.connect import connect
+from trainer.parallel.device import resolve_precision
+from trainer.parallel.network import Activations, ParallelNetwork
 from trainer.parallel.topology import Topology, first_on_each_host
-from trainer.parallel.transport import Pending, Transport, connect
+from trainer.parallel.transport import Pending
 from trainer.training.compiled import CompiledTower, require_compiler
 from trainer.training.health import Observation
-from trainer.training.optimizer import FlatStage, flatten, sgd_step_
+from trainer.training.optimizer import FlatStage, flatten, named_tensors, sgd_step_
 
 
 class DivergedError(UserError):
-    """The network computes no finite loss any more; the same on all ranks."""
+    """The loss is not finite any more; raised on all ranks."""
 
 
 class Trainer:
-    """The towers of this rank with everything that a step needs."""
+    """This rank's towers, their gradients, momenta and exchanges: one training step at a time."""
 
     def __init__(self, config: Config, topology: Topology, classes: int) -> None:
         o = config.optim
@@ -50,42 +51,49 @@ class Trainer:
         self.topology = topology
         self.classes = classes
         self.batch_size = o.batch_size
-        self.transport: Transport = connect(topology, config.hardware.transport)
         self.precision = resolve_precision(config.hardware.precision, topology.device)
-        self.towers: list[Tower] = [
+        dtype: torch.dtype = getattr(torch, self.precision)
+        self.transport = connect(topology, config.hardware.transport)
+        self.towers = [
             build_tower(config.network, classes, name, config.run.seed).to(topology.device)
             for name in topology.towers
         ]
-        self.dtype = getattr(torch, self.precision)
         travel = getattr(torch, config.hardware.gradient_dtype) if topology.pairs > 1 else None
         if topology.device.type == "cpu" and topology.world.size > 1:
-            first_on_each_host(topology.world, lambda: compile_loops(config, self.dtype, travel))
-        self.flat: list[list[FlatStage]] = [flatten(tower, self.dtype, travel) for tower in self.towers]
-        self.runners: Sequence[Tower | CompiledTower] = self.towers
-        """What runs the stages of each tower."""
+            first_on_each_host(topology.world, lambda: compile_loops(config, dtype, travel))
+        self.flat: list[list[FlatStage]] = [flatten(tower, dtype, travel) for tower in self.towers]
+        self.network = ParallelNetwork(self.towers, classes, topology, self.transport, dtype)
         if config.hardware.compile:
             self._compile()
-        self.mark: Callable[..., None] = lambda phase, waiting=False: None
-        """Is told what comes next, and whether that waits for another rank."""
-        self.stages = range(len(self.towers[0].stages))
-        self.last = self.stages[-1]
 
     @property
     def local_batch(self) -> int:
         """Samples of the global batch that this rank's pair takes."""
         return self.batch_size // self.topology.pairs
 
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """By tower, parameters in float32 and momenta by name: views, as a checkpoint holds them."""
+        return {
+            tower.name: named_tensors(stages) for tower, stages in zip(self.towers, self.flat, strict=True)
+        }
+
+    def after_loading(self) -> None:
+        """Take over weights that were written into `tensors()`."""
+        for stages in self.flat:
+            for stage in stages:
+                stage.refresh_compute_weights()
+
     def _compile(self) -> None:
-        """Have the stages compiled before the first step; first, for the disk, by one rank of each tower."""
+        """Compile the stages before the first step. One rank of each tower begins, and fills the cache."""
         place = self.topology
         require_compiler(place.device)
-        self.runners = compiled = [CompiledTower(tower, place.threads) for tower in self.towers]
+        self.network.runners = compiled = [CompiledTower(tower, place.threads) for tower in self.towers]
 
         def warm_up() -> None:
             for tower, keep in zip(compiled, self._dropout(step=0), strict=True):
                 assert keep is not None
                 shape = (self.local_batch, 3, 224, 224)
-                tower.warm_up(torch.empty(shape, device=place.device), self.dtype, keep)
+                tower.warm_up(torch.empty(shape, device=place.device), self.network.dtype, keep)
 
         if place.world.size > 1:
             first_on_each_host(place.world, warm_up, ranks=self.config.network.towers)
@@ -110,15 +118,16 @@ class Trainer:
         images_BCHW: float32 [local_batch, 3, 224, 224]; labels_B: int64 [local_batch]. Raises DivergedError,
         before any parameter changes, when the loss is not finite.
         """
+        mark = self.network.mark
         loss, pending = self._forward_backward(images_BCHW, labels_B, step)
         if observation:
             self._wait_for(pending)
             observation.see_gradients(self.flat)
-        for stage in reversed(self.stages):
+        for stage in reversed(self.network.stages):
             for flat, reduction in zip(self.flat, pending[stage], strict=True):
-                self.mark(f"the all-reduce of stage {stage + 1}", waiting=True)
+                mark(f"the all-reduce of stage {stage + 1}", waiting=True)
                 reduction.result()
-                self.mark(f"the update of stage {stage + 1}")
+                mark(f"the update of stage {stage + 1}")
                 sgd_step_(flat[stage], self.config.optim, lr, frozen)
         return loss
 
@@ -129,7 +138,7 @@ class Trainer:
         return loss
 
     def _wait_for(self, pending: dict[int, list[Pending]]) -> None:
-        self.mark("the all-reduce", waiting=True)
+        self.network.mark("the all-reduce", waiting=True)
         for reductions in pending.values():
             for reduction in reductions:
                 reduction.result()
@@ -138,42 +147,23 @@ class Trainer:
         self, images_BCHW: Tensor, labels_B: Tensor, step: int
     ) -> tuple[float, dict[int, list[Pending]]]:
         """The mean loss over the global batch, and the gradients' reductions under way, by stage."""
-        inputs, outputs = self._forward(images_BCHW, self._dropout(step))
-        self.mark("the sum of the logits", waiting=True)
-        logits_BK = self.transport.pair_all_reduce([share.detach() for share in outputs[self.last]])
-        loss, grad_BK = mean_gradient(logits_BK, labels_B, self.batch_size)
-        self.mark("the sum of the losses", waiting=True)
+        activations = self.network.forward(images_BCHW, self._dropout(step))
+        loss, grad_BK = mean_gradient(activations.logits_BK, labels_B, self.batch_size)
+        self.network.mark("the sum of the losses", waiting=True)
         mean_loss = self.transport.all_reduce_scalars(loss[None].double() / self.batch_size).item()
         if not math.isfinite(mean_loss):
             raise DivergedError(
                 f"The loss at step {step} is {mean_loss}: training diverged, and the step was not taken."
             )
-        return mean_loss, self._backward(inputs, outputs, grad_BK)
+        return mean_loss, self._backward(activations, grad_BK)
 
-    def _forward(self, x: Tensor, keeps: list[Keep | None]) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """Each stage's input, a leaf that gathers its gradient, and its outputs, one for each tower."""
-        inputs: list[Tensor] = []
-        outputs: list[list[Tensor]] = []
-        for stage in self.stages:
-            x = x.detach()
-            if stage > 0:  # the images need no gradient, and conv1 itself converts them
-                x = x.to(self.dtype).requires_grad_()
-            inputs.append(x)
-            self.mark(f"the forward pass of stage {stage + 1}")
-            outputs.append(self._stage(stage, x, keeps))
-            if stage < self.last:
-                self.mark(f"the gather after stage {stage + 1}", waiting=True)
-                x = self.transport.pair_all_gather([half.detach() for half in outputs[stage]])
-        return inputs, outputs
-
-    def _backward(
-        self, inputs: list[Tensor], outputs: list[list[Tensor]], grad: Tensor
-    ) -> dict[int, list[Pending]]:
-        """Gradients into the flat buffers, top stage first; returns the reductions under way, by stage."""
+    def _backward(self, activations: Activations, grad: Tensor) -> dict[int, list[Pending]]:
+        """Gradients into the flat arrays, top stage first; returns the reductions under way, by stage."""
+        inputs, outputs, mark = activations.inputs, activations.outputs, self.network.mark
         pending: dict[int, list[Pending]] = {}
-        grads = [grad] * len(self.towers)  # the sum's adjoint: both towers get the logits' gradient
-        for stage in reversed(self.stages):
-            self.mark(f"the backward pass of stage {stage + 1}")
+        grads = [grad] * len(self.towers)  # the all-reduce's adjoint: both towers get the logits' gradient
+        for stage in reversed(self.network.stages):
+            mark(f"the backward pass of stage {stage + 1}")
             for output, output_grad in zip(outputs[stage], grads, strict=True):
                 output.backward(output_grad)
             outputs[stage] = []  # free the stage's activations
@@ -182,21 +172,9 @@ class Trainer:
             ]
             whole = inputs[stage].grad
             if stage > 0 and whole is not None:
-                self.mark(f"the gather's adjoint before stage {stage + 1}", waiting=True)
+                mark(f"the reduce-scatter before stage {stage + 1}", waiting=True)
                 grads = self.transport.pair_reduce_scatter(whole)
         return pending
-
-    @torch.no_grad()
-    def logits(self, images_BCHW: Tensor) -> Tensor:
-        """Evaluation: images float32 [B, 3, 224, 224] -> logits float32 [B, K], the same on both towers."""
-        self.mark("an evaluation", waiting=True)
-        x, everyone = images_BCHW, [None] * len(self.towers)
-        for stage in range(self.last):
-            x = self.transport.pair_all_gather(self._stage(stage, x, everyone))
-        return self.transport.pair_all_reduce(self._stage(self.last, x, everyone))
-
-    def _stage(self, stage: int, x: Tensor, keeps: Sequence[Keep | None]) -> list[Tensor]:
-        return [runner.stage(stage, x, keep) for runner, keep in zip(self.runners, keeps, strict=True)]
 
     def _dropout(self, step: int) -> list[Keep | None]:
         c = self.config
@@ -229,15 +207,3 @@ def mean_gradient(logits_BK: Tensor, labels_B: Tensor, global_batch: int) -> tup
     grad_BK = logp_BK.exp()
     grad_BK[rows, labels_B] -= 1
     return -logp_BK[rows, labels_B].sum(), grad_BK / global_batch
-
-
-def resolve_precision(wish: str, device: torch.device) -> str:
-    """`auto` is bfloat16 where the processor multiplies it natively, float32 elsewhere."""
-    if wish != "auto":
-        return wish
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    # Without bfloat16 instructions (AVX-512 BF16, AMX) a CPU emulates the products, slowly.
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
-    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"

@@ -11,7 +11,8 @@ import torch
 
 from tests.benchmarks.processes import report, steps_per_second
 from trainer.config import HardwareConfig
-from trainer.parallel.topology import abort_all_on_error, init_topology
+from trainer.parallel.ending import abort_all_on_error
+from trainer.parallel.topology import init_topology
 from trainer.recipes import AUTO
 from trainer.training.step import Trainer
 

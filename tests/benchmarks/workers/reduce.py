@@ -11,8 +11,9 @@ from mpi4py import MPI
 from tests.benchmarks.processes import report, steps_per_second
 from trainer.config import NetworkConfig
 from trainer.model.network import Tower
-from trainer.parallel.topology import abort_all_on_error, init_topology
-from trainer.parallel.transport import connect
+from trainer.parallel.connect import connect
+from trainer.parallel.ending import abort_all_on_error
+from trainer.parallel.topology import init_topology
 
 
 def stage_sizes() -> list[int]:

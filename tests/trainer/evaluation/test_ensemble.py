@@ -39,7 +39,7 @@ def networks(tiny_store, tmp_path_factory):
         run_folder.write_config(folder / run, config, open_data(tiny_store).fingerprint)
         trained_on = TrainingSet.of(open_data(tiny_store))
         writer = Writer(folder / run, trainer.topology, keep=9, trained_on=trained_on)
-        writer.save(trainer.towers, trainer.flat, {"step": step})
+        writer.save(trainer.tensors(), {"step": step})
         writer.finish()
         made.append((folder / run / "checkpoints" / f"step-{step:08d}", trainer))
     return made
@@ -57,8 +57,8 @@ def outputs(networks, tiny_store):
         views += [crop, crop[:, :, ::-1]]
     inputs = [torch.from_numpy(v.copy()).float().permute(0, 3, 1, 2) for v in views]
     return [
-        np.array([trainer.logits(x).double().softmax(1).numpy() for x in inputs[: 1 if i == 1 else 10]])
-        for i, (_, trainer) in enumerate(networks)
+        np.array([trainer.network.logits(x).double().softmax(1).numpy() for x in inputs[:count]])
+        for count, (_, trainer) in zip((10, 1, 10), networks, strict=True)
     ]
 
 
@@ -127,7 +127,7 @@ def test_per_class_holds_the_confusion_matrix_and_the_table_begins_with_the_wors
         assert row["images"] == mine.sum()
         assert row["top1_wrong"] == wrong(scores[mine], store.val.labels[mine], 1)
         assert row["top5_wrong"] == wrong(scores[mine], store.val.labels[mine], 5)
-    printed = capsys.readouterr().out.split("worst first")[1]
+    printed = capsys.readouterr().out.split("highest error first")[1]
     errors = [float(line.split(" %")[0].split()[-1]) for line in printed.splitlines() if "%" in line]
     assert len(errors) == 10
     assert errors == sorted(errors, reverse=True)

@@ -8,7 +8,8 @@ import torch
 
 from trainer.config import HardwareConfig, NetworkConfig, RunConfig
 from trainer.data.batches import open_data
-from trainer.evaluate import CENTER, TEN, evaluate
+from trainer.evaluation.results import CENTER, TEN
+from trainer.evaluation.validation import evaluate
 from trainer.model.network import TwoTowerAlexNet
 from trainer.parallel.topology import init_topology
 from trainer.recipes import PAPER
@@ -30,6 +31,12 @@ def trainer():
     return Trainer(config, init_topology("cpu"), classes=10)
 
 
+def counts(trainer, store, **how):
+    """Counts by kind of view."""
+    found = evaluate(trainer.network, store, trainer.config.augment, **how)
+    return {views: tally.counts for views, tally in found.items()}
+
+
 def test_both_kinds_of_view_equal_an_average_of_softmax_outputs_made_by_hand(store, trainer):
     reference = TwoTowerAlexNet(SMALL, 10)
     reference.a.load_state_dict(trainer.towers[0].state_dict())
@@ -47,7 +54,7 @@ def test_both_kinds_of_view_equal_an_average_of_softmax_outputs_made_by_hand(sto
     labels = store.val.labels
     expected = {CENTER: outputs[8], TEN: np.mean(outputs, axis=0)}
 
-    found = evaluate(trainer, store, ten_crop=True, batch=7)
+    found = counts(trainer, store, ten_crop=True, batch=7)
     for kind, scores in expected.items():
         ranks = (scores > scores[np.arange(len(labels)), labels][:, None]).sum(1)
         assert found[kind].images == len(labels)
@@ -58,4 +65,4 @@ def test_both_kinds_of_view_equal_an_average_of_softmax_outputs_made_by_hand(sto
 
 
 def test_batch_size_does_not_matter(store, trainer):
-    assert evaluate(trainer, store, False, batch=30) == evaluate(trainer, store, False, batch=11)
+    assert counts(trainer, store, batch=30) == counts(trainer, store, batch=11)

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from tensorboardX.proto import event_pb2
 
-from trainer.evaluation.metrics import Counts, Tally, read_log
-from trainer.runs.log import RunLog
+from trainer.evaluation.metrics import Counts, Tally
+from trainer.runs.log import RunLog, read_log
 
 
 def count(scores, labels):

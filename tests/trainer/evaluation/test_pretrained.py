@@ -7,8 +7,9 @@ import torch
 from tests.launch import ROOT, run
 from trainer.data.batches import open_data
 from trainer.errors import UserError
-from trainer.evaluation.metrics import Tally, read_log
+from trainer.evaluation.metrics import Tally
 from trainer.evaluation.pretrained import open_trained
+from trainer.runs.log import read_log
 
 
 @pytest.fixture(scope="module")

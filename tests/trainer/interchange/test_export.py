@@ -17,12 +17,12 @@ from trainer.config import AugmentConfig, NetworkConfig
 from trainer.data import augmentation
 from trainer.data.batches import open_data
 from trainer.errors import UserError
-from trainer.evaluation.metrics import read_log
 from trainer.evaluation.pretrained import Trained, open_trained
 from trainer.model import standalone
 from trainer.model.grouped import merge, split
 from trainer.model.network import TwoTowerAlexNet, build_tower
 from trainer.recipes import PAPER
+from trainer.runs.log import read_log
 
 NARROW = {"filters": (6, 8, 12, 12, 8), "hidden": 32, "init": "scaled"}
 

@@ -52,12 +52,19 @@ TRAINED_ON = TrainingSet(
 def save(run, trainer: Trainer, number: int, keep: int = 10, error: float | None = None, **state) -> None:
     """Save, validate, take a step: what the loop does around a checkpoint."""
     writer = Writer(run, trainer.topology, keep, TRAINED_ON)
-    writer.save(trainer.towers, trainer.flat, {"step": number, **state})
+    writer.save(trainer.tensors(), {"step": number, **state})
     writer.finish()
     if error is not None:
-        writer.record_validation(number, Counts(1000, round(1000 * error), 0))
+        writer.record_validation(number, Counts(1000, round(1000 * error), 0).to_dict())
     writer.step_taken(sound=True)
     writer.close()
+
+
+def load(found: checkpoint.Checkpoint, trainer: Trainer) -> None:
+    """Continue from a checkpoint, as the loop does."""
+    for name, tensors in trainer.tensors().items():
+        checkpoint.load(found, name, tensors)
+    trainer.after_loading()
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -70,7 +77,7 @@ def test_going_on_takes_bit_for_bit_the_same_steps(tmp_path, precision):
 
     resumed = make_trainer(precision=precision)
     found, remarks = checkpoint.find(tmp_path)
-    checkpoint.load(found, resumed.towers, resumed.flat)
+    load(found, resumed)
     assert remarks == []
     for number in range(found.state["step"], 6):
         step(resumed, number)
@@ -151,7 +158,7 @@ def test_another_number_of_classes_is_refused(tmp_path):
     other = make_trainer(classes=7)
     found, _ = checkpoint.find(tmp_path)
     with pytest.raises(UserError, match="number of classes"):
-        checkpoint.load(found, other.towers, other.flat)
+        load(found, other)
 
 
 def test_a_disk_that_takes_no_more_is_a_sentence_and_loses_nothing(tmp_path):

@@ -40,7 +40,7 @@ def test_later_checkpoints_are_set_aside_and_a_plain_command_follows_the_new_bra
     assert logged(aside, "loss") == list(range(1, 13))  # the log of what was left
 
     assert train(tiny_store, run, *EVERY_3, "--max-steps", "10") == 0
-    assert "going on from step 8" in capsys.readouterr().out
+    assert "continuing from step 8" in capsys.readouterr().out
     assert logged(run, "loss") == list(range(1, 11))
     assert checkpoint.check(aside / "step-00000012") is None
 
@@ -60,7 +60,7 @@ def test_a_branch_that_was_set_aside_can_be_returned_to(run, twelve_steps, tiny_
 def test_a_kill_while_folders_move_is_made_good_by_the_next_start(run, moved, monkeypatch):
     """Of two checkpoints to set aside, none, one or both have moved when the process dies."""
     found = checkpoint.verified(run / "checkpoints" / "step-00000006")
-    write = going_back.write_atomic
+    write = going_back.write_atomically
     renames = []
 
     def dies(self, target):
@@ -79,7 +79,7 @@ def test_a_kill_while_folders_move_is_made_good_by_the_next_start(run, moved, mo
     rename = path_type.rename
     with monkeypatch.context() as patch:
         patch.setattr(path_type, "rename", dies)
-        patch.setattr(going_back, "write_atomic", dies_at_latest)
+        patch.setattr(going_back, "write_atomically", dies_at_latest)
         with pytest.raises(KeyboardInterrupt):
             going_back.continue_from(run, found)
     going_back.repair(run)
@@ -108,7 +108,7 @@ def test_what_an_older_version_left_after_latest_is_set_aside_not_followed(run, 
     (run / "checkpoints" / "latest").write_text("step-00000006")
     assert train(tiny_store, run, *EVERY_3, "--max-steps", "7") == 0
     said = capsys.readouterr().out
-    assert "going on from step 6" in said
+    assert "continuing from step 6" in said
     assert "were set aside" in said
     assert marker(run, "latest") == 7
 
@@ -124,7 +124,7 @@ def test_a_checkpoint_of_another_run_is_copied_in_so_that_no_kill_starts_anew(
     assert train(tiny_store, other, *EVERY_3, "--resume", step(run, 6), "--max-steps", "6") == 0
     assert checkpoints(other) == ["0006"]  # before any step
     assert train(tiny_store, other, *EVERY_3, "--max-steps", "7") == 0
-    assert "going on from step 6" in capsys.readouterr().out
+    assert "continuing from step 6" in capsys.readouterr().out
     assert marker(run, "latest") == 12  # the run that it is from stays as it was
 
 
@@ -136,7 +136,7 @@ def test_a_damaged_newest_is_set_aside_and_good_ones_are_kept(run, tiny_store, k
     assert train(tiny_store, run, *flags, "--max-steps", "11") == 0
     said = capsys.readouterr().out
     assert "step-00000012 is damaged" in said
-    assert "going on from step 9" in said
+    assert "continuing from step 9" in said
     assert (run / "checkpoints" / "set-aside-001" / "step-00000012").exists()
     assert marker(run, "latest") == 11
     assert checkpoint.check(run / "checkpoints" / "step-00000011") is None
@@ -149,7 +149,7 @@ def test_folders_that_a_user_named_are_neither_taken_nor_removed(run, tiny_store
     (folder / "latest").unlink()
     flags = ("--checkpoint-every", "1", "--epochs", "4", "--keep", "1")
     assert train(tiny_store, run, *flags, "--max-steps", "14") == 0
-    assert "going on from step 12" in capsys.readouterr().out
+    assert "continuing from step 12" in capsys.readouterr().out
     for name in ("step-good", "step-00000012-copy", "step-99"):
         assert checkpoint.check(folder / name) is None
 

@@ -1,42 +1,18 @@
-"""What a run says in a log and at its end."""
+"""The lines that a run prints at its start and end."""
 
 import json
 import re
 
-from trainer.config import GROUPS, to_dict
+from trainer.config import GROUPS, flag, to_dict
 from trainer.recipes import PAPER
-from trainer.runs import progress, summary
-
-
-def test_a_log_gets_whole_lines_and_no_carriage_returns(capfd, monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    lines = progress.pictures(1000, 200, "mine", speaks=True)
-    for _ in range(4):
-        now[0] += 6
-        lines.update(100)
-        lines.set_postfix(loss="2.303")
-    lines.close()
-    said = capfd.readouterr().err
-    assert "\r" not in said
-    # 12 s after the start and 12 s after that, 200 pictures each; nothing is left to say at the end.
-    first, second = said.splitlines()
-    assert first.startswith("mine: 40 %, 400 of 1.00k, 00:12 gone, 00:36 left, 16.7img/s")
-    assert second.endswith("00:24 gone, 00:24 left, 16.7img/s, loss 2.303")
-
-
-def test_ranks_that_do_not_speak_write_nothing(capfd):
-    silent = progress.pictures(10, 0, "mine", speaks=False)
-    silent.update(10)
-    silent.close()
-    assert capfd.readouterr() == ("", "")
+from trainer.runs import summary
 
 
 def test_the_settings_name_every_field():
     said = " ".join(summary.settings(PAPER))
     for group in GROUPS:
         for name in to_dict(PAPER)[group]:
-            assert f" {name.replace('_', '-')} " in said
+            assert f" {flag(name)[2:]} " in said
     assert "lr 0.01," in said
 
 
@@ -72,12 +48,3 @@ def test_on_imagenet_the_published_errors_stand_beside_with_their_views(tmp_path
     assert "ten crops, ILSVRC-2012" in ten
     assert "18.20" in ten
     assert any("centre crop, ILSVRC-2012" in line and "42.90" in line for line in said)
-
-
-def test_durations_are_said_as_people_do():
-    assert [summary.duration(s) for s in (12.4, 843, 7500, 276_000)] == [
-        "12 s",
-        "14 min 03 s",
-        "2 h 05 min",
-        "3 d 4 h",
-    ]

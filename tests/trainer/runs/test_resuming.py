@@ -23,8 +23,8 @@ def test_four_ranks_then_two_then_one_process_end_as_one_process_alone(tiny_stor
     straight, mixed = tmp_path / "straight", tmp_path / "mixed"
     train(1, tiny_store, straight, 6)
     train(4, tiny_store, mixed, 2)
-    assert "going on from step 2" in train(2, tiny_store, mixed, 4)
-    assert "going on from step 4" in train(1, tiny_store, mixed, 6)
+    assert "continuing from step 2" in train(2, tiny_store, mixed, 4)
+    assert "continuing from step 4" in train(1, tiny_store, mixed, 6)
     for tower in ("tower_a", "tower_b"):
         expected, found = (
             safetensors.numpy.load_file(r / "checkpoints" / "step-00000006" / f"{tower}.safetensors")

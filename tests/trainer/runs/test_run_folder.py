@@ -17,9 +17,9 @@ from trainer import run as command
 from trainer.config import OptimizerConfig, from_dict, with_changes
 from trainer.data.batches import open_data
 from trainer.evaluate import main as evaluate_command
-from trainer.evaluation.metrics import read_log
 from trainer.runs import resuming, run_folder
-from trainer.training.optimizer import Schedule
+from trainer.runs.log import read_log
+from trainer.training.schedule import Schedule
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -101,7 +101,7 @@ def test_a_disk_that_fills_under_the_log_is_a_sentence_and_so_is_going_on_while_
     command[-1] = str(last + 2)
     done = run(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"going on from step {last}" in done.stdout
+    assert f"continuing from step {last}" in done.stdout
     assert logged(small_disk / "run", "loss") == list(range(1, last + 3))
 
 
@@ -246,4 +246,4 @@ def test_a_record_of_an_older_version_is_read(tiny_store, tmp_path, capsys):
     assert from_dict(record["config"])
     evaluate_command(["--run", str(folder), "--store", str(tiny_store)])
     assert train(tiny_store, folder, "--max-steps", "16", "--precision", "float32") == 0
-    assert "going on from step 15" in capsys.readouterr().out
+    assert "continuing from step 15" in capsys.readouterr().out

@@ -63,7 +63,7 @@ def trainers(compiler):
     gradients of the second lay before; what both steps left in them."""
     topology = init_topology("cpu")
     eager, compiled = (in_float64(Trainer(CONFIG, topology, CLASSES)) for _ in range(2))
-    compiled.runners = [CompiledTower(tower, topology.threads) for tower in compiled.towers]
+    compiled.network.runners = [CompiledTower(tower, topology.threads) for tower in compiled.towers]
     graphs = counters["stats"]["unique_graphs"]
     places = {name: g.data_ptr() for name, g in gradients(compiled).items()}
     left = []

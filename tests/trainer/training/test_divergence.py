@@ -14,8 +14,8 @@ import safetensors.numpy
 from tests.trainer.in_process import checkpoints, logged, marker, train
 from trainer import run as command
 from trainer.errors import UserError
-from trainer.evaluation.metrics import read_log
 from trainer.runs import checkpoint, checkpoint_writer
+from trainer.runs.log import read_log
 
 EVERY_STEP = ("--checkpoint-every", "1", "--keep", "1", "--epochs", "4", "--warmup-epochs", "0")
 

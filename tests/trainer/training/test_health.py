@@ -41,7 +41,7 @@ def test_a_loss_at_ln_k_for_two_epochs_is_said():
     doctor = HealthMonitor(classes=10, activation="relu")
     said = [doctor.diagnose(layers(), 2.31, epoch=tenth / 10, lr=0.01) for tenth in range(40)]
     assert [bool(s) for s in said].index(True) == 20
-    assert "Nothing is being learnt: the loss stays at ln 10 = 2.303 for 2 epochs" in said[20]
+    assert "The network is not learning: the loss stays at ln 10 = 2.303 for 2 epochs" in said[20]
     assert sum(map(bool, said)) == 1
 
 

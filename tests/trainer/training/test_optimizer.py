@@ -11,7 +11,8 @@ from trainer.kernels.bfloat16 import as_array
 from trainer.model.network import build_tower
 from trainer.recipes import AUTO, CUDA_CONVNET, PAPER, settle
 from trainer.training import optimizer as optim_module
-from trainer.training.optimizer import Schedule, flatten, sgd_step_
+from trainer.training.optimizer import flatten, sgd_step_
+from trainer.training.schedule import Schedule
 
 needs_wide = pytest.mark.skipif(
     optim_module._update is None, reason="no AVX-512 BF16 here, or trainer/kernels/_update.c is not built"

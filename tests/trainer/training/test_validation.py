@@ -51,13 +51,13 @@ def test_a_signal_in_validation_saves_and_the_same_command_validates_first(
         return evaluation_batches(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("trainer.evaluate.evaluation_batches", signalled)
+        patch.setattr("trainer.evaluation.validation.evaluation_batches", signalled)
         assert train(tiny_store, tmp_path / "run", *FLAGS) == 75
     assert "asked to stop: saved at step 15" in capsys.readouterr().out
     assert checkpoints(tmp_path / "run") == ["0015"]
     assert logged(tmp_path / "run", "val_top1_error") == []
     assert train(tiny_store, tmp_path / "run", *FLAGS) == 0
-    assert "going on from step 15" in capsys.readouterr().out
+    assert "continuing from step 15" in capsys.readouterr().out
     same_end(tmp_path / "run", undisturbed)
 
 
@@ -72,7 +72,7 @@ def test_a_damaged_validation_image_costs_no_epoch(undisturbed, tiny_store, tmp_
         assert checkpoints(tmp_path / "run") == ["0015"]
     shard.write_bytes(whole)
     assert train(store, tmp_path / "run", *FLAGS) == 0
-    assert "going on from step 15" in capsys.readouterr().out
+    assert "continuing from step 15" in capsys.readouterr().out
     same_end(tmp_path / "run", undisturbed)
 
 
@@ -133,12 +133,12 @@ def test_leftovers_of_interrupted_writing_are_removed(tiny_store, tmp_path):
     folder = run / "checkpoints"
     (folder / ".step-00000009.partial").mkdir()
     (folder / ".step-00000001.pruned").mkdir()
-    (folder / ".latest.123").write_text("half")
-    (run / ".config.json.123").write_text("half")
-    (run / ".metrics.jsonl.123").write_text("half")
+    (folder / ".latest.123.partial").write_text("half")
+    (run / ".config.json.123.partial").write_text("half")
+    (run / ".metrics.jsonl.123.partial").write_text("half")
     (run / ".lock.elsewhere.123").write_text("")
-    (folder / ".best.77").write_text("half")
-    (folder / "step-00000002" / ".validation.json.5").write_text("half")
+    (folder / ".best.77.partial").write_text("half")
+    (folder / "step-00000002" / ".validation.json.5.partial").write_text("half")
     assert train(tiny_store, run, *FLAGS, "--max-steps", "3") == 0
     assert list(run.rglob(".*")) == []
 
@@ -164,7 +164,7 @@ def test_a_signal_ends_an_evaluation_with_the_code_for_trying_again(
         return evaluation_batches(*arguments)
 
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1)}
-    monkeypatch.setattr("trainer.evaluate.evaluation_batches", signalled)
+    monkeypatch.setattr("trainer.evaluation.validation.evaluation_batches", signalled)
     try:
         with pytest.raises(SystemExit) as leaving:
             evaluate_command(["--run", str(undisturbed), "--json", str(tmp_path / "errors.json")])

@@ -1,14 +1,15 @@
-"""Files that are there whole or not at all, whatever is killed or runs twice."""
+"""Atomic writes: after a crash or a second writer, a file holds the old content or the new, never a part."""
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import mmap
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +22,39 @@ DIRECT = getattr(os, "O_DIRECT", 0)  # Linux's
 
 @contextmanager
 def replacing(path: Path) -> Iterator[int]:
-    """The descriptor of an empty file beside `path`; when all went well it is synced and takes the name.
+    """Yield the descriptor of a new temporary file in the folder of `path`; sync and rename it at the end.
 
-    Two writers of one path do no harm: each has its own temporary name and the last rename wins.
-    Nothing is left behind when the caller or the disk raise; only a killed process leaves its temporary.
+    Two processes may write the same path: each has its own temporary name, and the last rename wins.
+    An exception removes the temporary file; a killed process leaves it (see `remove_leftovers`). Missing
+    folders are made.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)  # less what the umask takes
     try:
         try:
             yield handle
             os.fsync(handle)
         finally:
             os.close(handle)
-        Path(name).chmod(0o644)  # mkstemp makes it readable by its owner alone
-        Path(name).replace(path)
+        temporary.replace(path)
     except BaseException:
-        with suppress(FileNotFoundError):
-            Path(name).unlink()
+        temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write the file, whole or not at all."""
+    """Write a file atomically and make its missing folders. Raises OSError."""
     with replacing(path) as handle, os.fdopen(handle, "wb", closefd=False) as file:
         file.write(content)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, whole or not at all."""
+    """Write `value` as JSON, atomically. Raises OSError."""
     write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
@@ -94,13 +98,21 @@ def past_the_cache(handle: int, on: bool) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed processes left anywhere below `folder`."""
+    """Remove the temporary files of killed writers anywhere below `folder`; subfolders are never removed."""
     for leftover in folder.rglob(f".*{TEMPORARY}"):
-        leftover.unlink(missing_ok=True)
+        if not leftover.is_dir():  # a checkpoint in the making is a folder with this suffix
+            leftover.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
+def remove_leftovers_of(path: Path) -> None:
+    """Remove the temporary files of killed writers of this one path."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY}"):
+        if not leftover.is_dir():
+            leftover.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the renames in `folder` survive a power cut. Raises OSError."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

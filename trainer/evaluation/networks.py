@@ -1,0 +1,169 @@
+"""Which trained networks are evaluated. Each is loaded without gradients, momenta or an optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from preprocess.store import Store
+from trainer.config import Config
+from trainer.data.batches import open_data
+from trainer.errors import UserError
+from trainer.evaluation.ensemble import Ensemble
+from trainer.evaluation.results import Result
+from trainer.evaluation.validation import evaluate
+from trainer.model.network import Tower
+from trainer.parallel.connect import connect
+from trainer.parallel.device import resolve_precision
+from trainer.parallel.network import ParallelNetwork
+from trainer.parallel.topology import Topology, first_on_each_host
+from trainer.parallel.transport import Transport
+from trainer.runs import checkpoint, run_folder
+from trainer.runs.checkpoint import Checkpoint
+from trainer.runs.training_set import TrainingSet, as_seen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One network that is evaluated, as rank 0 found it on the disk."""
+
+    run: Path
+    config: Config
+    found: Checkpoint
+    trained_on: TrainingSet
+    remarks: list[str]
+    """A sentence for each damaged checkpoint that was passed over."""
+
+
+def named(folders: Sequence[Path], checkpoints: Sequence[str]) -> list[tuple[Path, str]]:
+    """Every run with every checkpoint. Without a run a checkpoint's path names the one whose folder it lies
+    in; best and latest are those of the latest run in runs/."""
+    if folders:
+        return [(run, which) for run in folders for which in checkpoints]
+    markers = (checkpoint.BEST, checkpoint.LATEST)
+    return [
+        (run_folder.latest() if which in markers else checkpoint.run_of(Path(which)), which)
+        for which in checkpoints
+    ]
+
+
+def find(
+    folders: Sequence[Path], checkpoints: Sequence[str], store: Path | None, ensemble: bool
+) -> list[Member]:
+    """All networks that were named. Raises UserError where one is missing or they cannot be averaged."""
+    found: list[Member] = []
+    for run, which in named(folders, checkpoints):
+        config = run_folder.read_config(run)
+        loaded, remarks = checkpoint.find(run, which)
+        if ensemble and any(loaded.path == other.found.path for other in found):
+            raise UserError(f"{loaded.path} is twice in the ensemble.")
+        trained_on = TrainingSet.read(loaded.path) or TrainingSet.of(
+            run_folder.store_of(run, store or config.run.store)
+        )
+        found.append(Member(run=run, config=config, found=loaded, trained_on=trained_on, remarks=remarks))
+    if ensemble:
+        _refuse_odd_ensemble(found, store)
+    return found
+
+
+def _refuse_odd_ensemble(found: Sequence[Member], store: Path | None) -> None:
+    """Raise UserError where networks cannot be averaged image by image."""
+    if len(found) < 2:
+        raise UserError("An ensemble needs two networks or more: name them with --run or with --checkpoint.")
+    if len({member.trained_on.classes for member in found}) > 1:
+        raise UserError(
+            "These networks do not tell the same classes apart, in one order: leave out --ensemble."
+        )
+    if store is None and len({member.trained_on.fingerprint for member in found}) > 1:
+        raise UserError("An ensemble's networks were trained on different stores: name one with --store.")
+    if len({member.config.network.towers for member in found}) > 1:
+        raise UserError("Networks of one tower and of two lie differently on ranks: leave out --ensemble.")
+
+
+def load(
+    member: Member, precision: str, topology: Topology, transport: Transport, classes: int
+) -> ParallelNetwork:
+    """One checkpoint's network on these ranks. `precision`: auto is that of its training."""
+    setting = member.config.hardware.precision if precision == "auto" else precision
+    dtype: torch.dtype = getattr(torch, resolve_precision(setting, topology.device))
+    towers = []
+    for name in topology.towers:
+        with torch.device("meta"):
+            tower = Tower(member.config.network, classes, name)
+        tower = tower.to(dtype).to_empty(device=topology.device).requires_grad_(False)
+        checkpoint.load(member.found, name, dict(tower.named_parameters()), topology.tower_comm)
+        towers.append(tower)
+    if topology.device.type == "cpu" and topology.world.size > 1:  # fill Numba's cache once a host
+        first_on_each_host(topology.world, lambda: warm_up(towers[0]))
+    return ParallelNetwork(towers, classes, topology, transport, dtype)
+
+
+@torch.no_grad()
+def warm_up(tower: Tower) -> None:
+    """Run the stage whose loops are compiled, on one black image."""
+    tower.stage(0, torch.zeros(1, 3, 224, 224))
+
+
+def evaluate_all(
+    members: Sequence[Member],
+    topologies: dict[int, Topology],
+    *,
+    store: Path | None = None,
+    ten_crop: bool = False,
+    ensemble: bool = False,
+    batch_size: int = 64,
+    precision: str = "auto",
+    remark: Callable[[str], None] = print,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Result]:
+    """Each network's counts, one after the other; after them those of the average, if `ensemble`.
+
+    Args:
+        topologies: of networks with so many towers.
+        store: another store than that of training; its classes are matched by name.
+        remark: gets a sentence for each thing that the user should know.
+
+    Raises:
+        UserError: a store cannot be evaluated on.
+        StoppedError: `stop` returned True on all ranks.
+    """
+    transports = {towers: connect(topology) for towers, topology in topologies.items()}
+    together = Ensemble() if ensemble else None
+    results: list[Result] = []
+    for member in members:
+        towers = member.config.network.towers
+        topology, transport = topologies[towers], transports[towers]
+        seen, remarks = _seen(member, store)
+        for sentence in [*member.remarks, *remarks]:
+            remark(sentence)
+        network = load(member, precision, topology, transport, len(seen.classes))
+        tallies = evaluate(
+            network,
+            seen,
+            member.config.augment,
+            ten_crop=ten_crop,
+            batch=batch_size,
+            title=member.run.name,
+            ensemble=together,
+            stop=stop,
+        )
+        del network  # the next one takes its memory
+        path = member.found.path
+        results.append(Result(name=member.run.name, checkpoints=(path,), tallies=tallies, store=seen))
+        yield results[-1]
+    if together:
+        paths = tuple(path for result in results for path in result.checkpoints)
+        kinds, last = list(results[-1].tallies), results[-1].store
+        tallies = together.tallies(kinds, len(last.classes), transport.all_reduce_scalars)
+        yield Result(name="ensemble", checkpoints=paths, tallies=tallies, store=last)
+
+
+def _seen(member: Member, path: Path | None) -> tuple[Store, list[str]]:
+    """The store as this network sees it, and what differs. Raises UserError without validation images."""
+    seen, remarks = as_seen(open_data(path or member.config.run.store), member.trained_on)
+    if not len(seen.val):
+        raise UserError("The store has no validation images; preprocess with a validation part.")
+    return seen, remarks

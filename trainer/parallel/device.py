@@ -1,0 +1,32 @@
+"""Which device a rank computes on, and in which precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from trainer.errors import UserError
+
+
+def choose_device(setting: str, host_rank: int) -> torch.device:
+    """Rank i of a host takes GPU i; where ranks outnumber GPUs they share them."""
+    if setting == "cpu" or (setting == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError("--device cuda, but torch sees no GPU here; use --device cpu or --device auto.")
+    device = torch.device("cuda", host_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def resolve_precision(setting: str, device: torch.device) -> str:
+    """`auto` is bfloat16 where the processor multiplies it natively, float32 elsewhere."""
+    if setting != "auto":
+        return setting
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    # Without bfloat16 instructions (AVX-512 BF16, AMX) a CPU emulates the products, slowly.
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
+    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
