@@ -1,4 +1,4 @@
-"""`make bench`: measure the stages, print one table, write runs/bench.json.
+"""`make bench`: measure the stages, print a table, write runs/bench.json and a figure.
 
 python -m tests.benchmarks --help
 """
@@ -25,7 +25,7 @@ from tests.benchmarks.settings import WHEN_ASKED, Settings, Stage
 
 
 def bench(settings: Settings) -> report.Results:
-    """Measure the stages, one after the other; the JSON is written after each."""
+    """Measure the stages one after the other, and write the JSON after each."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     results: report.Results = []
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
@@ -36,7 +36,7 @@ def bench(settings: Settings) -> report.Results:
 
 
 def measure(stage: Stage, settings: Settings, scratch: Path) -> report.Results:
-    """One stage; what it holds in memory, and its idle workers, end with it."""
+    """Measure one stage. Its memory is freed, and its idle workers end, when this returns."""
     rows: list[Row] = importlib.import_module(f"tests.benchmarks.stages.{stage}").rows(settings, scratch)
     among = contenders(rows)
     with tqdm(total=settings.repeats * len(among), desc=stage, unit=" turns") as bar:
@@ -45,7 +45,7 @@ def measure(stage: Stage, settings: Settings, scratch: Path) -> report.Results:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command."""
     try:
         settings = tyro.cli(
             Settings, prog="python -m tests.benchmarks", args=argv, config=(tyro.conf.OmitArgPrefixes,)

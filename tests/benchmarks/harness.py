@@ -1,4 +1,4 @@
-"""Ours, peer and limit take turns; medians are compared. All figures are rates: more is faster."""
+"""Measure ours, peer and limit in turns, and compare their medians. Figures are speeds: more is faster."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 Measure = Callable[[], float]
 
 
-@dataclass(frozen=True, eq=False)  # compared by identity: rows that share a contender measure it once
+@dataclass(frozen=True, eq=False)  # compared by identity: a contender of several rows is measured once
 class Contender:
-    """Something that is measured. `measure` takes one turn and returns its figure, in the row's unit."""
+    """Something that is measured. `measure` takes one turn and returns its speed in the row's unit."""
 
     what: str
     measure: Measure
@@ -27,9 +27,9 @@ class Row:
     unit: str
     ours: Contender
     peer: Contender | None = None
-    """What a user would pick instead."""
+    """The usual alternative."""
     limit: Contender | None = None
-    """What no implementation can pass on this machine."""
+    """The best that this machine can do."""
 
 
 def rate(
@@ -38,9 +38,10 @@ def rate(
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Measure:
-    """A measure of how much work a second `function` does, `work` being what one call does.
+    """Make a measure of `function`: units of work a second, where one call does `work` units.
 
-    The first turn begins with a call that is not counted: it compiles, faults pages in, fills caches.
+    A turn repeats the call for at least so many seconds. The first turn begins with a call that is not
+    counted: it compiles, faults pages in and fills caches.
     """
     warm = False
 
@@ -60,7 +61,7 @@ def rate(
 
 
 def contenders(rows: Iterable[Row]) -> list[Contender]:
-    """Everything that the rows compare, each once: ours, peer, limit, row after row."""
+    """List the contenders of all rows, each once: ours, peer, limit, row after row."""
     named = (contender for row in rows for contender in (row.ours, row.peer, row.limit))
     return list(dict.fromkeys(contender for contender in named if contender is not None))
 
@@ -68,9 +69,9 @@ def contenders(rows: Iterable[Row]) -> list[Contender]:
 def medians(
     among: list[Contender], repeats: int, after_turn: Callable[[], object] = lambda: None
 ) -> dict[Contender, float]:
-    """Give every contender one turn, then all of them the next, `repeats` times; the median of each.
+    """Take `repeats` rounds, with one turn of every contender in each; return each contender's median.
 
-    What slows the machine down for a while so falls on all of them alike.
+    If other work slows the machine down for a while, it slows down all contenders alike.
     """
     figures: dict[Contender, list[float]] = {contender: [] for contender in among}
     for _ in range(repeats):
@@ -81,7 +82,7 @@ def medians(
 
 
 def result(row: Row, found: dict[Contender, float]) -> dict[str, Any]:
-    """One entry of the JSON; null where there is no peer or no limit."""
+    """Make one entry of the JSON; null where there is no peer or no limit."""
     ours = found[row.ours]
     peer, limit = (found[c] if c else None for c in (row.peer, row.limit))
     return {

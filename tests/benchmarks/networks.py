@@ -1,4 +1,4 @@
-"""The two networks that a user would write in torch.nn: the peers of a training step."""
+"""The peers of a training step: two networks as users write them in torch.nn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def one_tower(classes: int = 1000) -> nn.Sequential:
-    """The single-tower AlexNet of model zoos: 64-192-384-256-256 filters, neither LRN nor groups."""
+    """Build the single-tower AlexNet of model zoos: 64-192-384-256-256 filters, neither LRN nor groups."""
     widths = (3, 64, 192, 384, 256, 256)
     windows = ((11, 4, 2), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))  # side, stride, padding
     layers: list[nn.Module] = []
@@ -22,7 +22,7 @@ def one_tower(classes: int = 1000) -> nn.Sequential:
 
 
 def two_towers(classes: int = 1000) -> nn.Sequential:
-    """Both towers as halves of the channels: groups keep them apart in conv2, conv4 and conv5."""
+    """Build both towers as halves of the channels; conv2, conv4 and conv5 have groups=2."""
     convolutions = (
         [nn.ZeroPad2d((0, 3, 0, 3)), nn.Conv2d(3, 96, 11, stride=4), nn.ReLU(inplace=True), TowerwiseLRN()],
         [nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(inplace=True), TowerwiseLRN()],
@@ -39,11 +39,13 @@ def two_towers(classes: int = 1000) -> nn.Sequential:
 
 
 class TowerwiseLRN(nn.Module):
-    """torch's local response normalisation, each half of the channels for itself."""
+    """torch's local response normalisation, applied to each half of the channels separately."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         B, C, H, W = x_BCHW.shape
-        halves = x_BCHW.reshape(2 * B, C // 2, H, W)  # a view: each picture's towers lie behind each other
+        halves = x_BCHW.reshape(
+            2 * B, C // 2, H, W
+        )  # a view: the halves of an image are two consecutive images
         return F.local_response_norm(halves, 5, alpha=5e-4, beta=0.75, k=2.0).reshape(B, C, H, W)
 
 

@@ -1,4 +1,4 @@
-"""The loader's peer: what a user writes on the original JPEGs with torch's own tools."""
+"""The loader's peer: torch's DataLoader on the original JPEGs, as users write it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from preprocess.errors import UserError
 from preprocess.plan import load, pictures
 
 WORKERS = 2
-BATCHES = 2 * WORKERS  # of one turn: each worker makes as many
+BATCHES = 2 * WORKERS  # in one turn: two for each worker
 MEAN, STD = 118.0, 60.0  # of a pixel, 0..255
 
 
 class Originals(Dataset[tuple[Tensor, int]]):
-    """JPEGs where they lie: shorter side to 256, random crop and mirror image, normalised float32."""
+    """JPEGs read in place: shorter side resized to 256, random crop and flip, normalised float32."""
 
     def __init__(self, files: list[tuple[Path, int, int, int]]) -> None:
         self.files = files
@@ -48,7 +48,7 @@ class Originals(Dataset[tuple[Tensor, int]]):
 
 
 def originals(store: Path) -> Originals | None:
-    """The training pictures that a store was made of; None where they no longer are."""
+    """Find the training images that a store was made of; None if they are no longer there."""
     try:
         plan = load(store)
         table = pictures(store, "train")
@@ -65,14 +65,14 @@ def originals(store: Path) -> Originals | None:
 
 
 def one_turn(dataset: Originals, batch: int) -> Callable[[], None]:
-    """A call draws and makes BATCHES batches, from the first request to the last batch; workers stay."""
+    """Make a function that loads BATCHES batches, drawn at random. The workers stay for the next call."""
     loader = DataLoader(
         dataset,
         batch,
         sampler=RandomSampler(dataset, num_samples=BATCHES * batch),
         num_workers=WORKERS,
         persistent_workers=True,
-        multiprocessing_context="spawn",  # a fork would copy locks that other threads hold
+        multiprocessing_context="spawn",  # a forked process would inherit locks that other threads hold
     )
 
     def turn() -> None:

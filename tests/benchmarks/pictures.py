@@ -1,4 +1,4 @@
-"""The JPEGs and the small store that preprocess and loader are measured on, made once a run."""
+"""The JPEGs and the small store for the stages preprocess and loader, made once in a run of the bench."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.launch import ROOT
 
 
 def sample(settings: Settings, scratch: Path) -> Path:
-    """Class folders with so many JPEGs, drawn at random from what the user named; one is in val/ too."""
+    """Make class folders with so many JPEGs, drawn at random from the source; one of them is in val/ too."""
     folder = scratch / "pictures"
     if folder.is_dir():
         return folder
@@ -32,7 +32,7 @@ def sample(settings: Settings, scratch: Path) -> Path:
 
 
 def small_store(settings: Settings, scratch: Path) -> Path:
-    """A store of these JPEGs, made by the user's own command."""
+    """Make a store of these JPEGs by the user's own command."""
     store = scratch / "imagenet256.zarr"
     if not store.exists():
         imagenet = sample(settings, scratch)
@@ -41,7 +41,7 @@ def small_store(settings: Settings, scratch: Path) -> Path:
 
 
 def command(*words: str) -> None:
-    """Run Python in the project's folder, silently; raise UserError with what it says if it fails."""
+    """Run Python in the project's folder without output. Raises UserError with its stderr if it fails."""
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise UserError((done.stderr or done.stdout).strip().removeprefix("error: "))

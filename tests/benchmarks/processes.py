@@ -1,4 +1,4 @@
-"""Turns that take processes of their own, started anew each time: none is there while others are measured."""
+"""Turns that start new processes each time, so that none of them is there while others are measured."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Callable
 from tests.benchmarks.harness import Measure
 from tests.launch import ROOT, run
 
-WARM_UP = 5  # steps: the first ones also pay for memory, which the system clears page by page
-TIMEOUT = 900  # seconds; a rank that waits for another must fail, not hang
+WARM_UP = 5  # steps that are not counted: in the first ones the system clears memory page by page
+TIMEOUT = 900  # seconds, so that a rank that waits for ever fails
 
 
 def process(*command: str) -> Measure:
-    """A measure that runs the command and takes the figure that it reports."""
+    """Make a measure that runs the command and returns the figure that it reports."""
 
     def measure() -> float:
         done = run(*command, cwd=ROOT, timeout=TIMEOUT)
@@ -27,23 +27,23 @@ def process(*command: str) -> Measure:
 
 
 def worker(name: str, *arguments: object) -> Measure:
-    """A process of workers/."""
+    """Make a measure of a module in workers/."""
     return process(sys.executable, "-m", f"tests.benchmarks.workers.{name}", *map(str, arguments))
 
 
 def ranks(count: int, name: str, *arguments: object) -> Measure:
-    """The same under mpirun."""
+    """Make a measure of a module in workers/ under mpirun."""
     module = f"tests.benchmarks.workers.{name}"
     return process("mpirun", "-n", str(count), sys.executable, "-m", module, *map(str, arguments))
 
 
 def report(figure: float) -> None:
-    """In the worker: the last line that it prints, as JSON."""
+    """Print the figure as JSON. A worker calls this last."""
     print(json.dumps({"figure": figure}), flush=True)
 
 
 def steps_per_second(step: Callable[[int], object], steps: int) -> float:
-    """In the worker: so many steps after the first ones, which are not counted; on all ranks as many."""
+    """Time `steps` steps after WARM_UP steps. A worker calls this, with the same numbers on all ranks."""
     for number in range(WARM_UP):
         step(number)
     begin = time.perf_counter()

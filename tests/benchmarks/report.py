@@ -1,4 +1,4 @@
-"""The figures as a table and as JSON."""
+"""Write the figures as JSON, print them as a table, draw them as a figure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 
 Results = list[dict[str, Any]]
 
-WIDTH = 90  # columns that the table needs; rich would cut figures off in fewer
+WIDTH = 90  # columns of the table; with fewer, rich would cut figures off
 
 
 NAMES = {"of_limit": "share of the limit", "of_peer": "times the peer"}
@@ -24,14 +24,14 @@ def write(path: Path, results: Results) -> None:
 
 
 def show(results: Results) -> None:
-    """The table, and under it what each row compares; what several rows share is said once."""
+    """Print the table, and below it what each row compares; lines that several rows share appear once."""
     console = Console()
     console.width = max(console.width, WIDTH)
     numbers = ("ours", "peer", "limit")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for header in ("stage", *numbers, "unit", "ours/peer", "ours/limit"):
         table.add_column(header, justify="left" if header in ("stage", "unit") else "right", no_wrap=True)
-    said: dict[str, list[str]] = {}
+    notes: dict[str, list[str]] = {}
     for entry in results:
         table.add_row(
             entry["stage"],
@@ -42,18 +42,18 @@ def show(results: Results) -> None:
         family = entry["stage"].split()[0]
         for role in numbers:
             line = f"{role}: {entry[f'{role}_is']}"
-            if entry[role] is not None and line not in said.setdefault(family, []):
-                said[family].append(line)
+            if entry[role] is not None and line not in notes.setdefault(family, []):
+                notes[family].append(line)
     console.print(table)
-    for family, lines in said.items():
+    for family, lines in notes.items():
         console.print(f"[bold]{family}[/bold]")
         for line in sorted(lines, key=lambda line: numbers.index(line.split(":")[0])):
             console.print(f"  {line}", highlight=False, soft_wrap=True)
 
 
 def draw(path: Path, results: Results) -> None:
-    """Each stage's share of its limit, and how many times as fast as its peer it is; logarithmic."""
-    from matplotlib.figure import Figure  # heavy, and wanted here alone
+    """Draw each stage's speed, divided by its limit and by its peer's speed, on a logarithmic axis."""
+    from matplotlib.figure import Figure  # slow to import, and only this function needs it
 
     shown = [entry for entry in results if entry["of_limit"] or entry["of_peer"]]
     figure = Figure(figsize=(9, 1.2 + 0.3 * len(shown)), layout="constrained")

@@ -1,4 +1,4 @@
-"""What `make bench` can be asked: one flag a field. A new stage is one word here and one file in stages/."""
+"""The flags of `make bench`, one for each field. A new stage is one word here and one file in stages/."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ WHEN_ASKED = ("scaling", "gpu")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Speed of each stage, beside what a user would pick instead and beside what the machine allows.
+    """Speed of each stage, compared with a peer, the usual alternative, and with the machine's limit.
 
-    Ours, peer and limit take turns, and the medians are compared: ours / peer above 1 is faster than the
-    peer, ours / limit at 1 leaves nothing to gain. Figures are comparable within one run only, on a machine
-    that does nothing else meanwhile.
+    Ours, peer and limit take turns, and their medians are compared. ours / peer above 1 is faster than the
+    peer. ours / limit at 1 leaves nothing to gain. Compare figures within one run only, on a machine without
+    other work.
 
-    Examples: python -m tests.benchmarks (all stages: some ten minutes on two cores);
+    Examples: python -m tests.benchmarks (all stages: about ten minutes on two cores);
     python -m tests.benchmarks lrn update --repeats 9;
     python -m tests.benchmarks preprocess loader --imagenet data/imagenet
     """
@@ -28,35 +28,34 @@ class Settings:
     stages: tyro.conf.Positional[tuple[Stage, ...]] = ()
     """Stages to measure, in this order. None: all but gpu, which needs one, and scaling, which takes long."""
     repeats: int = 5
-    """Turns that each of ours, peer and limit gets."""
+    """Turns of each of ours, peer and limit."""
     seconds: float = 0.3
-    """A turn repeats its work until so many seconds are over; whole processes (step, reduce) do not."""
+    """Shortest turn, in seconds: a turn repeats its work. Whole processes (step, reduce) do not."""
     batch: int = 128
-    """Pictures at a time in step and scaling; the paper's."""
+    """Batch size of step and scaling; the paper's."""
     lrn_batch: int = 64
-    """Pictures at a time in lrn."""
+    """Batch size of lrn."""
     loader_batch: int = 128
-    """Pictures at a time in loader."""
+    """Batch size of loader."""
     steps: int = 3
-    """Steps in a turn of step and of reduce, after the first ones, which are not counted."""
+    """Steps in a turn of step and of reduce, after warm-up steps that are not counted."""
     pictures: int = 512
-    """JPEGs that preprocess and loader work on."""
+    """Number of JPEGs for preprocess and loader."""
     repeated: int = 8192
-    """Pictures of preprocess's long runs, beside those of the short ones: these JPEGs again and again."""
+    """Images that the long runs of preprocess have more than the short ones: the same JPEGs repeated."""
     imagenet: Path | None = None
-    """Where the JPEGs are drawn from: ImageNet's tars, class folders, a tar of these. None: drawn pictures,
-    made in a temporary folder."""
+    """Source of the JPEGs: ImageNet's tars, class folders, or a tar of these. None: synthetic images, made in
+    a temporary folder."""
     store: Path | None = None
-    """The store that loader reads; a raw copy of its training pictures is made in the temporary folder. None:
-    a small one, made of the JPEGs."""
+    """Store for loader; a raw copy of its training images is made in the temporary folder. None: a small
+    store, made of the JPEGs."""
     pillow: Path | None = None
-    """A Python that has plain Pillow (not Pillow-SIMD), such as ../other/bin/python: preprocess's peer. None:
-    an environment is made for it in the temporary folder."""
+    """A Python with plain Pillow (not Pillow-SIMD), such as ../other/bin/python, for preprocess's peer. None:
+    an environment is made in the temporary folder."""
     gpu_batches: tuple[int, ...] = (128, 256, 512, 1024, 2048)
-    """Pictures at a time in gpu."""
+    """Batch sizes of gpu."""
     json: Path = Path("runs/bench.json")
-    """File that receives the figures, and beside it their picture; written anew by each run, after each
-    stage."""
+    """File for the figures; a plot is drawn next to it. Each run overwrites it, after each stage."""
 
     def __post_init__(self) -> None:
         for name in ("repeats", "batch", "lrn_batch", "loader_batch", "steps", "pictures", "repeated"):

@@ -1,4 +1,4 @@
-"""The harness is arithmetic and can be tested; a speed can not, and none is."""
+"""Tests of the harness, which is arithmetic. No test measures a speed."""
 
 import importlib
 import json
@@ -25,7 +25,7 @@ KEYS = {"stage", "ours", "peer", "limit", "unit", "of_peer", "of_limit"}
 
 
 def scripted(name, figures, log):
-    """A contender that notes its turns and returns given figures."""
+    """Make a contender that logs its turns and returns the given figures."""
     given = iter(figures)
 
     def measure():
@@ -75,7 +75,9 @@ def test_a_turn_lasts_long_enough_and_its_first_call_ever_is_not_counted():
         now[0] += next(durations)
 
     measure = rate(6, work, seconds=2.5, clock=lambda: now[0])
-    assert measure() == 6 * 3 / 3  # three calls of 1 s until 2.5 s are over; the one of 100 s warmed up
+    assert (
+        measure() == 6 * 3 / 3
+    )  # three calls of 1 s until 2.5 s are over; the call of 100 s was the warm-up
     assert measure() == 6 * 2 / 4  # two calls of 2 s, no warm-up again
 
 
@@ -90,7 +92,7 @@ def test_the_loaders_limit_makes_the_trainers_batches(tiny_store, tmp_path):
     store, batch = open_store(tiny_store), 24
     ours = TrainingBatches(store, AUTO.augment, 3, batch, torch.arange(batch), 0, 0)
     fused = FusedGather(store, AUTO.augment, 3, batch, tmp_path / "raw")
-    for step in range(2):  # 48 of 60 pictures: some mirrored, some not
+    for step in range(2):  # 48 of 60 images: some flipped, some not
         expected = ours.make(step).images_BCHW.permute(0, 2, 3, 1).numpy()
         np.testing.assert_allclose(fused(step).reshape(expected.shape), expected, atol=1e-5)
 
@@ -123,9 +125,9 @@ def test_the_command_writes_what_it_measured(tmp_path, capsys):
         assert all(math.isfinite(entry[key]) and entry[key] > 0 for key in ("ours", "peer", "limit"))
         assert entry["of_peer"] == entry["ours"] / entry["peer"]
         assert entry["of_limit"] == entry["ours"] / entry["limit"]
-    said = capsys.readouterr().out
-    assert "ours/limit" in said
-    assert "limit: one multiplication" in said
+    output = capsys.readouterr().out
+    assert "ours/limit" in output
+    assert "limit: one multiplication" in output
 
 
 def test_every_stage_has_its_file():
@@ -133,7 +135,7 @@ def test_every_stage_has_its_file():
         assert callable(importlib.import_module(f"tests.benchmarks.stages.{stage}").rows)
 
 
-def test_wrong_wishes_are_one_sentence(tmp_path):
+def test_wrong_settings_are_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="--repeats must be positive"):
         Settings(repeats=0)
     with pytest.raises(SystemExit, match="error: there is no ImageNet at"):

@@ -1,4 +1,4 @@
-"""Training steps of one process with both towers on a GPU: pictures at hand, and through the loader."""
+"""Training steps of one process with both towers on a GPU: images in its memory, and through the loader."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from trainer.recipes import AUTO
 from trainer.training.step import Trainer
 
 CLASSES = 1000
-SIDE = 8192  # of the square matrices whose product is the limit
-PREPARED = 100_000  # steps that the loader may be asked for
+SIDE = 8192  # rows and columns of the matrices whose product is the limit
+PREPARED = 100_000  # steps that the loader can make
 
 
 def rows(settings: Settings, scratch: Path) -> list[Row]:
@@ -66,9 +66,9 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
             rate(batch, plain(images, labels), settings.seconds),
         )
         for name, what, function in (
-            ("resident", "both towers in one process, pictures on the GPU", resident),
+            ("resident", "both towers in one process, images on the GPU", resident),
             ("step compiled", "the same with --compile", partial(resident, fused)),
-            ("loaded", "as resident, pictures from the store through the loader", loaded),
+            ("loaded", "as resident, with images from the store through the loader", loaded),
         ):
             ours = Contender(what, rate(batch, finished(function), settings.seconds))
             table.append(Row(stage=f"gpu {batch} {name}", unit="img/s", ours=ours, peer=peer, limit=limit))
@@ -76,7 +76,7 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
 
 
 def finished(function: Callable[[], object]) -> Callable[[], None]:
-    """With the GPU's work done when it returns."""
+    """Make a function that also waits for the GPU to finish."""
 
     def call() -> None:
         function()
@@ -110,13 +110,13 @@ def product(settings: Settings, device: torch.device) -> Contender:
 
 
 def same_function(device: torch.device) -> None:
-    """Before anything is timed: the kernel for GPUs is the formula, forward and backward."""
+    """Check, before anything is measured, that the GPU kernel equals the formula, forward and backward."""
     for relu in (False, True):
         same_lrn(device, relu)
 
 
 def same_lrn(device: torch.device, relu: bool) -> None:
-    """Raises AssertionError where the kernel and the formula differ."""
+    """Raise AssertionError if the kernel and the formula differ."""
     x = (5 * torch.randn(4, 48, 9, 9, device=device)).contiguous(memory_format=torch.channels_last)
     dy = torch.randn_like(x)
     constants = (5, 2.0, 1e-2, 0.75)

@@ -1,4 +1,4 @@
-"""Training batches in random order: as float32 input for the CPU, as bytes for a GPU."""
+"""Training batches in random order: float32 input for the CPU, and bytes for a GPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SEED = 0
 def rows(settings: Settings, scratch: Path) -> list[Row]:
     path, batch = settings.store or small_store(settings, scratch), settings.loader_batch
     store = open_store(path)
-    # no step is asked for in the background: batches are made here, one after the other
+    # last_step 0: nothing is made in the background; batches are made here, one after the other
     threads = len(os.sched_getaffinity(0))
     batches = TrainingBatches(store, AUTO.augment, SEED, batch, torch.arange(batch), 0, 0, threads)
     loop, all_cores = (
@@ -48,7 +48,7 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
             ours=ours,
             peer=_peer(settings, path),
             limit=Contender(
-                "a NumPy memory map of raw pictures, one compiled loop, one reused buffer",
+                "a NumPy memory map of raw images, one compiled loop, one reused buffer",
                 rate(batch, lambda: loop(next(steps[1])), settings.seconds),
             ),
         ),
@@ -65,7 +65,7 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
             stage=f"loader {batch} uint8",
             unit="img/s",
             ours=Contender(
-                "trainer.data on all cores, whole pictures as a GPU gets them, checksums verified",
+                "trainer.data on all cores, whole images as a GPU gets them, checksums verified",
                 rate(batch, lambda: batches.read(next(steps[2])), settings.seconds),
             ),
             limit=Contender(

@@ -8,12 +8,12 @@ from tests.benchmarks.harness import Contender, Row
 from tests.benchmarks.processes import ranks
 from tests.benchmarks.settings import Settings
 
-RANKS = 4  # two pairs: the smallest world in which gradients travel
+RANKS = 4  # two pairs: the smallest number of ranks that reduces gradients
 
 
 def rows(settings: Settings, scratch: Path) -> list[Row]:
     flat = Contender(
-        "MPI_Allreduce in place of one flat float32 buffer as long, both towers at once",
+        "MPI_Allreduce in place of one flat float32 buffer of the same length, both towers at once",
         ranks(RANKS, "reduce", "flat", settings.steps),
     )
     return [

@@ -1,4 +1,4 @@
-"""The cost model beside the machine at hand: 1, 2 and 4 pairs that share its cores."""
+"""The cost model compared with this machine: 1, 2 and 4 pairs that share its cores."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ PAIRS = (1, 2, 4)
 
 
 def rows(settings: Settings, scratch: Path) -> list[Row]:
-    """Measured images a second beside the model's; the model is given one pair's step with two batches, which
-    tell what a picture and what a step cost, and the rate of a reduction, each measured once."""
+    """Compare measured images a second with the model's.
+
+    The model gets one pair's step at two batch sizes, from which the cost of an image and of a step follow,
+    and the speed of a reduction. Each is measured once.
+    """
     batch, steps = settings.batch, settings.steps
     table = []
     for pairs in PAIRS:
@@ -31,13 +34,16 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
 
 @functools.cache
 def step_seconds(batch: int, steps: int) -> float:
-    """Of one pair."""
+    """Measure the seconds of one pair's step."""
     return batch / ranks(2, "ours", PRECISION, batch, steps)()
 
 
 @functools.cache
 def model(settings: Settings, pairs: int) -> float:
-    """Cores are shared: each pair repeats what a step costs, pictures cost the same whoever takes them."""
+    """Predict images a second. The pairs share the cores.
+
+    Each pair adds the fixed cost of a step. An image costs the same in any pair.
+    """
     batch, steps = settings.batch, settings.steps
     whole, half = (step_seconds(n, steps) for n in (batch, batch // 2))
     of_step = max(0.0, 2 * half - whole)

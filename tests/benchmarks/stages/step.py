@@ -1,4 +1,4 @@
-"""One training step: forward, exchange, backward, reduce, update. Pictures are at hand already."""
+"""One training step: forward, exchange, backward, reduce, update. The images are in memory already."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tests.benchmarks.harness import Contender, Row, rate
 from tests.benchmarks.processes import ranks, worker
 from tests.benchmarks.settings import Settings
 
-# Multiply-accumulates of a picture, forward: 724.4 million, conv1's 105.4 among them. Forward, gradient of
-# the weights, gradient of the inputs are 3 x 2 x 724.4; conv1's inputs, the pictures, need no gradient.
+# Multiply-accumulates of an image, forward: 724.4 million, of which conv1 has 105.4. Forward, gradients of
+# the weights and gradients of the inputs are 3 x 2 x 724.4; conv1's inputs, the images, need no gradient.
 GFLOP_AN_IMAGE = (3 * 2 * 724.4 - 2 * 105.4) / 1e3  # 4.136
 
-SIDE = 4096  # of the square matrices whose product is the limit
+SIDE = 4096  # rows and columns of the matrices whose product is the limit
 PEERS = {
     "plain": "the one-tower AlexNet of model zoos (no LRN, no groups) in torch.nn, float32, one process",
     "towers": "both towers with groups=2 and torch's LRN in torch.nn, float32, one process",
@@ -51,7 +51,7 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
 
 
 def product(settings: Settings, precision: str, side: int = SIDE) -> Contender:
-    """Images a second that the rate of a large matrix product allows, all cores."""
+    """Make the limit: images a second at the speed of a large matrix product, all cores."""
     a, b = torch.randn(2, side, side, generator=torch.Generator().manual_seed(0)).to(
         getattr(torch, precision)
     )

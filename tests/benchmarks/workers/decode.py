@@ -1,6 +1,6 @@
-"""The least that makes 256x256 pixels of JPEGs. Needs Pillow alone, so that any environment can run it.
+"""Decode JPEGs to 256x256 pixels and do nothing else. Needs Pillow alone, so that any environment can run it.
 
-python -I tests/benchmarks/workers/decode.py FOLDER    prints pictures a second as JSON
+python -I tests/benchmarks/workers/decode.py FOLDER    prints images a second as JSON
 """
 
 import io
@@ -15,12 +15,12 @@ SIDE = 256
 
 
 def load(folder: Path) -> list[bytes]:
-    """All files below a folder."""
+    """Read all files below a folder."""
     return [path.read_bytes() for path in sorted(folder.rglob("*.*")) if path.is_file()]
 
 
 def decode(data: bytes) -> Image.Image:
-    """Shorter side to 256, bicubic; central square."""
+    """Decode; resize the shorter side to 256, bicubic; cut the central square."""
     image: Image.Image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG")).convert("RGB")
     scale = SIDE / min(image.size)
     width, height = (round(side * scale) for side in image.size)
@@ -31,7 +31,7 @@ def decode(data: bytes) -> Image.Image:
 
 def main() -> None:
     files = load(Path(sys.argv[1]))
-    for data in files[:16]:  # not counted
+    for data in files[:16]:  # warm-up, not counted
         decode(data)
     begin = time.perf_counter()
     for data in files:

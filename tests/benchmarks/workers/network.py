@@ -1,4 +1,4 @@
-"""Images a second of a network as a user would write and train it, float32, all cores.
+"""Measure images a second of a network as users write and train it: float32, all cores.
 
 python -m tests.benchmarks.workers.network plain BATCH STEPS
 """

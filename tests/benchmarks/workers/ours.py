@@ -1,4 +1,4 @@
-"""Images a second of Trainer.train_step: alone with both towers, or under mpirun.
+"""Measure images a second of Trainer.train_step: one process with both towers, or ranks under mpirun.
 
 mpirun -n 2 python -m tests.benchmarks.workers.ours bfloat16 BATCH STEPS [no-lrn]
 """

@@ -1,4 +1,4 @@
-"""Gigabytes of gradients a second that the ranks of one tower sum up.
+"""Measure gigabytes a second of gradients that the ranks of one tower sum.
 
 mpirun -n 4 python -m tests.benchmarks.workers.reduce ours|bfloat16|flat STEPS
 """
@@ -17,7 +17,7 @@ from trainer.parallel.topology import init_topology
 
 
 def stage_sizes() -> list[int]:
-    """Parameters of tower a, by stage."""
+    """Count the parameters of tower a by stage."""
     with torch.device("meta"):
         tower = Tower(NetworkConfig(), 1000, "a")
     layers = [[getattr(tower, layer) for layer in stage] for stage in tower.stages]
@@ -34,7 +34,7 @@ def main(what: str, steps: int) -> None:
     def step(number: int) -> None:
         if what == "flat":
             topology.tower_comm.Allreduce(MPI.IN_PLACE, buffers[0].numpy())
-        else:  # as after a backward pass: the top stage first
+        else:  # as in a backward pass: the last stage first
             for reduction in [transport.all_reduce_async(buffer) for buffer in reversed(buffers)]:
                 reduction.result()
         topology.world.Barrier()
