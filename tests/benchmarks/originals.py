@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from preprocess.errors import UserError
-from preprocess.plan import load, pictures
+from preprocess.plan import load_plan, load_table
 
 WORKERS = 2
 BATCHES = 2 * WORKERS  # of one turn: each worker makes as many
@@ -50,8 +50,8 @@ class Originals(Dataset[tuple[Tensor, int]]):
 def originals(store: Path) -> Originals | None:
     """The training pictures that a store was made of; None where they no longer are."""
     try:
-        plan = load(store)
-        table = pictures(store, "train")
+        plan = load_plan(store)
+        table = load_table(store, "train")
     except (UserError, FileNotFoundError):
         return None
     files = [
