@@ -2,8 +2,8 @@
 
     snakemake preprocess [--config imagenet=PATH store=PATH]
 
-What Snakemake sees of a stage is the small manifest that the stage writes last. The store itself is
-declared nowhere: the declared outputs of a failed job are deleted, and nothing finished may be.
+The output of a rule is the small manifest that its stage writes last. The store itself is no output:
+Snakemake deletes the outputs of a failed job, and finished shards must stay.
 """
 
 import sys
@@ -21,7 +21,7 @@ configfile: "preprocess/config.yaml"
 try:
     validate(config, "preprocess/config.schema.yaml")
 except WorkflowError as error:
-    # the schema's own error says it in a line, Snakemake's prints the schema and all settings
+    # one line of the validator's own error; Snakemake's error prints the schema and all settings
     wrong = error.__context__
     why = wrong.schema.get("description")
     reason = f" ({why})" if why else ""
@@ -29,16 +29,16 @@ except WorkflowError as error:
 
 WORK = f"{config['store']}/.preprocess"
 
-# the Python that runs Snakemake also runs the stages
+# the Python that runs Snakemake runs the stages too
 shell.prefix(f"PATH='{Path(sys.executable).parent}':$PATH; ")
 
 
-# says its sentence here, where the command was typed, when the stages run elsewhere
+# runs where the command was typed, and prints its summary there, when the stages run elsewhere
 localrules:
     preprocess,
 
 
-# without an output, so that it always runs: it says what the store holds, and notices a shard that is gone
+# has no output, so that it always runs: it prints what the store holds, and finds missing shards
 rule preprocess:
     input:
         f"{WORK}/verified.json",

@@ -1,5 +1,5 @@
-"""What a person did wrong, said in one sentence."""
+"""The error that a user can put right."""
 
 
 class UserError(Exception):
-    """Something outside the program is not as it must be; the message says what to do about it."""
+    """A file, a setting or the machine is not as it must be; the message says what to do about it."""

@@ -1,4 +1,4 @@
-"""Stage 1: decide what the store will hold and in which order, and create it empty.
+"""Stage 1: find the source, choose the images and their order, and create the store without shards.
 
 Usage: python -m preprocess.index --imagenet PATH --store PATH [settings]
 """
@@ -15,16 +15,18 @@ from preprocess.errors import UserError
 from preprocess.plan import (
     SPLITS,
     Plan,
-    find,
-    identified,
+    Tables,
+    find_plan,
     manifest,
     require_image_size,
-    save,
+    save_plan,
+    with_identity,
     work_folder,
 )
-from preprocess.shards.skip import leave_out, publish
+from preprocess.shards.hierarchy import publish
 from preprocess.shared.files import write_json
-from preprocess.sources.official import check_md5, extent
+from preprocess.skip import leave_out
+from preprocess.sources.official import check_md5, describe_extent
 from preprocess.sources.recognise import recognise
 from preprocess.sources.tables import Source
 
@@ -33,14 +35,14 @@ Table = NDArray[np.void]
 
 def choose(
     source: Source, *, seed: int, validation_fraction: float, train_per_class: int, validation_per_class: int
-) -> dict[str, Table]:
-    """The pictures of both splits, each in one shuffled order that follows from the seed alone.
+) -> Tables:
+    """Choose the images of both splits, and shuffle each split once.
 
     Args:
-        source: what was found.
-        seed: of the order and of every choice.
-        validation_fraction: share kept back for validation where the source has no validation part.
-        train_per_class, validation_per_class: at most so many of a class are taken; 0 means all.
+        source: the images that were found.
+        seed: it alone decides the order and every choice.
+        validation_fraction: share of the images taken for validation where the source has no such part.
+        train_per_class, validation_per_class: most images of one class; 0: no limit.
 
     Raises:
         UserError: a split would be empty.
@@ -48,50 +50,51 @@ def choose(
     generator = np.random.default_rng(seed)
     train, val = generator.permutation(source.train), generator.permutation(source.val)
     if not len(val):
-        train, val = hold_back(train, validation_fraction, generator)
+        train, val = split_off_validation(train, validation_fraction, generator)
     chosen = {
         "train": at_most_per_class(train, train_per_class),
         "val": at_most_per_class(val, validation_per_class),
     }
-    for split, pictures in chosen.items():
-        if not len(pictures):
+    for split, rows in chosen.items():
+        if not len(rows):
             raise UserError(
-                f"no picture is left for {split}, with {len(source.train)} in all: "
+                f"no image is left for {split}, with {len(source.train)} in all: "
                 f"change validation_fraction, which is {validation_fraction}"
             )
     return chosen
 
 
-def hold_back(pictures: Table, fraction: float, generator: np.random.Generator) -> tuple[Table, Table]:
-    """Split off round(fraction * N) pictures, from every class its share.
+def split_off_validation(rows: Table, fraction: float, generator: np.random.Generator) -> tuple[Table, Table]:
+    """Split N rows into training and round(fraction * N) rows of validation, with every class in proportion.
 
-    A class of n gives fraction * n, up or down by one: its pictures stand at (0 + phase) / n,
-    (1 + phase) / n, ... with a phase drawn from 0..1, and those that stand lowest are kept back.
+    Systematic sampling: the images of a class of n get the places (0 + phase) / n, (1 + phase) / n, ...
+    with a phase drawn from 0..1, and the rows with the lowest places are validation. So a class gives
+    fraction * n images, rounded up or down.
     """
-    label, rank = pictures["label"], rank_in_class(pictures)
+    label, rank = rows["label"], rank_in_class(rows)
     phase = generator.random(int(label.max()) + 1)
     place = (rank + phase[label]) / np.bincount(label)[label]
-    back = np.zeros(len(pictures), dtype=bool)
-    back[np.argsort(place, kind="stable")[: round(fraction * len(pictures))]] = True
-    return pictures[~back], pictures[back]
+    validation = np.zeros(len(rows), dtype=bool)
+    validation[np.argsort(place, kind="stable")[: round(fraction * len(rows))]] = True
+    return rows[~validation], rows[validation]
 
 
-def at_most_per_class(pictures: Table, limit: int) -> Table:
-    """The first `limit` of each class, in the order given; all for 0."""
-    return pictures[rank_in_class(pictures) < limit] if limit else pictures
+def at_most_per_class(rows: Table, limit: int) -> Table:
+    """The first `limit` rows of each class, in the order given; all rows for 0."""
+    return rows[rank_in_class(rows) < limit] if limit else rows
 
 
-def rank_in_class(pictures: Table) -> NDArray[np.int64]:
-    """How many of the same class stand before each picture, int64 [N]."""
-    order = np.argsort(pictures["label"], kind="stable")
-    label = pictures["label"][order]
-    rank = np.empty(len(pictures), dtype=np.int64)
-    rank[order] = np.arange(len(pictures)) - np.searchsorted(label, label)
+def rank_in_class(rows: Table) -> NDArray[np.int64]:
+    """For each row the number of rows of its class before it, int64 [N]."""
+    order = np.argsort(rows["label"], kind="stable")
+    label = rows["label"][order]
+    rank = np.empty(len(rows), dtype=np.int64)
+    rank[order] = np.arange(len(rows)) - np.searchsorted(label, label)
     return rank
 
 
 def refuse_other_store(store: Path, old: Plan, new: Plan) -> None:
-    """Raise UserError if the store at this place was begun as something else."""
+    """Raise UserError if the store was begun with other images or settings."""
     if old.origin == new.origin:
         return
     for setting in ("image_size", "shard_length", "draft", "seed", "counts", "kind"):
@@ -100,20 +103,24 @@ def refuse_other_store(store: Path, old: Plan, new: Plan) -> None:
             reason = f"with {setting} {before}, not {after}"
             break
     else:
-        reason = "from other pictures"
+        reason = "from other images"
     raise UserError(
         f"{store} was made {reason}: name another place with --config store=PATH, or remove {store} first"
     )
 
 
 def index(arguments: argparse.Namespace) -> str:
-    """Find the source, choose, and create the store; a store that is there already must be the same."""
+    """Find the source, choose images, and create the store; return a summary.
+
+    Raises:
+        UserError: there is no source, or the store was begun with other images or settings.
+    """
     store: Path = arguments.store
     require_image_size(arguments.image_size)
-    old = find(store)
+    old = find_plan(store)
     cache = work_folder(store) / "archives"
     source = recognise(arguments.imagenet, cache)
-    size = extent(source, arguments.subset)
+    extent = describe_extent(source, arguments.subset)
     if arguments.verify_md5:
         check_md5(source, cache)
     tables = choose(
@@ -135,49 +142,49 @@ def index(arguments: argparse.Namespace) -> str:
         seed=arguments.seed,
         counts={split: len(tables[split]) for split in SPLITS},
     )
-    plan = identified(plan, tables)
+    plan = with_identity(plan, tables)
     plan = replace(plan, origin=plan.identity)
     if old:
         refuse_other_store(store, old, plan)
         if arguments.on_error == "skip":
             plan, tables = leave_out(plan, tables, old.skipped)
     if old and old.identity == plan.identity and (store / "zarr.json").is_file():
-        save(store, plan, tables)  # the source may have moved
+        save_plan(store, plan, tables)  # the source may have moved
         write_json(manifest(store, "index"), {"identity": plan.identity, "counts": plan.counts})
     else:
         publish(store, plan, tables)
     for entry in source.ignored:
-        stage.log.info("left aside: %s", entry)
-    return summary(arguments, source, plan, size)
+        stage.log.info("ignored: %s", entry)
+    return summary(arguments, source, plan, extent)
 
 
-def summary(arguments: argparse.Namespace, source: Source, plan: Plan, size: str) -> str:
-    """What was recognised, and what will be made of it."""
+def summary(arguments: argparse.Namespace, source: Source, plan: Plan, extent: str) -> str:
+    """One line about the source and the images that the store will hold."""
     used = (
-        f"{len(plan.classes)} classes, {plan.counts['train']} pictures for training, "
-        f"{plan.counts['val']} for validation{'' if len(source.val) else ' (kept back from train)'}"
+        f"{len(plan.classes)} classes, {plan.counts['train']} images for training, "
+        f"{plan.counts['val']} for validation{'' if len(source.val) else ' (taken from train)'}"
     )
     md5 = "; MD5 sums are those of ILSVRC-2012" if arguments.verify_md5 else ""
     without = len(plan.classes) - len(np.unique(source.train["label"]))
-    empty = f"; {without} classes have no picture for training" if without else ""
+    empty = f"; {without} classes have no image for training" if without else ""
     first = ", ".join(source.ignored[:3]) + (", ..." if source.ignored[3:] else "")
-    aside = f"; {len(source.ignored)} entries were left aside: {first}" if source.ignored else ""
-    return f"{arguments.imagenet}: {source.kind}, {size}{md5}; {used}{empty}{aside}"
+    ignored = f"; {len(source.ignored)} entries were ignored: {first}" if source.ignored else ""
+    return f"{arguments.imagenet}: {source.kind}, {extent}{md5}; {used}{empty}{ignored}"
 
 
 if __name__ == "__main__":
     command = stage.parser(__doc__)
-    command.add_argument("--imagenet", type=Path, required=True, help="folder or tar with the pictures")
-    command.add_argument("--image-size", type=int, default=256, help="side of the stored pictures, pixels")
-    command.add_argument("--shard-length", type=int, default=1024, help="pictures a shard")
-    command.add_argument("--draft", action="store_true", help="let the JPEG decoder shrink large pictures")
-    command.add_argument("--seed", type=int, default=2012, help="of the order and of what is kept back")
+    command.add_argument("--imagenet", type=Path, required=True, help="folder or tar with the images")
+    command.add_argument("--image-size", type=int, default=256, help="side of the stored images, pixels")
+    command.add_argument("--shard-length", type=int, default=1024, help="images a shard")
+    command.add_argument("--draft", action="store_true", help="let the JPEG decoder shrink large images")
+    command.add_argument("--seed", type=int, default=2012, help="of the order and of every choice")
     command.add_argument(
-        "--validation-fraction", type=float, default=0.1, help="kept back without a val part"
+        "--validation-fraction", type=float, default=0.1, help="share taken from train without a val part"
     )
-    command.add_argument("--train-per-class", type=int, default=0, help="take at most so many; 0: all")
-    command.add_argument("--validation-per-class", type=int, default=0, help="take at most so many; 0: all")
-    command.add_argument("--verify-md5", action="store_true", help="of the official tars; takes minutes")
-    command.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="as for the shards")
-    command.add_argument("--subset", action="store_true", help="a few pictures less than all are meant so")
+    command.add_argument("--train-per-class", type=int, default=0, help="most images of a class; 0: no limit")
+    command.add_argument("--validation-per-class", type=int, default=0, help="as --train-per-class")
+    command.add_argument("--verify-md5", action="store_true", help="check the official tars; takes minutes")
+    command.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="at unreadable images")
+    command.add_argument("--subset", action="store_true", help="a few missing images are no error")
     stage.run(command.parse_args(), index)

@@ -1,7 +1,7 @@
-"""What a store will hold, decided before the first picture is read, and kept inside the store.
+"""The plan of a store: its images, their order and its settings, decided before the first image is read.
 
-Everything beside the zarr hierarchy itself lies in the store's hidden folder: the plan, one record a
-shard, a manifest a stage, the logs. Whoever moves or removes the store moves or removes all of it.
+All files of a store outside the zarr hierarchy lie in its hidden folder `.preprocess`: the plan, the tables
+of images, one record a shard, one manifest a stage, the logs. They move and go with the store.
 """
 
 import hashlib
@@ -19,29 +19,34 @@ from preprocess.shared.files import write_atomically, write_json
 
 SPLITS = ("train", "val")
 IMAGE_SIZES = (224, 4096)  # pixels, least and most; the network crops 224x224
-FORMAT = 3  # counts up when the same pictures and settings would give other bytes
+FORMAT = 3  # to be raised when the same images and settings would give other bytes
+
+Tables = dict[str, NDArray[np.void]]
+"""By split: one row an image, with the fields of `sources.tables.Row`."""
+Skipped = dict[str, dict[str, str]]
+"""By split: the names of unreadable images that are left out, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that a worker must know, but for the tables of pictures, which lie beside it."""
+    """All that a worker needs besides the tables of images."""
 
     kind: str  # the layout of the source, in words
-    source: str  # the folder that archives and pictures lie in
+    source: str  # the folder that holds the archives or images
     archives: tuple[str, ...]
     classes: tuple[str, ...]
     class_names: tuple[str, ...] | None
     image_size: int  # pixels
-    shard_length: int  # pictures
-    draft: bool  # the JPEG decoder may shrink large pictures itself
+    shard_length: int  # images
+    draft: bool  # whether the JPEG decoder may shrink large images itself
     seed: int
-    counts: dict[str, int]  # pictures by split
-    skipped: dict[str, dict[str, str]] = field(default_factory=dict)  # by split: unreadable, with the reason
-    origin: str = ""  # the identity before anything was skipped
+    counts: dict[str, int]  # images by split
+    skipped: Skipped = field(default_factory=dict)
+    origin: str = ""  # the identity before any image was skipped
     identity: str = ""  # SHA-256 of the settings and of all names and labels in their order
 
     def shards(self, split: str) -> int:
-        """How many shards the split has; the last one may hold fewer pictures than the others."""
+        """The number of shards of a split; the last one may hold fewer images than the others."""
         return -(-self.counts[split] // self.shard_length)
 
     def span(self, split: str, shard: int) -> slice:
@@ -50,7 +55,7 @@ class Plan:
         return slice(begin, begin + self.length(split, shard))
 
     def length(self, split: str, shard: int) -> int:
-        """How many pictures a shard holds."""
+        """The number of images in a shard."""
         return min(self.shard_length, self.counts[split] - shard * self.shard_length)
 
 
@@ -60,22 +65,22 @@ def work_folder(store: Path) -> Path:
 
 
 def manifest(store: Path, stage: str) -> Path:
-    """The small file that a stage writes last: what Snakemake waits for."""
+    """The small JSON file that a stage writes last. It is the rule's output in the Snakefile."""
     return work_folder(store) / f"{stage}.json"
 
 
 def record_path(store: Path, split: str, shard: int) -> Path:
-    """What is known of a finished shard, JSON."""
+    """The record of a finished shard, JSON (`shards.records.Record`)."""
     return work_folder(store) / "records" / split / f"{shard:05d}.json"
 
 
 def sums_path(store: Path, shard: int) -> Path:
-    """The partial sums of a training shard, npz."""
+    """The pixel sums of a training shard, npz (`shards.sums.Sums`)."""
     return work_folder(store) / "records" / "train" / f"{shard:05d}.npz"
 
 
-def identified(plan: Plan, tables: dict[str, NDArray[np.void]]) -> Plan:
-    """The plan with its identity. Where the source lies is no part of it: a source may be moved."""
+def with_identity(plan: Plan, tables: Tables) -> Plan:
+    """The plan with its identity filled in. The source's path is left out: a source may be moved."""
     apart = ("source", "skipped", "origin", "identity")
     facts = {key: value for key, value in asdict(plan).items() if key not in apart}
     digest = hashlib.sha256(json.dumps([FORMAT, facts]).encode())
@@ -85,13 +90,13 @@ def identified(plan: Plan, tables: dict[str, NDArray[np.void]]) -> Plan:
 
 
 def shard_identity(plan: Plan, rows: NDArray[np.void]) -> str:
-    """SHA-256 of all that a shard's bytes follow from: a picture replaced or moved makes another."""
+    """SHA-256 of all that decides a shard's bytes; it changes when an image is replaced or moved."""
     facts = json.dumps([FORMAT, plan.image_size, plan.shard_length, plan.draft])
     columns = (rows[column].tobytes() for column in ("name", "length", "file", "offset"))
     return hashlib.sha256(b"".join([facts.encode(), *columns])).hexdigest()
 
 
-def save(store: Path, plan: Plan, tables: dict[str, NDArray[np.void]]) -> None:
+def save_plan(store: Path, plan: Plan, tables: Tables) -> None:
     """Write the tables, then the plan."""
     for split in SPLITS:
         buffer = io.BytesIO()
@@ -101,7 +106,7 @@ def save(store: Path, plan: Plan, tables: dict[str, NDArray[np.void]]) -> None:
 
 
 def require_image_size(image_size: int) -> None:
-    """Raises UserError for a size that no store may have."""
+    """Raise UserError for a size that no store may have."""
     least, most = IMAGE_SIZES
     if not least <= image_size <= most:
         raise UserError(
@@ -110,11 +115,11 @@ def require_image_size(image_size: int) -> None:
         )
 
 
-def find(store: Path) -> Plan | None:
-    """The plan that a store was begun with, None where there is no store.
+def find_plan(store: Path) -> Plan | None:
+    """The plan of a store, None where there is no store.
 
     Raises:
-        UserError: `store` holds something that was not made by this program.
+        UserError: the folder `store` was not made by this program, or by another version.
     """
     path = work_folder(store) / "plan.json"
     if path.is_file():
@@ -130,14 +135,14 @@ def find(store: Path) -> Plan | None:
     return None
 
 
-def load(store: Path) -> Plan:
-    """The plan of a store that must be there; raises UserError."""
-    plan = find(store)
+def load_plan(store: Path) -> Plan:
+    """The plan of a store. Raises UserError where there is no store."""
+    plan = find_plan(store)
     if plan is None:
         raise UserError(f"there is no store at {store}: run `snakemake preprocess` to make it")
     return plan
 
 
-def pictures(store: Path, split: str) -> NDArray[np.void]:
-    """The table of a split in the order of the store, mapped from the disk."""
+def load_table(store: Path, split: str) -> NDArray[np.void]:
+    """The table of a split in the order of the store, memory-mapped."""
     return np.load(work_folder(store) / f"{split}.npy", mmap_mode="r")

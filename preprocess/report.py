@@ -1,6 +1,6 @@
-"""Stage 5: one page to look at, beside the store: what is in it, what was repaired, how its colours lie.
+"""Stage 5: an HTML page about the store: sample images, mean image, colours, repairs, times of the stages.
 
-The page holds its pictures itself and asks nothing of the network.
+The page holds its images itself and loads nothing from the network.
 
 Usage: python -m preprocess.report --store PATH    (writes PATH with the suffix .html)
 """
@@ -24,10 +24,10 @@ from preprocess.plan import SPLITS, manifest, work_folder
 from preprocess.shared.files import write_atomically, write_json
 from preprocess.store import Store, open_store
 
-SHEET, CLOUD = 48, 1500  # pictures, pixels
-VIEW = np.array([[0.9, -0.1], [0.1, -0.9], [-0.45, 0.4]])  # where R, G and B point on the page, y down
+SHEET, CLOUD = 48, 1500  # sample images, sample pixels
+VIEW = np.array([[0.9, -0.1], [0.1, -0.9], [-0.45, 0.4]])  # directions of R, G and B on the page, y down
 COLOURS = {"red": "#c33", "green": "#282", "blue": "#33c"}
-LINE = re.compile(r"(\S+ \S+),\d+ INFO (.*) \[([\d.]+ s)\]")  # the last one of a stage's log
+LINE = re.compile(r"(\S+ \S+),\d+ INFO (.*) \[([\d.]+ s)\]")  # of a stage's log: time, summary, seconds
 STYLE = """body{font:15px/1.5 sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
 figure{display:inline-block;width:128px;margin:4px;vertical-align:top}figure img{width:128px}
 figcaption{font-size:12px;line-height:1.2}td,th{text-align:left;padding:2px 1.5em 2px 0;vertical-align:top}
@@ -36,19 +36,19 @@ th{border-bottom:1px solid #bbb}"""
 
 
 def report_path(store: Path) -> Path:
-    """The page beside the store."""
+    """The page, next to the store."""
     return store.with_suffix(".html")
 
 
 def embedded(image: NDArray[np.uint8]) -> str:
-    """A picture, uint8 [S, S, 3], as the address that holds it."""
+    """An image, uint8 [S, S, 3], as a data URL with a JPEG."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def table(rows: Iterable[tuple[Any, ...]], head: tuple[str, ...] = ()) -> str:
-    """Rows of a table; everything in them is text, whatever it looks like."""
+    """An HTML table. Cells are escaped; the names in `head` are not."""
     cells = ("".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) for row in rows)
     names = "".join(f"<th>{name}</th>" for name in head)
     first = f"<tr>{names}</tr>" if head else ""
@@ -56,7 +56,7 @@ def table(rows: Iterable[tuple[Any, ...]], head: tuple[str, ...] = ()) -> str:
 
 
 def contact_sheet(store: Store, generator: np.random.Generator) -> str:
-    """Random training pictures with the names of their classes."""
+    """Random training images with the names of their classes, HTML."""
     count = min(SHEET, len(store.train))
     chosen = np.sort(generator.choice(len(store.train), count, replace=False))
     names = store.class_names or store.classes
@@ -70,7 +70,7 @@ def contact_sheet(store: Store, generator: np.random.Generator) -> str:
 
 
 def cloud(pixels: NDArray[np.uint8], store: Store) -> str:
-    """Pixels [N, 3] in the cube of red, green and blue, with the three axes two deviations long, as SVG."""
+    """An SVG of pixels, uint8 [N, 3], in the RGB cube, with the principal components two deviations long."""
     center = pixels.mean(axis=0)
     corners = 255.0 * np.array(list(np.ndindex(2, 2, 2)))
     marks = []
@@ -112,18 +112,18 @@ def cloud(pixels: NDArray[np.uint8], store: Store) -> str:
 
 
 def times(store: Path) -> list[tuple[str, str, str, str]]:
-    """Of each stage, from its log: when it ended, how long it took, and what it said."""
+    """For each stage, from its log: name, time of its end, seconds taken, summary."""
     found = []
     for log in sorted((work_folder(store) / "logs").glob("*.log"), key=lambda log: log.stat().st_mtime):
         ends = LINE.findall(log.read_text(errors="replace"))
         if ends:
-            when, said, took = ends[-1]
-            found.append((log.stem, when, took, said[:400]))
+            when, summary, took = ends[-1]
+            found.append((log.stem, when, took, summary[:400]))
     return found
 
 
 def page(path: Path) -> str:
-    """The whole page of a finished store."""
+    """The page of a finished store. Raises StoreError."""
     store = open_store(path)
     generator = np.random.default_rng(0)
     facts = json.loads((path / "zarr.json").read_text())["attributes"]
@@ -138,39 +138,42 @@ def page(path: Path) -> str:
     counts = [
         ("source", facts["source"]["kind"]),
         ("classes", len(store.classes)),
-        *((f"{split} pictures", f"{facts['counts'][split]:,}") for split in SPLITS),
+        *((f"{split} images", f"{facts['counts'][split]:,}") for split in SPLITS),
         ("image size", store.image_size),
-        ("pictures a shard", facts["shard_length"]),
+        ("images a shard", facts["shard_length"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())),
         ("fingerprint", store.fingerprint),
         *(
-            (f"axis {number}", f"standard deviation {np.sqrt(max(value, 0)):.2f}, direction {axis.round(3)}")
+            (
+                f"component {number}",
+                f"standard deviation {np.sqrt(max(value, 0)):.2f}, direction {axis.round(3)}",
+            )
             for number, (value, axis) in enumerate(
                 zip(store.eigenvalues.tolist(), store.eigenvectors.T, strict=True), 1
             )
         ),
     ]
-    head = ("part", "what", "pictures", "such as")
-    repaired = table(repairs, head) if repairs else "<p>None was needed.</p>"
+    head = ("split", "repair", "images", "examples")
+    repaired = table(repairs, head) if repairs else "<p>No image needed a repair.</p>"
     mean = embedded(np.rint(store.mean).astype(np.uint8))
     name = html.escape(path.name)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style>'
-        f"<h1>{name}</h1>{table(counts)}<h2>Training pictures</h2>{contact_sheet(store, generator)}"
+        f"<h1>{name}</h1>{table(counts)}<h2>Training images</h2>{contact_sheet(store, generator)}"
         f'<h2>Mean image</h2><img src="{mean}" alt="the mean image">'
-        f"<h2>Colours</h2><p>{CLOUD} random pixels in the cube of red, green and blue; in black the three "
-        f"axes 1 to 3, two standard deviations to each side.</p>{cloud(pixels, store)}"
+        f"<h2>Colours</h2><p>{CLOUD} random pixels in the RGB cube; in black the principal components "
+        f"1 to 3, two standard deviations to each side.</p>{cloud(pixels, store)}"
         f"<h2>Repairs</h2>{repaired}"
-        f"<h2>Stages</h2>{table(times(path), ('stage', 'ended', 'took', 'said'))}</html>\n"
+        f"<h2>Stages</h2>{table(times(path), ('stage', 'ended', 'took', 'summary'))}</html>\n"
     )
 
 
 def report(arguments: argparse.Namespace) -> str:
-    """Write the page; raises StoreError when the store is not finished."""
+    """Write the page; return a summary. Raises StoreError when the store is not finished."""
     target = report_path(arguments.store)
     write_atomically(target, page(arguments.store).encode())
     write_json(manifest(arguments.store, "report"), {"page": target.name})
-    return f"{target} shows what is in the store"
+    return f"{target} shows what the store holds"
 
 
 if __name__ == "__main__":

@@ -1,21 +1,22 @@
-"""What every stage's command shares: its store, its log, and how it fails."""
+"""The parts that all stages' commands share: options, log, lock of the store, exit codes."""
 
 import argparse
+import fcntl
 import logging
+import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from preprocess.errors import UserError
-from preprocess.shared.files import alone
 
 log = logging.getLogger("preprocess")
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """A command line with what every stage takes: `--store` and `--log`."""
+    """A command line with the options of every stage: `--store` and `--log`."""
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--store", type=Path, required=True, help="the zarr store to make")
     made.add_argument("--log", type=Path, help="file that receives the stage's log")
@@ -23,28 +24,31 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 class _LogFile(logging.FileHandler):
-    """A log that a full disk cannot make the loudest thing on the screen: it says so once, and goes on."""
+    """A log file that warns once, on stderr, when the disk is full, and then drops lines."""
 
-    _said = False
+    _warned = False
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
         error = sys.exception()
         if not isinstance(error, OSError):
             super().handleError(record)
-        elif not self._said:
-            self._said = True
+        elif not self._warned:
+            self._warned = True
             print(f"warning: no more lines in the log {self.baseFilename}: {error}", file=sys.stderr)
 
 
 def run(
     arguments: argparse.Namespace, stage: Callable[[argparse.Namespace], str], writes: bool = True
 ) -> None:
-    """Run a stage and print the line it returns; end the process with code 1 when it raises.
+    """Run a stage, print the line that it returns, and log it with the seconds taken.
 
-    Of the stages that write into a store one at a time is at work.
+    A `UserError` is printed on stderr in one sentence, and the process exits with code 1. Any other
+    exception is a bug: it is logged with its traceback and raised.
 
-    A `UserError` is one sentence on stderr. Anything else is a fault of the program: its traceback goes
-    to stderr and to the log.
+    Args:
+        arguments: of the stage's command line; `store` and `log` are used here.
+        stage: the stage's function.
+        writes: whether it writes into the store; then it waits until no other such stage runs.
     """
     try:
         handler = _LogFile(arguments.log) if arguments.log else logging.NullHandler()
@@ -56,7 +60,7 @@ def run(
     log.setLevel(logging.INFO)
     begin = time.monotonic()
     try:
-        with alone(arguments.store) if writes else nullcontext():
+        with locked(arguments.store) if writes else nullcontext():
             summary = stage(arguments)
     except UserError as error:
         log.error("%s", error)
@@ -67,3 +71,26 @@ def run(
         raise
     log.info("%s [%.1f s]", summary, time.monotonic() - begin)
     print(summary, flush=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, after waiting for the process that holds it; its end releases it.
+
+    When Snakemake alone is killed, its stage still runs, and the next Snakemake must wait for it.
+    """
+    if not folder.is_dir():
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"waiting for another process that writes to {folder}", flush=True)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError:  # some network file systems have no locks; two stages then only do the same work twice
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)

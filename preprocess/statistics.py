@@ -1,6 +1,6 @@
-"""Stage 3: the training pixels' mean image, and the axes along which their colours vary.
+"""Stage 3: the mean image of the training set, and the principal components of its pixels' colours.
 
-Adds up the whole numbers that the shards left, and divides once: any number of workers gives the same bytes.
+Adds up the integer sums of all shards and divides once, so that any number of workers gives the same bytes.
 
 Usage: python -m preprocess.statistics --store PATH
 """
@@ -14,24 +14,24 @@ from numpy.typing import NDArray
 
 from preprocess import stage
 from preprocess.errors import UserError
-from preprocess.plan import load, manifest, sums_path
+from preprocess.plan import load_plan, manifest, sums_path
 from preprocess.shards import hierarchy
 from preprocess.shared.files import write_json
 
 
 def mean_image(count: int, position: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """Sums at each place, uint64 [S, S, 3] -> mean image, float32 [S, S, 3], 0..255."""
+    """Sums at each position, uint64 [S, S, 3] -> mean image, float32 [S, S, 3], 0..255."""
     return (position / count).astype(np.float32)
 
 
 def covariance(count: int, position: NDArray[np.uint64], product: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Covariance of the colours of all pixels, float64 [3, 3], in squared steps of 0..255.
+    """Covariance of the colours of all n pixels, float64 [3, 3], for channels of 0..255.
 
-    (n * sum xy - sum x * sum y) / n**2 in whole numbers of any length, rounded once at the end.
+    (n * sum xy - sum x * sum y) / n**2 in exact integers, rounded once at the end.
 
     Args:
-        count: pictures.
-        position: uint64 [S, S, 3], sums at each place.
+        count: number of images.
+        position: uint64 [S, S, 3], sums at each position.
         product: int64 [3, 3], sums of the products of two channels.
     """
     pixels = count * position.shape[0] * position.shape[1]
@@ -47,7 +47,7 @@ def covariance(count: int, position: NDArray[np.uint64], product: NDArray[np.int
 def eigenbasis(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Eigenvalues [3], largest first, and eigenvectors [3, 3], one a column.
 
-    An eigenvector is known but for its sign: here its component of largest magnitude is positive.
+    The sign of an eigenvector is arbitrary: here its component of largest magnitude is positive.
     """
     values, vectors = np.linalg.eigh(matrix)
     values, vectors = values[::-1].copy(), vectors[:, ::-1]
@@ -56,9 +56,13 @@ def eigenbasis(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArra
 
 
 def statistics(arguments: argparse.Namespace) -> str:
-    """Add up the sums of all training shards and write the group `statistics`."""
+    """Add up the sums of all training shards and write the group `statistics`; return a summary.
+
+    Raises:
+        UserError: the sums of a shard are missing.
+    """
     store: Path = arguments.store
-    plan = load(store)
+    plan = load_plan(store)
     count, product = 0, np.zeros((3, 3), dtype=np.int64)
     position = np.zeros((plan.image_size, plan.image_size, 3), dtype=np.uint64)
     for shard in range(plan.shards("train")):
@@ -76,7 +80,7 @@ def statistics(arguments: argparse.Namespace) -> str:
     hierarchy.write_statistics(store, {"mean": mean_image(count, position), **arrays})
     write_json(manifest(store, "statistics"), {"identity": plan.identity, "pictures": count})
     deviations = " ".join(f"{value:.1f}" for value in np.sqrt(np.maximum(values, 0)))
-    return f"mean image and colour axes of {count} pictures; standard deviation along the axes {deviations}"
+    return f"mean image and principal components of {count} images; standard deviations {deviations}"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Stage 4: read every shard back, compare it with its record, and only then call the store finished.
+"""Stage 4: read every shard back, compare it with its record, and mark the store as finished.
 
-With --unread those are left out that stage 2 read back itself and nobody has touched since.
+With --unread, shards are left out that stage 2 has read back and that are unchanged since.
 
-Damage is named by shard and by picture. What is damaged no longer counts as made: `snakemake preprocess`
-makes it again, it and what is small, but no other shard.
+Damage is named by shard and by image. The records of damaged shards are removed: `snakemake preprocess` then
+makes these shards, the metadata and the statistics again, and no other shard.
 
 Usage: python -m preprocess.verify --store PATH [--workers N] [--sha256] [--unread]
 """
@@ -23,12 +23,13 @@ import PIL
 
 from preprocess import stage
 from preprocess.errors import UserError
-from preprocess.plan import SPLITS, Plan, load, manifest, pictures, record_path
+from preprocess.plan import SPLITS, Plan, load_plan, load_table, manifest, record_path
 from preprocess.shards import layout
+from preprocess.shards.checksums import crc32c_of, sha256_of
 from preprocess.shards.readback import ReadBack
-from preprocess.shards.records import Record, finished
+from preprocess.shards.records import Record, finished_record
 from preprocess.shared import progress
-from preprocess.shared.files import crc32c_of, remove_leftovers, sha256_of, write_json
+from preprocess.shared.files import remove_leftovers, write_json
 from preprocess.store import StoreError, open_store
 
 Records = dict[tuple[str, int], Record]
@@ -37,7 +38,7 @@ Records = dict[tuple[str, int], Record]
 def damage(
     store: Path, plan: Plan, shard: tuple[str, int], record: Record | None, against_sha256: bool
 ) -> str:
-    """What is wrong with a shard, in words; "" if nothing is."""
+    """Describe the damage of a shard, "" for a sound one."""
     path = layout.shard_path(store, *shard)
     if not path.is_file():
         return f"{path} is missing"
@@ -45,14 +46,14 @@ def damage(
         return f"{path} does not have the size in its record, or has no record"
     if crc32c_of(path) == record.crc32c and (not against_sha256 or sha256_of(path) == record.sha256):
         return ""
-    slots = layout.damaged_pictures(path, record.pictures, plan.image_size)
-    rows = pictures(store, shard[0])[plan.span(*shard)]
+    slots = layout.damaged_images(path, record.pictures, plan.image_size)
+    rows = load_table(store, shard[0])[plan.span(*shard)]
     names = [os.fsdecode(rows["name"][slot]) for slot in slots]
     return f"{path} has changed since it was written, in {', '.join(names) or 'its index'}"
 
 
-def disown(store: Path, shards: list[tuple[str, int]]) -> None:
-    """Let these shards and all metadata, labels and statistics count as not made: the store is unfinished."""
+def mark_unfinished(store: Path, shards: list[tuple[str, int]]) -> None:
+    """Have the next run make these shards, the metadata, the labels and the statistics again."""
     (store / "zarr.json").unlink(missing_ok=True)
     for split, shard in shards:
         record_path(store, split, shard).unlink(missing_ok=True)
@@ -60,8 +61,11 @@ def disown(store: Path, shards: list[tuple[str, int]]) -> None:
         manifest(store, name).unlink(missing_ok=True)
 
 
-def seal(store: Path, plan: Plan, records: Records) -> str:
-    """Write the attributes of the splits, then those of the root; return the fingerprint."""
+def mark_finished(store: Path, plan: Plan, records: Records) -> str:
+    """Write the attributes of the splits, then those of the root; return the fingerprint.
+
+    The fingerprint is a hash of the plan's identity and of all shards' SHA-256: 16 hexadecimal digits.
+    """
     content = hashlib.sha256(plan.identity.encode())
     repairs: dict[str, dict[str, int]] = {}
     for split in SPLITS:
@@ -98,12 +102,16 @@ def seal(store: Path, plan: Plan, records: Records) -> str:
 
 
 def verify(arguments: argparse.Namespace) -> str:
-    """Read everything back; raise UserError with the whole list of damage, or seal the store."""
+    """Read all shards back and mark the store as finished; return a summary.
+
+    Raises:
+        UserError: something is damaged; all of it is listed.
+    """
     store: Path = arguments.store
-    plan = load(store)
+    plan = load_plan(store)
     remove_leftovers(store)
     shards = [(split, shard) for split in SPLITS for shard in range(plan.shards(split))]
-    records = {shard: finished(store, plan, *shard) for shard in shards}
+    records = {shard: finished_record(store, plan, *shard) for shard in shards}
     total = sum(plan.counts.values())
     wrong: dict[tuple[str, int], str] = {}
     read_back = ReadBack(store)
@@ -123,24 +131,24 @@ def verify(arguments: argparse.Namespace) -> str:
             if found:
                 wrong[shard] = found
     if wrong:
-        disown(store, list(wrong))
+        mark_unfinished(store, list(wrong))
         raise UserError(
             f"{len(wrong)} of {len(shards)} shards must be made again, run `snakemake preprocess`: "
             + "; ".join(wrong.values())
         )
     sound = {shard: record for shard, record in records.items() if record is not None}
-    fingerprint = seal(store, plan, sound)
+    fingerprint = mark_finished(store, plan, sound)
     try:
         opened = open_store(store)
         for split in (opened.train, opened.val):
             split.read(np.array([0, len(split) - 1]))
     except StoreError as error:
-        disown(store, [])
+        mark_unfinished(store, [])
         raise UserError(f"metadata must be made again, run `snakemake preprocess` ({error})") from error
     repaired = Counter(repair for record in sound.values() for _, repair in record.repairs)
     write_json(manifest(store, "verified"), {"identity": plan.identity, "fingerprint": fingerprint})
     listed = ", ".join(f"{count} {repair}" for repair, count in sorted(repaired.items())) or "none"
-    return f"{store} is finished and verified, fingerprint {fingerprint}; repaired pictures: {listed}"
+    return f"{store} is finished and verified, fingerprint {fingerprint}; repaired images: {listed}"
 
 
 if __name__ == "__main__":
@@ -149,11 +157,11 @@ if __name__ == "__main__":
     command.add_argument(
         "--sha256",
         action="store_true",
-        help="compare SHA-256 too, which finds what was changed on purpose; CRC-32C finds all else",
+        help="compare SHA-256 too: it finds changes made on purpose; CRC-32C finds accidental ones",
     )
     command.add_argument(
         "--unread",
         action="store_true",
-        help="leave out shards that were read back after they were made, and are unchanged since",
+        help="leave out shards that stage 2 has read back and that are unchanged since",
     )
     stage.run(command.parse_args(), verify)

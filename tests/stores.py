@@ -1,4 +1,4 @@
-"""The small store that many tests share, made by the real commands."""
+"""Small stores for tests, made by the real commands."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from tests.launch import ROOT, run
 
 
 def make_tiny_store(folder: Path) -> Path:
-    """A miniature of 60 + 30 pictures, which 4 or 8 ranks do not divide, made by `snakemake preprocess`."""
+    """Make a store of 60 + 30 images by `snakemake preprocess`. 4 or 8 ranks do not divide these numbers."""
     imagenet, store = folder / "imagenet", folder / "imagenet256.zarr"
     for command in (
         ["python", "-m", "preprocess.miniature", str(imagenet), "--train", "60", "--val", "30"],
@@ -26,7 +26,7 @@ runpy.run_module("preprocess.index", run_name="__main__")
 
 
 def make_store_of_size(side: int, imagenet: Path, store: Path) -> Path:
-    """A store that `snakemake preprocess` refuses to make now, and did make in earlier versions."""
+    """Make a store of an image size that `snakemake preprocess` now refuses, as earlier versions did."""
     settings = ("--imagenet", str(imagenet), f"--image-size={side}", "--shard-length=16")
     stages = [["-c", UNCHECKED, *settings]]
     stages += [["-m", f"preprocess.{name}"] for name in ("shard", "statistics", "verify")]

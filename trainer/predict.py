@@ -22,7 +22,7 @@ import rich.table
 import tyro
 from numpy.typing import NDArray
 
-from preprocess.pictures.images import SUFFIXES, UnreadableError, convert
+from preprocess.pictures import SUFFIXES, UnreadableError, convert
 from preprocess.shared import progress
 from trainer.cli import one_sentence, parse
 from trainer.errors import UserError

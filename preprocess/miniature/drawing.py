@@ -1,8 +1,8 @@
-"""Pictures for the miniature: ten kinds of thing, each told by its silhouette and the pattern on it.
+"""Draws the images of the miniature: ten kinds of objects, each with its own silhouette and pattern.
 
-All else varies independently of the kind: the colours of thing and ground, place, size and rotation, clutter,
-light, grain, the picture's size, the JPEG's quality. No kind depends on left and right, since training
-mirrors pictures.
+All else is independent of the kind: the colours of object and background, position, size and rotation,
+clutter, lighting, noise, the image's size and the JPEG's quality. No kind depends on left and right, since
+training flips images.
 """
 
 import io
@@ -19,7 +19,7 @@ Split = Literal["train", "val"]
 TAU = np.float32(2 * np.pi)
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
-# From (u, v), about -1..1 across the thing and v downwards, to the distance from its edge, negative inside.
+# From (u, v), about -1..1 across the object, v downwards, to the distance from its edge, negative inside.
 SILHOUETTES: dict[str, Field] = {
     "disc": lambda u, v: np.hypot(u, v) - 0.85,
     "star": lambda u, v: np.hypot(u, v) * np.cos(np.arccos(np.cos(5 * np.arctan2(u, -v))) / 5 - 1.05) - 0.53,
@@ -35,7 +35,7 @@ SILHOUETTES: dict[str, Field] = {
     "leaf": lambda u, v: np.hypot(np.abs(u) + 0.4, v) - 1.05,
 }
 
-# From (a, b), counted in the pattern's periods, to a wave; its sign chooses between two colours.
+# From (a, b), in periods of the pattern, to a wave; its sign chooses between two colours.
 PATTERNS: dict[str, Field] = {
     "striped": lambda a, b: np.sin(TAU * a),
     "dotted": lambda a, b: np.cos(TAU * a) + np.cos(TAU * b) - 0.6,
@@ -51,12 +51,14 @@ PATTERNS: dict[str, Field] = {
 
 
 class Kind(NamedTuple):
+    """A class of the miniature."""
+
     wnid: str
     pattern: str
     silhouette: str
 
 
-KINDS = (  # in the order of their wnids, so that a kind's place is its label
+KINDS = (  # in the order of their wnids: a kind's index is its label
     Kind("n90104582", "striped", "disc"),
     Kind("n90217739", "dotted", "star"),
     Kind("n91560213", "ringed", "square"),
@@ -70,34 +72,37 @@ KINDS = (  # in the order of their wnids, so that a kind's place is its label
 )
 
 
-def encoded(seed: int, split: Split, number: int, label: int) -> bytes:
-    """One file of the miniature, a function of its arguments alone: a JPEG in colour, but for the odd one."""
+def encode(seed: int, split: Split, number: int, label: int) -> bytes:
+    """The bytes of one image file; they depend on the arguments alone.
+
+    A JPEG in colour, except: each hundredth is greyscale, and one training image each is CMYK and a PNG.
+    """
     rng = np.random.default_rng((seed, ("train", "val").index(split), number))
-    picture = Image.fromarray(drawn(rng, KINDS[label]))
+    image = Image.fromarray(draw(rng, KINDS[label]))
     if number % 100 == 3:
-        picture = picture.convert("L")
+        image = image.convert("L")
     elif (split, number) == ("train", 7):
-        picture = picture.convert("CMYK")
+        image = image.convert("CMYK")
     form = "PNG" if (split, number) == ("train", 11) else "JPEG"
     file = io.BytesIO()
-    picture.save(file, form, quality=int(rng.integers(65, 97)))
+    image.save(file, form, quality=int(rng.integers(65, 97)))
     return file.getvalue()
 
 
-def drawn(rng: np.random.Generator, kind: Kind) -> npt.NDArray[np.uint8]:
-    """A picture of this kind, uint8 [height, width, 3]."""
-    ground, colours = palette(rng)
-    canvas = Canvas(rng, ground)
+def draw(rng: np.random.Generator, kind: Kind) -> npt.NDArray[np.uint8]:
+    """An image with an object of this kind, uint8 [height, width, 3]."""
+    background, colours = palette(rng)
+    canvas = Canvas(rng, background)
     canvas.clutter(int(rng.integers(4, 14)))
     size = rng.uniform(0.65, 0.95)
     place = rng.uniform(size - 1, 1 - size, 2)
     canvas.add(kind.silhouette, kind.pattern, colours, place, size, rng.uniform(-0.3, 0.3))
     canvas.clutter(int(rng.integers(0, 4)))
-    return canvas.seen()
+    return canvas.render()
 
 
-def frame(rng: np.random.Generator) -> tuple[int, int]:
-    """Width and height: the shorter side 180 to 500 pixels; lying or standing, at times a panorama."""
+def random_size(rng: np.random.Generator) -> tuple[int, int]:
+    """Width and height: the shorter side 180 to 500 pixels; landscape or portrait, 2 % panoramas."""
     shorter = rng.triangular(180, 240, 500)
     panorama = rng.random() < 0.02
     ratio = rng.uniform(2, 3) if panorama else rng.choice((1, 5 / 4, 4 / 3, 3 / 2, rng.uniform(1, 1.7)))
@@ -106,7 +111,10 @@ def frame(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def palette(rng: np.random.Generator) -> tuple[Array, Array]:
-    """Two colours [2, 3] for the ground, and two for the thing that differ in lightness and from these."""
+    """Two colours, float32 [2, 3], 0..1, for the background and two for the object.
+
+    The object's colours differ from each other in lightness, and from those of the background.
+    """
     while True:
         colours = rng.random((4, 3), np.float32)
         light = colours @ LUMA
@@ -118,11 +126,11 @@ def palette(rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 class Canvas:
-    """Planes of red, green and blue, 0..1, with coordinates in which the central square spans -1..1."""
+    """float32 planes [3, height, width], 0..1, with coordinates in which the central square is -1..1."""
 
     def __init__(self, rng: np.random.Generator, colours: Array) -> None:
-        """The ground: a gradient from one colour to the other, with smooth noise of two scales."""
-        width, height = self.size = frame(rng)
+        """Fill the background: a gradient between two colours, with smooth noise of two scales."""
+        width, height = self.size = random_size(rng)
         self.rng, self.pixel = rng, np.float32(2 / min(self.size))
         self.x = (np.arange(width, dtype=np.float32) - (width - 1) / 2) * self.pixel
         self.y = (np.arange(height, dtype=np.float32)[:, None] - (height - 1) / 2) * self.pixel
@@ -130,15 +138,15 @@ class Canvas:
         for cells in rng.integers((3, 12), (8, 60)):
             noise = Image.fromarray(rng.random((cells, cells), np.float32) - 0.5)
             share += rng.uniform(0, 0.8) * np.asarray(noise.resize(self.size, Image.Resampling.BICUBIC))
-        self.planes = mixed(colours, np.clip(share, 0, 1))
+        self.planes = mix(colours, np.clip(share, 0, 1))
 
     def slope(self) -> Array:
-        """From -1 on one side of the picture to 1 on the other."""
-        slope, _ = turned(self.x, self.y, self.rng.uniform(0, TAU))
+        """A ramp in a random direction, with its maximum at 1."""
+        slope, _ = rotate(self.x, self.y, self.rng.uniform(0, TAU))
         return slope / slope.max()
 
     def clutter(self, count: int) -> None:
-        """Small things of any silhouette, pattern and colour, anywhere."""
+        """Add small objects of any silhouette, pattern and colour, anywhere."""
         rng, corner = self.rng, np.array([self.x[-1], self.y[-1, 0]])
         for _ in range(count):
             silhouette, pattern = rng.choice(list(SILHOUETTES)), rng.choice(list(PATTERNS))
@@ -148,7 +156,7 @@ class Canvas:
     def add(
         self, silhouette: str, pattern: str, colours: Array, place: Array, size: float, angle: float
     ) -> None:
-        """Lays a thing and its soft shadow over the picture, the pattern a little turned upon it."""
+        """Add an object with a soft shadow; its pattern is rotated a little against it."""
         edge, period, turn = self.pixel / size, self.rng.uniform(0.26, 0.4), self.rng.uniform(-0.2, 0.2)
         phase = self.rng.uniform(-0.5, 0.5, 2).tolist()
         for shift, soft in ((0.07, 0.25), (0, edge)):
@@ -156,30 +164,31 @@ class Canvas:
             columns = slice(*np.searchsorted(self.x, (x - 1.3 * size, x + 1.3 * size)))
             rows = slice(*np.searchsorted(self.y[:, 0], (y - 1.3 * size, y + 1.3 * size)))
             window = self.planes[:, rows, columns]
-            u, v = turned((self.x[columns] - x) / size, (self.y[rows] - y) / size, angle)
+            u, v = rotate((self.x[columns] - x) / size, (self.y[rows] - y) / size, angle)
             cover = np.clip(0.5 - SILHOUETTES[silhouette](u, v) / soft, 0, 1)
             if shift:
                 window *= 1 - 0.5 * cover
             else:
-                a, b = turned(u / period, v / period, turn)
+                a, b = rotate(u / period, v / period, turn)
                 wave = PATTERNS[pattern](a + phase[0], b + phase[1])
-                window += cover * (mixed(colours, np.clip(0.5 + wave * (period / edge / 5), 0, 1)) - window)
+                window += cover * (mix(colours, np.clip(0.5 + wave * (period / edge / 5), 0, 1)) - window)
 
-    def seen(self) -> npt.NDArray[np.uint8]:
-        """The picture in its light, uint8 [height, width, 3]."""
+    def render(self) -> npt.NDArray[np.uint8]:
+        """Apply contrast, lighting, tint and noise; return uint8 [height, width, 3]."""
         rng = self.rng
         light = rng.uniform(0.75, 1.2) * (1 + rng.uniform(0, 0.35) * self.slope())
         tint = rng.uniform(0.88, 1.12, (3, 1, 1)).astype(np.float32)
-        grain = rng.uniform(0, 0.03) * rng.standard_normal(light.shape, np.float32)
-        seen = (0.5 + rng.uniform(0.7, 1.1) * (self.planes - 0.5)) * light * tint + grain
-        return np.ascontiguousarray((255 * np.clip(seen, 0, 1) + 0.5).astype(np.uint8).transpose(1, 2, 0))
+        noise = rng.uniform(0, 0.03) * rng.standard_normal(light.shape, np.float32)
+        lit = (0.5 + rng.uniform(0.7, 1.1) * (self.planes - 0.5)) * light * tint + noise
+        return np.ascontiguousarray((255 * np.clip(lit, 0, 1) + 0.5).astype(np.uint8).transpose(1, 2, 0))
 
 
-def turned(u: Array, v: Array, angle: float) -> tuple[Array, Array]:
+def rotate(u: Array, v: Array, angle: float) -> tuple[Array, Array]:
+    """Rotate the coordinates by an angle in radians."""
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return u * cos + v * sin, v * cos - u * sin
 
 
-def mixed(colours: Array, share: Array) -> Array:
-    """Planes [3, height, width]: the first colour where the share is 0, the second where it is 1."""
+def mix(colours: Array, share: Array) -> Array:
+    """Planes [3, height, width]: the first colour where `share` is 0, the second where it is 1."""
     return colours[0][:, None, None] + share * (colours[1] - colours[0])[:, None, None]

@@ -1,9 +1,9 @@
-"""A small synthetic ImageNet in the official layout: ten classes, the three archives, every oddity.
+"""Makes a small synthetic ImageNet in the official layout: three archives, ten classes, odd formats too.
 
     python -m preprocess.miniature [data/imagenet] [--train N] [--val N] [--seed S]
 
-The same arguments give the same bytes. drawing.py makes the pictures; here they are packed as the official
-archives are: a tar of one tar a class, a flat tar, and a development kit with the labels.
+The same arguments give the same bytes. drawing.py makes the images; here they are packed as in the official
+archives: a tar of one tar a class, a flat tar, and a development kit with the labels.
 """
 
 import gzip
@@ -21,9 +21,9 @@ import numpy as np
 import scipy.io
 import tyro
 
-from preprocess.miniature.drawing import KINDS, Split, encoded
+from preprocess.miniature.drawing import KINDS, Split, encode
 
-VERSION = 1  # of pictures and layout: a change of either wants another
+VERSION = 1  # to be raised when the images or the layout change
 STAMP = "miniature.json"
 DEVKIT = "ILSVRC2012_devkit_t12"
 README = """The development kit of a miniature: drawn pictures in the layout of ILSVRC2012.
@@ -35,7 +35,8 @@ FIELDS = (
     *("ILSVRC2012_ID", "WNID", "words", "gloss"),
     *("num_children", "children", "wordnet_height", "num_train_images"),
 )
-IDS = (7, 3, 10, 1, 5, 8, 2, 9, 6, 4)  # by label: as in the real kit, not in the order of the wnids
+# ILSVRC2012_ID by label: as in the real kit, not in the order of the wnids
+IDS = (7, 3, 10, 1, 5, 8, 2, 9, 6, 4)
 FAMILIES = (  # synsets that are no classes: ID, WNID, words, gloss, children, height
     (11, "n90000318", "figure, shape", "whatever has a silhouette", (12, 13), 2),
     (12, "n93300275", "round figure", "a figure without straight edges", (1, 4, 6, 7, 8, 9), 1),
@@ -53,13 +54,13 @@ def make(
 
     Args:
         folder: where to write.
-        train: training pictures.
-        val: validation pictures.
-        seed: of everything that is drawn.
+        train: number of training images.
+        val: number of validation images.
+        seed: of all random choices.
     """
     for option, count in (("--train", train), ("--val", val)):
         if count < 20 or count % len(KINDS):
-            raise ValueError(f"{option} {count}: give a multiple of {len(KINDS)} pictures, 20 or more")
+            raise ValueError(f"{option} {count}: give a multiple of {len(KINDS)} images, 20 or more")
     stamp = json.dumps({"miniature": VERSION, "train": train, "val": val, "seed": seed}) + "\n"
     if folder.exists():
         if (folder / STAMP).is_file() and (folder / STAMP).read_text() == stamp:
@@ -75,26 +76,27 @@ def make(
         write_devkit(unfinished / "ILSVRC2012_devkit_t12.tar.gz", seed, train, val)
         (unfinished / STAMP).write_text(stamp)
         unfinished.rename(folder)
-    print(f"{folder}: {train:,} training and {val:,} validation pictures of {len(KINDS)} classes")
+    print(f"{folder}: {train:,} training and {val:,} validation images of {len(KINDS)} classes")
 
 
 def labels(seed: int, split: Split, count: int) -> dict[int, int]:
-    """Label by number, from 1: every class equally often, in random order."""
+    """Labels by the image's number, from 1: every class equally often, in random order."""
     rng = np.random.default_rng((seed, ("train", "val").index(split)))
     return dict(enumerate(rng.permutation(np.arange(count) % len(KINDS)).tolist(), 1))
 
 
-def pictures(seed: int, split: Split, chosen: Mapping[int, int]) -> Iterator[bytes]:
-    """The files of these pictures, given as labels by number, drawn by all cores."""
+def files(seed: int, split: Split, chosen: Mapping[int, int]) -> Iterator[bytes]:
+    """Yield the files of images, given as labels by number, drawn on all cores."""
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        yield from pool.map(encoded, repeat(seed), repeat(split), chosen, chosen.values(), chunksize=8)
+        yield from pool.map(encode, repeat(seed), repeat(split), chosen, chosen.values(), chunksize=8)
 
 
 def write_train(path: Path, seed: int, count: int) -> None:
+    """Write the training tar: one tar a class, in the order of the wnids."""
     by_class = dict(sorted(labels(seed, "train", count).items(), key=lambda item: item[1]))
-    files = zip(by_class.items(), pictures(seed, "train", by_class), strict=True)
+    numbered = zip(by_class.items(), files(seed, "train", by_class), strict=True)
     with tarfile.open(path, "w") as outer:
-        for label, members in groupby(files, key=lambda file: file[0][1]):
+        for label, members in groupby(numbered, key=lambda file: file[0][1]):
             wnid, tar = KINDS[label].wnid, io.BytesIO()
             with tarfile.open(fileobj=tar, mode="w") as inner:
                 for (number, _), content in members:
@@ -103,12 +105,14 @@ def write_train(path: Path, seed: int, count: int) -> None:
 
 
 def write_val(path: Path, seed: int, count: int) -> None:
+    """Write the validation tar, flat."""
     with tarfile.open(path, "w") as tar:
-        for number, content in enumerate(pictures(seed, "val", labels(seed, "val", count)), 1):
+        for number, content in enumerate(files(seed, "val", labels(seed, "val", count)), 1):
             add(tar, f"ILSVRC2012_val_{number:08d}.JPEG", content)
 
 
 def write_devkit(path: Path, seed: int, train: int, val: int) -> None:
+    """Write the development kit: readme, classes, validation labels."""
     truth = "".join(f"{IDS[label]}\n" for label in labels(seed, "val", val).values())
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
@@ -119,7 +123,7 @@ def write_devkit(path: Path, seed: int, train: int, val: int) -> None:
 
 
 def meta(train_per_class: int) -> bytes:
-    """meta.mat with the real one's fields: the classes, and the families that they are children of."""
+    """The bytes of meta.mat, with the fields of the real one: the classes, then the families above them."""
     rows: list[tuple[object, ...]] = [
         (id_, kind.wnid, f"{kind.pattern} {kind.silhouette}", "drawn", 0, (), 0, train_per_class)
         for id_, kind in zip(IDS, KINDS, strict=True)
@@ -129,12 +133,12 @@ def meta(train_per_class: int) -> bytes:
     synsets[:, 0] = sorted(rows)
     file = io.BytesIO()
     scipy.io.savemat(file, {"synsets": synsets}, oned_as="row")
-    header = b"MATLAB 5.0 MAT-file, a miniature".ljust(116)  # in place of scipy's, which tells the time
+    header = b"MATLAB 5.0 MAT-file, a miniature".ljust(116)  # scipy's own header holds the time
     return header + file.getvalue()[len(header) :]
 
 
 def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    """With no time and no owner, so that the same content gives the same archive."""
+    """Add a member without time and owner, so that the same content gives the same archive."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))

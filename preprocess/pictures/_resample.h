@@ -1,5 +1,5 @@
-/* Resizing in two passes, as Pillow-SIMD does it: the cubic's weights in 16 bits, sums in 32, each pass
-   rounded to 8. Each pass stands here twice: in plain C, and for processors with AVX2. */
+/* Resizes in two passes, as Pillow-SIMD does: bicubic weights of 16 bits, sums of 32 bits, and results
+   rounded to 8 bits after each pass. Each pass is here twice: in plain C, and for processors with AVX2. */
 
 #include <math.h>
 #include <stdint.h>
@@ -12,20 +12,20 @@
 #define AVX2      __attribute__((target("avx2")))
 #endif
 
-#define PIXEL    4  /* bytes of a decoded pixel: red, green, blue and one for nothing */
+#define PIXEL    4  /* bytes of a decoded pixel: red, green, blue, padding */
 #define RGB      3  /* bytes of a result's pixel */
-#define TOGETHER 4  /* weights, and lines, that are taken together */
-#define SLACK    64 /* bytes behind arrays that vectors may read or write beyond the end of */
+#define TOGETHER 4  /* weights, or lines, in one step */
+#define SLACK    64 /* bytes after an array that vectors may read or write */
 
-/* ---- The filter: which of `in` numbers, and how much of each, make each of `count` of `out` results */
+/* ---- The filter: the inputs and weights of `count` of `out` results; there are `in` inputs */
 
 typedef struct {
-    int count, taps, bits; /* taps: room for one result's weights; bits: of their fraction */
+    int count, taps, bits; /* taps: room for one result's weights; bits: fraction bits of a weight */
     int *first, *used;
-    int16_t *weights; /* [count][taps], zeros behind those that are used */
+    int16_t *weights; /* [count][taps], zeros after the used ones */
 } Filter;
 
-/* Keys, 1981: the cubic through its neighbours with slope -1/2, which is Pillow's and PIL's BICUBIC. */
+/* Keys, 1981: cubic convolution with a = -1/2, which is Pillow's BICUBIC. */
 static double bicubic(double x)
 {
     x = fabs(x);
@@ -34,7 +34,7 @@ static double bicubic(double x)
     return 0;
 }
 
-/* The weights of one result; returns how many, and the first one's number. */
+/* The weights of one result. Returns their number; `first` is the index of the first input. */
 static int weigh(int in, int out, int result, int *first, double *weights)
 {
     double scale = (double)in / out, stretch = scale < 1 ? 1 : scale, support = 2 * stretch;
@@ -48,7 +48,7 @@ static int weigh(int in, int out, int result, int *first, double *weights)
     return end - begin;
 }
 
-/* As many bits as leave the largest weight, of the results beyond the crop too, below 2^15. */
+/* The most fraction bits with which the largest weight is below 2^15. Results outside the crop count too. */
 static int fraction_bits(double largest)
 {
     int bits = 0;
@@ -91,7 +91,7 @@ static uint8_t rounded(int sum, int bits)
     return value < 0 ? 0 : value > 255 ? 255 : value;
 }
 
-/* ---- First pass: along lines of pixels, `left` of which were cut off */
+/* ---- First pass: along lines of pixels, without the first `left` pixels, which were cropped */
 
 static void along_plain(const uint8_t *in, uint8_t *out, const Filter *f, int left)
 {
@@ -107,8 +107,8 @@ static void along_plain(const uint8_t *in, uint8_t *out, const Filter *f, int le
 }
 
 #ifdef HAVE_AVX2
-/* Four lines at once, which share the weights. Four pixels become pairs of each colour, and products of pairs
-   are added up by one instruction; each sum is two halves until the end. */
+/* Four lines at once, which share the weights. Pixels are shuffled into pairs of each colour; one instruction
+   multiplies and adds a pair. Each sum is in two halves until the end. */
 AVX2 static void along_avx2(const uint8_t *in, size_t stride, uint8_t **out, const Filter *f, int left)
 {
     const __m128i pairs = _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
@@ -142,13 +142,13 @@ AVX2 static void along_avx2(const uint8_t *in, size_t stride, uint8_t **out, con
         uint64_t odd = _mm_cvtsi128_si64(_mm256_extracti128_si256(bytes, 1));
         uint32_t made[TOGETHER] = {even, odd, even >> 32, odd >> 32};
 #pragma GCC unroll 4
-        for (int line = 0; line < TOGETHER; line++) /* a byte too many: the next pixel's */
+        for (int line = 0; line < TOGETHER; line++) /* the fourth byte is overwritten by the next pixel */
             memcpy(out[line] + x * RGB, made + line, sizeof made[line]);
     }
 }
 #endif
 
-/* ---- Second pass: across lines of `bytes` numbers */
+/* ---- Second pass: across lines of `bytes` values */
 
 static void across_plain(uint8_t **lines, int used, const int16_t *weights, int bits, uint8_t *out, int begin,
                          int end)
@@ -161,7 +161,7 @@ static void across_plain(uint8_t **lines, int used, const int16_t *weights, int 
 }
 
 #ifdef HAVE_AVX2
-/* Two lines at once: their numbers in turns, so that again products of pairs are added by one instruction. */
+/* Two lines at once, their values interleaved, so that one instruction multiplies and adds a pair. */
 AVX2 static int across_avx2(uint8_t **lines, int used, const int16_t *weights, int bits, uint8_t *out,
                             int bytes)
 {
@@ -173,7 +173,7 @@ AVX2 static int across_avx2(uint8_t **lines, int used, const int16_t *weights, i
         for (int line = 0; line < used; line += 2) {
             int pair;
             memcpy(&pair, weights + line, sizeof pair);
-            __m256i two = _mm256_set1_epi32(pair); /* an odd last line's partner weighs nothing */
+            __m256i two = _mm256_set1_epi32(pair); /* the partner of an odd last line has weight 0 */
             __m256i a = _mm256_loadu_si256((const __m256i *)(lines[line] + at));
             __m256i b = line + 1 < used ? _mm256_loadu_si256((const __m256i *)(lines[line + 1] + at)) : zero;
             __m256i low = _mm256_unpacklo_epi8(a, b), high = _mm256_unpackhi_epi8(a, b);

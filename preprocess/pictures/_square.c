@@ -1,13 +1,13 @@
-/* A JPEG's bytes -> the central square of the picture, its shorter side resized, uint8 RGB.
+/* A JPEG's bytes -> the central square of the image, its shorter side resized, uint8 RGB.
 
-The pixels are those of Pillow-SIMD's own decode, resize(BICUBIC) and crop, byte for byte: the same libjpeg,
-the same weights in 16 bits, the same rounding after each of the two passes. Three calls of Pillow's make a
-whole picture each; here lines of it pass through the first cache, and what the crop throws away is not made:
+The pixels are those of Pillow-SIMD's decode, resize(BICUBIC) and crop, byte for byte: the same libjpeg, the
+same weights of 16 bits, the same rounding after each of the two passes. Each of Pillow's three calls makes a
+whole image. Here lines pass through the L1 cache, and pixels outside the crop are not made:
 
     libjpeg -> lines, 4 bytes a pixel -> along the line: result's columns -> across lines: result's rows
 
-Only pictures without a blemish: whatever libjpeg warns of, and whatever is neither colour nor grey, is left
-to Pillow, which knows what to say of it. */
+Images with a libjpeg warning, and images that are neither RGB nor greyscale, are left to Pillow, which
+reports their errors. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -19,10 +19,10 @@ to Pillow, which knows what to say of it. */
 #include "_resample.h"
 
 #ifndef JCS_EXTENSIONS
-#error "these are not libjpeg-turbo's headers: it alone can write four bytes a pixel and cut lines"
+#error "these are not libjpeg-turbo's headers; only it writes four bytes a pixel and crops lines"
 #endif
 
-#define MARGIN 64 /* pixels: libjpeg smooths colours across a cut, and cuts at blocks of at most 32 */
+#define MARGIN 64 /* pixels: libjpeg smooths colours across a crop's edge, in blocks of at most 32 */
 
 typedef struct {
     struct jpeg_decompress_struct jpeg;
@@ -30,27 +30,27 @@ typedef struct {
     jmp_buf escape;
     int avx2;
     int side;            /* of the result */
-    int pixels, resized; /* at most so many, of the picture before and after the resize */
+    int pixels, resized; /* most pixels of the image before and after the resize */
     int width, height, grey;
-    int marked; /* whether there is more to say of the picture: it has Exif, or others behind it */
+    int marked; /* whether the file has Exif data or further images */
     Filter along, across;
     uint8_t *decoded; /* TOGETHER lines of pixels */
-    uint8_t *lines;   /* what the first pass made of the last `kept` lines, line y at y % kept */
-    uint8_t **window; /* the lines that one result reads */
+    uint8_t *lines;   /* ring: results of the first pass for the last `kept` lines, line y at y % kept */
+    uint8_t **window; /* the lines that one row of the result needs */
     int kept;
     size_t line_bytes;
     uint8_t *result;
-    int results; /* rows made */
+    int results; /* rows of the result that are finished */
 } Work;
 
-static void give_up(j_common_ptr jpeg) { longjmp(((Work *)jpeg->client_data)->escape, 1); }
+static void escape_on_error(j_common_ptr jpeg) { longjmp(((Work *)jpeg->client_data)->escape, 1); }
 
-static void no_warnings(j_common_ptr jpeg, int level)
+static void escape_on_warning(j_common_ptr jpeg, int level)
 {
-    if (level < 0) give_up(jpeg);
+    if (level < 0) escape_on_error(jpeg);
 }
 
-/* Into the ring: `count` decoded lines, the first of them line `y`. */
+/* Resize `count` decoded lines, the first of which is line `y`, into the ring. */
 static void first_pass(Work *w, const uint8_t *in, int y, int count, size_t stride, int left)
 {
     uint8_t *out[TOGETHER];
@@ -64,7 +64,7 @@ static void first_pass(Work *w, const uint8_t *in, int y, int count, size_t stri
     for (int i = 0; i < count; i++) along_plain(in + i * stride, out[i], &w->along, left);
 }
 
-/* All rows of the result that lines before `end` are enough for. */
+/* Make all rows of the result that need only lines before `end`. */
 static void second_pass(Work *w, int end)
 {
     Filter *f = &w->across;
@@ -81,20 +81,20 @@ static void second_pass(Work *w, int end)
     }
 }
 
-/* What a side becomes when the shorter one becomes `side`: the nearest whole number, halves up. */
-static int64_t brought_to(int64_t length, int64_t shorter, int side)
+/* The length of a side when the shorter one becomes `side`: rounded, halves up. */
+static int64_t resized_length(int64_t length, int64_t shorter, int side)
 {
     return (2 * length * side + shorter) / (2 * shorter);
 }
 
-/* Whether a marker holds Exif or names further pictures; colour profiles and the like say nothing here. */
-static int says_more(const struct jpeg_marker_struct *marker)
+/* Whether a marker holds Exif data, or (MPF) an index of further images; colour profiles do not count. */
+static int is_relevant(const struct jpeg_marker_struct *marker)
 {
     if (marker->data_length < 4) return 0;
     return !memcmp(marker->data, "Exif", 4) || !memcmp(marker->data, "MPF", 4);
 }
 
-/* After the header: whether the picture is one for us, and all that its size decides. */
+/* After the header: allocate filters and lines. Returns 0 for an image that is left to Pillow. */
 static int prepare(Work *w)
 {
     struct jpeg_decompress_struct *jpeg = &w->jpeg;
@@ -102,10 +102,11 @@ static int prepare(Work *w)
     int colour = jpeg->num_components == RGB && (colours == JCS_YCbCr || colours == JCS_RGB);
     w->grey = jpeg->num_components == 1 && colours == JCS_GRAYSCALE;
     for (jpeg_saved_marker_ptr marker = jpeg->marker_list; marker; marker = marker->next)
-        w->marked |= says_more(marker);
+        w->marked |= is_relevant(marker);
     w->width = jpeg->image_width, w->height = jpeg->image_height;
     int shorter = w->width < w->height ? w->width : w->height;
-    int64_t wide = brought_to(w->width, shorter, w->side), high = brought_to(w->height, shorter, w->side);
+    int64_t wide = resized_length(w->width, shorter, w->side),
+            high = resized_length(w->height, shorter, w->side);
     if (!(colour || w->grey) || (int64_t)w->width * w->height > w->pixels || wide * high > w->resized)
         return 0;
 
@@ -118,11 +119,11 @@ static int prepare(Work *w)
     return w->lines && w->window;
 }
 
-/* Whether the result was made; libjpeg may jump out of it. */
+/* Returns whether the result was made. libjpeg may longjmp out of it. */
 static int decode(Work *w)
 {
     struct jpeg_decompress_struct *jpeg = &w->jpeg;
-    jpeg_save_markers(jpeg, JPEG_APP0 + 1, 4); /* their first bytes */
+    jpeg_save_markers(jpeg, JPEG_APP0 + 1, 4); /* four bytes of each */
     jpeg_save_markers(jpeg, JPEG_APP0 + 2, 4);
     jpeg_read_header(jpeg, TRUE);
     if (!prepare(w)) return 0;
@@ -134,13 +135,13 @@ static int decode(Work *w)
     JDIMENSION left = begin < 0 ? 0 : begin, wide = (end > w->width ? w->width : end) - left;
     if (wide < (JDIMENSION)w->width) jpeg_crop_scanline(jpeg, &left, &wide);
 
-    /* To an aligned line libjpeg writes past the caches, and it is read here at once: so none is aligned. */
+    /* libjpeg writes aligned lines past the caches, and these are read at once: so no line is aligned. */
     size_t stride = ((size_t)wide * PIXEL + SLACK - 1) / SLACK * SLACK;
     w->decoded = aligned_alloc(SLACK, (TOGETHER + 1) * stride + SLACK);
     if (!w->decoded) return 0;
     memset(w->decoded, 0, (TOGETHER + 1) * stride + SLACK);
     uint8_t *lines = w->decoded + SLACK / 4;
-    int needed = w->across.first[0]; /* lines before it no result reads */
+    int needed = w->across.first[0]; /* no row of the result needs a line before it */
     for (int y = 0, count = 0; y + count < w->height;) {
         JSAMPROW rows[TOGETHER];
         for (int i = 0; i < TOGETHER; i++) rows[i] = lines + i * stride;
@@ -156,12 +157,13 @@ static int decode(Work *w)
     return w->results == w->across.count;
 }
 
-/* `decode` with its exits. A function of its own: nothing of its own changes between setjmp and a jump. */
+/* `decode`, with 0 after an error. It is a function of its own: no local variable of it changes between
+   setjmp and longjmp. */
 static int decode_or_escape(Work *w, const uint8_t *data, size_t bytes)
 {
     w->jpeg.err = jpeg_std_error(&w->errors);
-    w->errors.error_exit = give_up;
-    w->errors.emit_message = no_warnings;
+    w->errors.error_exit = escape_on_error;
+    w->errors.emit_message = escape_on_warning;
     w->jpeg.client_data = w;
     if (setjmp(w->escape)) return 0;
     jpeg_create_decompress(&w->jpeg);
@@ -207,15 +209,15 @@ static PyObject *square(PyObject *module, PyObject *arguments)
     return result;
 }
 
-static const char square_says[] =
+static const char square_doc[] =
     "square(data, side, pixels, resized, plain)\n--\n\n"
-    "Decode a JPEG, bring its shorter side to `side`, and cut the central square.\n\n"
-    "Returns uint8 [side, side, 3] as bytes, the picture's (width, height), whether it is grey, and whether\n"
-    "it has Exif or pictures behind it. None where Pillow must look: damage, four channels, more pixels "
-    "than\n"
-    "`pixels` before or `resized` after the resize. `plain` uses no vectors; the bytes are the same.";
+    "Decode a JPEG, resize its shorter side to `side`, and crop the central square.\n\n"
+    "Returns uint8 [side, side, 3] as bytes, the original's (width, height), whether it is greyscale, and\n"
+    "whether the file has Exif data or further images. Returns None where Pillow must do it: damage, four\n"
+    "channels, more than `pixels` pixels before or `resized` after the resize. With `plain` no vector\n"
+    "instructions are used; the bytes are the same.";
 
-static PyMethodDef methods[] = {{"square", square, METH_VARARGS, square_says}, {0}};
+static PyMethodDef methods[] = {{"square", square, METH_VARARGS, square_doc}, {0}};
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_square", NULL, 0, methods};
 

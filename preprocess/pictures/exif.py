@@ -1,4 +1,4 @@
-"""The little that matters of a picture's EXIF: whether it is sound, and whether it asks for a rotation."""
+"""The orientation in an image's EXIF data, and whether the data are sound (Exif 2.32, TIFF 6.0)."""
 
 import struct
 
@@ -9,7 +9,7 @@ BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12:
 
 
 def orientation(exif: bytes) -> int:
-    """1 to 8, 1 where nothing is said; raises ValueError when the directory is damaged."""
+    """The orientation, 1 to 8; 1 (upright) where there is none. Raises ValueError for a damaged directory."""
     tiff = exif.removeprefix(HEADER)
     order = ORDERS.get(tiff[:4])
     if order is None:

@@ -1,4 +1,4 @@
-"""The bytes of pictures, from where they lie: archives that are read in place, or files of their own."""
+"""Reads the bytes of images in place: from archives, or from files of their own."""
 
 import os
 from collections import deque
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from preprocess.pictures.images import MAX_BYTES, UnreadableError
 from preprocess.plan import Plan
 
-AHEAD = 16  # pictures; at 400 a second the disk has 40 ms for each, and they take 2 MB
+AHEAD = 16  # images prefetched, 2 MB; at 400 images a second the disk has 40 ms for each
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A picture that the system was asked for."""
+class Requested:
+    """An image that the system was asked to prefetch."""
 
     name: str
     _file: FileIO
@@ -28,7 +28,7 @@ class Wanted:
     _is_archive: bool
 
     def read(self) -> bytes:
-        """The file's content; to be called once, before the next picture comes. Raises UnreadableError."""
+        """The image file's bytes. Call it once, before the next image. Raises UnreadableError."""
         try:
             if self._length > MAX_BYTES:
                 raise UnreadableError(f"has {self._length} bytes, more than {MAX_BYTES}")
@@ -39,37 +39,39 @@ class Wanted:
         finally:
             self.close()
 
-    def ask_for(self) -> None:
-        """Have the system read what will be wanted, where it takes such hints."""
-        if 0 < self._length <= MAX_BYTES and hasattr(os, "posix_fadvise"):  # 0: to the end of the file
+    def prefetch(self) -> None:
+        """Ask the system to begin reading, where it has posix_fadvise."""
+        # a length of 0 would mean the rest of the file
+        if 0 < self._length <= MAX_BYTES and hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._file.fileno(), self._offset, self._length, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
-        """Give up a file of its own; archives stay open for other pictures."""
+        """Close the image's own file; an archive stays open for other images."""
         if not self._is_archive:
             self._file.close()
 
 
-def fetch(plan: Plan, rows: NDArray[np.void]) -> Iterator[Wanted]:
-    """Picture after picture of a plan's table. The system begins to read each one AHEAD pictures before:
-    they stand in a random order, which it could not guess, and every one would be waited for.
+def fetch(plan: Plan, rows: NDArray[np.void]) -> Iterator[Requested]:
+    """Yield the images of these rows of a table, in order.
+
+    Each image is prefetched AHEAD images before: the order is random, so the system cannot guess it.
 
     Raises:
         OSError: the source is gone.
     """
-    asked: deque[Wanted] = deque()
+    requested: deque[Requested] = deque()
     with ExitStack() as stack:
         archives = [stack.enter_context(FileIO(Path(plan.source, name))) for name in plan.archives]
         try:
             for raw_name, number, offset, length, _ in rows.tolist():
                 name = os.fsdecode(raw_name)
                 file = archives[number] if number >= 0 else FileIO(Path(plan.source, name))
-                asked.append(Wanted(name, file, offset, length, number >= 0))
-                asked[-1].ask_for()
-                if len(asked) > AHEAD:
-                    yield asked.popleft()
-            while asked:
-                yield asked.popleft()
+                requested.append(Requested(name, file, offset, length, number >= 0))
+                requested[-1].prefetch()
+                if len(requested) > AHEAD:
+                    yield requested.popleft()
+            while requested:
+                yield requested.popleft()
         finally:
-            for wanted in asked:
-                wanted.close()
+            for image in requested:
+                image.close()

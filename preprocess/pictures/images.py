@@ -1,9 +1,13 @@
 """Bytes of a JPEG or PNG -> uint8 [size, size, 3], 0..255, RGB. Pure: no files, no Dask, no zarr.
 
-What a picture is, its content says and not its name. What had to be done to make RGB of it, or is odd about
-it, is named, never silent. Conventions, as everywhere for ImageNet: EXIF is ignored, its orientation too;
-four inks are taken as inverted, as Adobe writes them and browsers read them; alpha is dropped, not blended;
-of 16 bits the upper 8 are kept; of several pictures in a file the first counts.
+The content decides the format, not the name. Every conversion to RGB and every oddity is reported as a
+repair. The conventions are those usual for ImageNet:
+
+- EXIF is ignored, its orientation too;
+- CMYK is taken as inverted, as Adobe writes it and browsers read it;
+- alpha is dropped, not blended;
+- of 16 bits the upper 8 are kept;
+- of several images in a file the first is taken.
 """
 
 import io
@@ -20,15 +24,16 @@ from preprocess.pictures.exif import UPRIGHT, orientation
 from preprocess.pictures.resize import resize_and_crop, square_of_jpeg
 
 SUFFIXES = {"JPEG": {".jpg", ".jpeg"}, "MPO": {".jpg", ".jpeg"}, "PNG": {".png"}}
-MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb, here an error: 256 MiB of RGB
-MAX_RATIO = 8192  # longer to shorter side; at this one a picture takes seconds and 200 MiB
+MAX_PIXELS = 89_478_485  # 256 MiB of RGB: Pillow warns of a decompression bomb there; here it is an error
+MAX_RATIO = 8192  # longer to shorter side; such an image takes seconds and 200 MiB
 MAX_BYTES = 2**28  # of a file
-DRAFT = 2  # times the result's side: what the decoder's own downscaling leaves at least
-TINY = 8  # pixels: a shorter side below it is hardly a photograph
-PANORAMA = 8  # times the shorter side: most of a longer one is cropped away
-DEPTH_BYTE = 24  # of a PNG: where its header tells bits a channel
+DRAFT = 2  # the decoder's own downscaling leaves at least so many times the result's side
+TINY = 8  # pixels: a shorter side below it is reported
+PANORAMA = 8  # longer to shorter side: a larger ratio is reported, for most of the image is cropped away
+DEPTH_BYTE = 24  # offset of the bits per channel in a PNG
 
-# How Pillow's modes are named in the list of repairs. RGB needs none.
+# The repair of each of Pillow's modes; RGB needs none. The words of repairs and of UnreadableError are
+# written into the store's attributes: other words would be other bytes.
 GREY = "greyscale"
 REPAIRS = {
     "1": "bilevel",
@@ -41,56 +46,55 @@ REPAIRS = {
     "RGBA": "alpha",
 }
 
-# Pillow warns of what is refused here anyway
+# `convert` refuses such images
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class UnreadableError(Exception):
-    """A picture of which nothing can be made; the message says why."""
+    """The bytes are no image that can be read; the message is the reason."""
 
 
 def convert(
     data: bytes, name: str, size: int, draft: bool = False
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Make the picture that the network reads, and name the repairs that it took.
+    """Make the central square of an image, its shorter side resized to `size`.
 
     Args:
         data: the file's content.
         name: the file's name; its suffix is compared with the content.
         size: side of the result in pixels.
-        draft: let the JPEG decoder itself shrink large pictures by 2, 4 or 8, to DRAFT * size at least.
+        draft: let the JPEG decoder shrink large images by 2, 4 or 8, to DRAFT * size at least.
 
     Returns:
-        uint8 [size, size, 3], and the repairs, () for a sound picture.
+        uint8 [size, size, 3], and the repairs, () for an ordinary image.
 
     Raises:
-        UnreadableError: the bytes are no whole JPEG or PNG, or one too large to be honest.
+        UnreadableError: the bytes are no complete JPEG or PNG, or the image is too large.
     """
     suffix = PurePath(name).suffix
-    with _explained(data):
+    with _as_unreadable(data):
         if not draft and (made := square_of_jpeg(data, size, MAX_PIXELS)):
             _refuse_too_large(*made.size)
             pixels = made.pixels
             if made.marked:
-                repairs = _odd(_opened(data), data, suffix)
-            else:  # there is nothing more that Pillow could know
-                named = _odd_name("JPEG", suffix) + [GREY] * made.grey
-                repairs = named + _odd_shape(*made.size)
+                repairs = _repairs(_open(data), data, suffix)
+            else:  # Pillow would report nothing more
+                repairs = _wrong_suffix("JPEG", suffix) + [GREY] * made.grey + _odd_shape(*made.size)
         else:
-            image = _opened(data)
+            image = _open(data)
             shown = image.size
             if draft:
                 image.draft(None, (DRAFT * size, DRAFT * size))
             image.load()
-            repairs = _odd(image, data, suffix)
+            repairs = _repairs(image, data, suffix)
             pixels = resize_and_crop(_to_rgb(image), size, shown).tobytes()
-    # NumPy's own way to an array of an image takes twice as long
+    # np.asarray(image) takes twice as long
     return np.frombuffer(pixels, np.uint8).reshape(size, size, 3), tuple(repairs)
 
 
 @contextmanager
-def _explained(data: bytes) -> Iterator[None]:
-    """Whatever a picture raises, as UnreadableError."""
+def _as_unreadable(data: bytes) -> Iterator[None]:
+    """Turn every exception of the decoder into UnreadableError."""
     try:
         yield
     except UnreadableError:
@@ -104,8 +108,8 @@ def _explained(data: bytes) -> Iterator[None]:
         raise UnreadableError(str(error) or type(error).__name__) from error
 
 
-def _opened(data: bytes) -> Image.Image:
-    """The picture, its header read and its pixels not."""
+def _open(data: bytes) -> Image.Image:
+    """Read the header, not the pixels. Raises UnreadableError."""
     if not data:
         raise UnreadableError("is empty")
     image: Image.Image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
@@ -120,7 +124,7 @@ def _refuse_too_large(width: int, height: int) -> None:
         raise UnreadableError(f"{width}x{height} pixels: one side is more than {MAX_RATIO} times the other")
 
 
-def _odd_name(format: str, suffix: str) -> list[str]:
+def _wrong_suffix(format: str, suffix: str) -> list[str]:
     return [] if suffix.lower() in SUFFIXES[format] else [f"{format} in a {suffix or 'file without suffix'}"]
 
 
@@ -133,9 +137,9 @@ def _odd_shape(width: int, height: int) -> list[str]:
     return found
 
 
-def _odd(image: Image.Image, data: bytes, suffix: str) -> list[str]:
-    """What is to be listed about a picture that can be decoded."""
-    found = _odd_name(str(image.format), suffix)
+def _repairs(image: Image.Image, data: bytes, suffix: str) -> list[str]:
+    """The conversions and oddities of an image that can be decoded."""
+    found = _wrong_suffix(str(image.format), suffix)
     if image.mode == "CMYK":
         inks = {0: "CMYK", 2: "YCCK"}.get(image.info.get("adobe_transform", -1), "CMYK without Adobe's mark")
         found.append(inks)

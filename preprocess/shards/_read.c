@@ -1,6 +1,6 @@
-/* Pictures out of open files into memory, each compared with the CRC-32C behind it.
+/* Reads images from open files into memory, and compares each with the CRC-32C that follows it.
 
-One call reads many pictures and takes Python's lock once: threads that hand it to each other twice a picture
+One call reads many images and releases the GIL once. Threads that release and take it once an image would
 wait for it as long as they work. */
 
 #define PY_SSIZE_T_CLEAN
@@ -10,20 +10,20 @@ wait for it as long as they work. */
 #include <sys/uio.h>
 
 #ifndef __x86_64__
-#error "only written for the CRC-32C instruction of x86-64; reading.py reads one picture after the other"
+#error "this needs the CRC-32C instruction of x86-64; without it reading.py reads in Python"
 #endif
 #include <nmmintrin.h>
 
 #define SSE42  __attribute__((target("sse4.2")))
-#define STREAM 4096 /* bytes of each of three streams: one instruction has to wait for the one before */
+#define STREAM 4096 /* bytes of each of three interleaved streams, which hide the latency */
 
-/* Reasons beside errno's, which are positive. */
+/* Reasons of a failure besides errno's, which are positive. */
 enum { ENDS_WITHIN = 0, DIFFERS = -1, SOUND = -2 };
 
-/* What a remainder becomes when STREAM bytes of zeros follow it, the sum over its four bytes. */
-static uint32_t followed[4][256];
+/* By byte of a CRC: the CRC after STREAM further bytes of zeros. The four bytes' entries are XORed. */
+static uint32_t after_zeros[4][256];
 
-static uint64_t eight(const uint8_t *data)
+static uint64_t load64(const uint8_t *data)
 {
     uint64_t word;
     memcpy(&word, data, sizeof word);
@@ -34,60 +34,60 @@ SSE42 static uint32_t one_stream(uint32_t crc, const uint8_t *data, size_t bytes
 {
     uint64_t wide = crc;
     for (; bytes >= sizeof wide; bytes -= sizeof wide, data += sizeof wide)
-        wide = _mm_crc32_u64(wide, eight(data));
+        wide = _mm_crc32_u64(wide, load64(data));
     crc = (uint32_t)wide;
     for (; bytes; bytes--) crc = _mm_crc32_u8(crc, *data++);
     return crc;
 }
 
-static uint32_t by_zeros(uint32_t crc)
+static uint32_t append_zeros(uint32_t crc)
 {
-    return followed[0][crc & 255] ^ followed[1][crc >> 8 & 255] ^ followed[2][crc >> 16 & 255] ^
-           followed[3][crc >> 24];
+    return after_zeros[0][crc & 255] ^ after_zeros[1][crc >> 8 & 255] ^ after_zeros[2][crc >> 16 & 255] ^
+           after_zeros[3][crc >> 24];
 }
 
-/* A remainder is linear: of two parts it is that of the first, zeros behind it, plus that of the second. */
+/* A CRC is linear: that of two parts is the first part's, with zeros appended, XOR the second part's. */
 SSE42 static uint32_t crc32c(const uint8_t *data, size_t bytes)
 {
     uint32_t crc = ~0u;
     for (; bytes >= 3 * STREAM; bytes -= 3 * STREAM, data += 3 * STREAM) {
         uint64_t a = crc, b = 0, c = 0;
         for (size_t i = 0; i < STREAM; i += 8) {
-            a = _mm_crc32_u64(a, eight(data + i));
-            b = _mm_crc32_u64(b, eight(data + STREAM + i));
-            c = _mm_crc32_u64(c, eight(data + 2 * STREAM + i));
+            a = _mm_crc32_u64(a, load64(data + i));
+            b = _mm_crc32_u64(b, load64(data + STREAM + i));
+            c = _mm_crc32_u64(c, load64(data + 2 * STREAM + i));
         }
-        crc = by_zeros(by_zeros((uint32_t)a) ^ (uint32_t)b) ^ (uint32_t)c;
+        crc = append_zeros(append_zeros((uint32_t)a) ^ (uint32_t)b) ^ (uint32_t)c;
     }
     return ~one_stream(crc, data, bytes);
 }
 
-static void make_followed(void)
+static void make_after_zeros(void)
 {
     static const uint8_t zeros[STREAM];
     for (int byte = 0; byte < 4; byte++)
         for (int bit = 0; bit < 8; bit++) {
             uint32_t one = one_stream(1u << (8 * byte + bit), zeros, STREAM);
             for (int rest = 0; rest < 1 << bit; rest++)
-                followed[byte][1 << bit | rest] = followed[byte][rest] ^ one;
+                after_zeros[byte][1 << bit | rest] = after_zeros[byte][rest] ^ one;
         }
 }
 
-/* Read one picture and the checksum behind it; returns a reason, or SOUND. */
-static int read_one(int descriptor, int64_t offset, uint8_t *picture, size_t bytes)
+/* Read one image and its checksum; return a reason, or SOUND. */
+static int read_one(int descriptor, int64_t offset, uint8_t *image, size_t bytes)
 {
     uint8_t stored[4];
-    struct iovec parts[] = {{picture, bytes}, {stored, sizeof stored}};
+    struct iovec parts[] = {{image, bytes}, {stored, sizeof stored}};
     ssize_t found;
     do found = preadv(descriptor, parts, 2, offset);
     while (found < 0 && errno == EINTR);
     if (found < 0) return errno;
     if ((size_t)found != bytes + sizeof stored) return ENDS_WITHIN;
     uint32_t expected = stored[0] | stored[1] << 8 | stored[2] << 16 | (uint32_t)stored[3] << 24;
-    return crc32c(picture, bytes) == expected ? SOUND : DIFFERS;
+    return crc32c(image, bytes) == expected ? SOUND : DIFFERS;
 }
 
-static PyObject *pictures(PyObject *module, PyObject *arguments)
+static PyObject *images(PyObject *module, PyObject *arguments)
 {
     Py_buffer descriptors, offsets, out;
     if (!PyArg_ParseTuple(arguments, "y*y*w*", &descriptors, &offsets, &out)) return NULL;
@@ -102,24 +102,24 @@ static PyObject *pictures(PyObject *module, PyObject *arguments)
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&descriptors), PyBuffer_Release(&offsets), PyBuffer_Release(&out);
-    if (!fit) return PyErr_Format(PyExc_ValueError, "as many descriptors as offsets and pictures are needed");
+    if (!fit) return PyErr_Format(PyExc_ValueError, "as many descriptors as offsets and images are needed");
     if (reason == SOUND) Py_RETURN_NONE;
     return Py_BuildValue("ni", done - 1, reason);
 }
 
-static const char pictures_says[] =
-    "pictures(descriptors, offsets, out)\n--\n\n"
-    "Read as many pictures, int64 [n] each, into memory that they fill, and verify each.\n\n"
-    "Returns None, or the place of the first that failed and why: an errno; 0, the file ends within it;\n"
-    "-1, it does not match its checksum.";
+static const char images_doc[] =
+    "images(descriptors, offsets, out)\n--\n\n"
+    "Read one image for each descriptor and offset, int64 [n], into `out`, and compare its checksum.\n\n"
+    "Returns None, or the place of the first failure and its reason: an errno; 0, the file ends within the\n"
+    "image; -1, it does not match its checksum.";
 
-static PyMethodDef methods[] = {{"pictures", pictures, METH_VARARGS, pictures_says}, {0}};
+static PyMethodDef methods[] = {{"images", images, METH_VARARGS, images_doc}, {0}};
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_read", NULL, 0, methods};
 
 PyMODINIT_FUNC PyInit__read(void)
 {
     if (!__builtin_cpu_supports("sse4.2")) return PyErr_Format(PyExc_ImportError, "no CRC-32C instruction");
-    make_followed();
+    make_after_zeros();
     return PyModule_Create(&module);
 }

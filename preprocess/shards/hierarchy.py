@@ -1,9 +1,8 @@
-"""Everything of the zarr hierarchy but its shards: made by zarr in memory, each file then written whole."""
+"""The zarr hierarchy without its shards: made by zarr in memory, then written file by file, atomically."""
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
@@ -11,14 +10,32 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from preprocess.plan import SPLITS, Plan
-from preprocess.shared.files import write_atomically
+from preprocess.plan import SPLITS, Plan, Tables, manifest, record_path, save_plan, sums_path
+from preprocess.shards.layout import shard_path
+from preprocess.shared.files import write_atomically, write_json
 
 
-def create(store: Path, plan: Plan, labels: dict[str, NDArray[np.int16]]) -> None:
-    """Write everything but shards and statistics, the root last; a store that has its root is left alone."""
-    if (store / "zarr.json").exists():
-        return
+def publish(store: Path, plan: Plan, tables: Tables) -> None:
+    """Write plan, tables and metadata of a new or changed plan, and the manifest of stage 1 last.
+
+    Shards that the plan no longer has are removed.
+    """
+    (store / "zarr.json").unlink(missing_ok=True)
+    save_plan(store, plan, tables)
+    for split in SPLITS:
+        for folder in (store / split / "images" / "c").glob("*/"):
+            shard = int(folder.name)
+            if shard >= plan.shards(split):
+                record_path(store, split, shard).unlink(missing_ok=True)
+                if split == "train":
+                    sums_path(store, shard).unlink(missing_ok=True)
+                shard_path(store, split, shard).unlink(missing_ok=True)
+    _create(store, plan, tables)
+    write_json(manifest(store, "index"), {"identity": plan.identity, "counts": plan.counts})
+
+
+def _create(store: Path, plan: Plan, tables: Tables) -> None:
+    """Write the metadata and the labels, the root's metadata last."""
     memory = MemoryStore()
     zarr.create_group(memory)
     side = plan.image_size
@@ -32,8 +49,8 @@ def create(store: Path, plan: Plan, labels: dict[str, NDArray[np.int16]]) -> Non
             dtype="uint8",
             compressors=[Crc32cCodec()],
         )
-        _add(group, "labels", labels[split])
-    _publish(memory, store)
+        _add(group, "labels", tables[split]["label"])
+    _write(memory, store)
 
 
 def write_statistics(store: Path, arrays: dict[str, NDArray[Any]]) -> None:
@@ -42,24 +59,24 @@ def write_statistics(store: Path, arrays: dict[str, NDArray[Any]]) -> None:
     group = zarr.create_group(memory, path="statistics")
     for name, array in arrays.items():
         _add(group, name, array)
-    _publish(memory, store, keep="statistics/")
+    _write(memory, store, prefix="statistics/")
 
 
 def _add(group: zarr.Group, name: str, array: NDArray[Any]) -> None:
-    """A small array in one chunk with its checksum; zeros are written like anything else."""
+    """Add a small array in one chunk with a checksum; a chunk of zeros is written too."""
     group.create_array(
         name, data=array, chunks=array.shape, compressors=[Crc32cCodec()], config={"write_empty_chunks": True}
     )
 
 
-def _publish(memory: MemoryStore, store: Path, keep: str = "") -> None:
-    """Write what zarr made in memory to the disk, chunks before metadata, the root's metadata last."""
+def _write(memory: MemoryStore, store: Path, prefix: str = "") -> None:
+    """Write the keys with this prefix to the disk, chunks before metadata, the root's metadata last."""
 
     async def keys() -> list[str]:
         return [key async for key in memory.list()]
 
     for key in sorted(sync(keys()), key=lambda key: (key.endswith("zarr.json"), -key.count("/"))):
-        if key.startswith(keep):
+        if key.startswith(prefix):
             content = sync(memory.get(key, default_buffer_prototype()))
             assert content is not None
             write_atomically(store / key, content.to_bytes())

@@ -1,7 +1,7 @@
-"""Shards read back while others are made: whether the disk returns what was written.
+"""Reads shards back while others are made, and remembers which files were read.
 
-Beside each one stands what the file system said of the file before it was read. While it says the same,
-nobody has touched the file, and the store can be finished without reading it once more.
+The file's state (inode, size, times) is kept with each shard. While the state stays the same, the file is
+unchanged, and stage 4 need not read it again.
 """
 
 import json
@@ -9,25 +9,26 @@ from contextlib import suppress
 from pathlib import Path
 
 from preprocess.plan import work_folder
+from preprocess.shards.checksums import crc32c_of
 from preprocess.shards.layout import shard_path
 from preprocess.shards.records import Record
-from preprocess.shared.files import crc32c_of, write_json
+from preprocess.shared.files import write_json
 
 State = list[int]
 
 
 class ReadBack:
-    """What is known to have been read back, by whichever run; `save` lets later ones know."""
+    """The shards of a store that were read back, in this run or an earlier one."""
 
     def __init__(self, store: Path) -> None:
         self._store, self._path = store, work_folder(store) / "read-back.json"
         try:
             self._seen: dict[str, State] = dict(json.loads(self._path.read_text()))
-        except (FileNotFoundError, ValueError, TypeError):  # no run wrote it, or it is damaged itself
+        except (FileNotFoundError, ValueError, TypeError):  # there is no such file, or it is damaged
             self._seen = {}
 
     def read(self, split: str, shard: int, record: Record) -> bool:
-        """Whether the shard's file holds what its record says. Raises OSError where it cannot be read."""
+        """Read a shard; return whether it matches its record. Raises OSError where it cannot be read."""
         state = self._state(split, shard)
         if crc32c_of(shard_path(self._store, split, shard)) != record.crc32c:
             return False
@@ -35,12 +36,12 @@ class ReadBack:
         return True
 
     def unchanged(self, split: str, shard: int) -> bool:
-        """Whether the shard was read back, and its file is the same since."""
+        """Whether the shard was read back and its file is unchanged since."""
         seen = self._seen.get(f"{split}/{shard}")
         return seen is not None and seen == self._state(split, shard)
 
     def save(self) -> None:
-        """Write down what was read; where that cannot be, the disk being full, it will be read again."""
+        """Keep the list for later runs. On a full disk it is dropped, and the shards are read again."""
         with suppress(OSError):
             write_json(self._path, self._seen)
 

@@ -1,10 +1,10 @@
-"""Pictures out of shards that are not compressed: one read and one checksum each, in any thread.
+"""Reads images from uncompressed shards: one read and one checksum an image, thread-safe.
 
-Many are read in one call of _read.c, which leaves Python to other threads meanwhile; where that is not built,
-or the processor has no instruction for the checksum, one after the other.
+One call of _read.c reads many images without the GIL. Where _read.c is not built, or the processor has no
+CRC-32C instruction, Python reads them one after the other.
 
-A shard is pictures [S, S, 3], each with its CRC-32C behind it, and at the end an index of where they lie with
-its own (zarr v3's sharding codec). `store.py` alone calls this.
+A shard is a row of images [S, S, 3], each followed by its CRC-32C, and at the end an index of their offsets,
+followed by its own CRC-32C (zarr v3's sharding codec). Only `store.py` calls this module.
 """
 
 import errno
@@ -17,115 +17,116 @@ import crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocess.shards.layout import CRC_BYTES, chunk_path
+
 try:
     from preprocess.shards import _read
 except ImportError:
     _read = None  # type: ignore[assignment]
 
-CRC_BYTES = 4
-ENDS_WITHIN, DIFFERS = 0, -1  # reasons beside errno's, as in _read.c
-OPEN_SHARDS = 256  # files held open by a split; a process may commonly have 1,024
-TOGETHER = 16  # pictures that a thread reads in one call, and so files that it holds open beside those
+ENDS_WITHIN, DIFFERS = 0, -1  # reasons of a failure besides errno's, as in _read.c
+OPEN_SHARDS = 256  # files that a split holds open; the usual limit of a process is 1,024
+BATCH = 16  # images that a thread reads in one call, from at most as many further open files
 
-# Codecs of the two pieces, by name: what this reader understands.
-PICTURE_CODECS, INDEX_CODECS = ["bytes", "crc32c"], ["bytes", "crc32c"]
+# The codecs of images and index that this reader supports.
+IMAGE_CODECS, INDEX_CODECS = ["bytes", "crc32c"], ["bytes", "crc32c"]
 
 
 class DamageError(Exception):
-    """What is wrong with which shard, as the beginning of a sentence."""
+    """A shard is damaged; the message is the beginning of a sentence."""
 
 
 class ShardReader:
-    """The pictures of one zarr array, uint8 [N, S, S, 3], one picture an inner chunk."""
+    """The images of one zarr array, uint8 [N, S, S, 3], one image an inner chunk."""
 
     def __init__(self, array: Path, metadata: dict[str, Any]) -> None:
         self._array = array
         self._rows: int = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
         self._side: int = metadata["shape"][1]
         self._bytes = self._side**2 * 3
-        self._begins: dict[int, NDArray[np.uint64]] = {}  # 8 bytes a picture: 10 MB for ImageNet
+        self._offsets: dict[int, NDArray[np.uint64]] = {}  # 8 bytes an image: 10 MB for ImageNet
         self._files: dict[int, _File] = {}
         self._opening = threading.Lock()
 
     @staticmethod
-    def understands(metadata: dict[str, Any]) -> bool:
-        """Whether an array's `zarr.json` says that its pictures lie there as they are."""
+    def supports(metadata: dict[str, Any]) -> bool:
+        """Whether the array with this `zarr.json` has uncompressed images in shards."""
         if [codec["name"] for codec in metadata["codecs"]] != ["sharding_indexed"]:
             return False
         inner = metadata["codecs"][0]["configuration"]
         return (
-            [codec["name"] for codec in inner["codecs"]] == PICTURE_CODECS
+            [codec["name"] for codec in inner["codecs"]] == IMAGE_CODECS
             and [codec["name"] for codec in inner["index_codecs"]] == INDEX_CODECS
             and inner.get("index_location", "end") == "end"
             and inner["chunk_shape"][0] == 1
         )
 
-    def read_into(self, indices_B: NDArray[np.int64], pictures_BSS3: NDArray[np.uint8]) -> None:
-        """Read pictures into a contiguous array, and verify each. Raises DamageError."""
-        for first in range(0, len(indices_B), TOGETHER):
-            some = slice(first, first + TOGETHER)
-            self._read_some(indices_B[some], pictures_BSS3[some])
+    def read_into(self, indices_B: NDArray[np.int64], images_BSS3: NDArray[np.uint8]) -> None:
+        """Read images into a contiguous array, and compare each with its checksum. Raises DamageError."""
+        for first in range(0, len(indices_B), BATCH):
+            some = slice(first, first + BATCH)
+            self._read_some(indices_B[some], images_BSS3[some])
 
-    def _read_some(self, indices_B: NDArray[np.int64], pictures_BSS3: NDArray[np.uint8]) -> None:
+    def _read_some(self, indices_B: NDArray[np.int64], images_BSS3: NDArray[np.uint8]) -> None:
         places = [divmod(index, self._rows) for index in indices_B.tolist()]
-        files = [self._file(shard) for shard, _ in places]  # open until all is read
+        files = [self._file(shard) for shard, _ in places]  # they stay open until all images are read
         descriptors = np.array([file.descriptor for file in files], np.int64)
-        offsets = np.array([self._begins[shard][slot] for shard, slot in places]).astype(np.int64)
-        read = _read.pictures if _read else one_by_one
-        failed = read(descriptors, offsets, pictures_BSS3)
+        offsets = np.array([self._offsets[shard][slot] for shard, slot in places]).astype(np.int64)
+        read = _read.images if _read else read_one_by_one
+        failed = read(descriptors, offsets, images_BSS3)
         if failed:
             place, reason = failed
             index, path = indices_B[place], files[place].path
             if reason == DIFFERS:
-                raise DamageError(f"picture {index} in shard {path} does not match its checksum")
+                raise DamageError(f"image {index} in shard {path} does not match its checksum")
             if reason == ENDS_WITHIN:
-                raise DamageError(f"shard {path} ends within picture {index}")
+                raise DamageError(f"shard {path} ends within image {index}")
             raise DamageError(f"shard {path} cannot be read ({os.strerror(reason)})")
 
     def _file(self, shard: int) -> "_File":
-        """A shard, open, its index known; the one that was opened first is put aside for it."""
+        """The open file of a shard, its index read. Beyond OPEN_SHARDS the file opened first is dropped."""
         if file := self._files.get(shard):
             return file
-        file = _File(self._array / "c" / str(shard) / "0" / "0" / "0")
+        file = _File(chunk_path(self._array, shard))
         with self._opening:
-            if shard not in self._begins:
-                self._begins[shard] = self._index(file)
+            if shard not in self._offsets:
+                self._offsets[shard] = self._index(file)
             while len(self._files) >= OPEN_SHARDS:
                 del self._files[next(iter(self._files))]
             self._files[shard] = file
         return file
 
     def _index(self, file: "_File") -> NDArray[np.uint64]:
-        """Where each picture of a shard begins; those beyond the last one are never asked for."""
+        """The offset of each image of a shard, uint64 [L]."""
         entries = np.empty((self._rows, 2), "<u8")
         crc = bytearray(CRC_BYTES)
         os.preadv(file.descriptor, [entries.data, crc], max(0, file.size - entries.nbytes - CRC_BYTES))
         if crc32c.crc32c(entries.data) != int.from_bytes(crc, "little"):
             raise DamageError(f"the index of shard {file.path} does not match its checksum")
-        begins = entries[:, 0].astype(np.uint64)
-        begins[entries[:, 1] != self._bytes + CRC_BYTES] = file.size  # absent: reading there finds nothing
-        return begins
+        offsets = entries[:, 0].astype(np.uint64)
+        offsets[entries[:, 1] != self._bytes + CRC_BYTES] = file.size  # absent: a read there finds nothing
+        return offsets
 
 
-def one_by_one(
-    descriptors: NDArray[np.int64], offsets: NDArray[np.int64], pictures: NDArray[np.uint8]
+def read_one_by_one(
+    descriptors: NDArray[np.int64], offsets: NDArray[np.int64], images: NDArray[np.uint8]
 ) -> tuple[int, int] | None:
-    """As `_read.pictures`."""
-    for place, picture in enumerate(pictures):
+    """The same as `_read.images`, in Python."""
+    for place, image in enumerate(images):
         crc = bytearray(CRC_BYTES)
         try:
-            found = os.preadv(int(descriptors[place]), [picture.data, crc], int(offsets[place]))
+            found = os.preadv(int(descriptors[place]), [image.data, crc], int(offsets[place]))
         except OSError as error:
             return place, error.errno or errno.EIO
-        if found != picture.nbytes + CRC_BYTES:
+        if found != image.nbytes + CRC_BYTES:
             return place, ENDS_WITHIN
-        if crc32c.crc32c(picture.data) != int.from_bytes(crc, "little"):
+        if crc32c.crc32c(image.data) != int.from_bytes(crc, "little"):
             return place, DIFFERS
     return None
 
 
 class _File:
-    """An open file, closed when nobody holds it any more: a thread may still read what others put aside."""
+    """An open file, closed with its last reference: one thread may read it while another drops it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

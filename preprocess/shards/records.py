@@ -1,32 +1,32 @@
-"""What is known of a finished shard: a small file beside it, written last."""
+"""Records of finished shards. A shard's record is written last, so it marks the shard as finished."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocess.plan import Plan, pictures, record_path, shard_identity, sums_path
+from preprocess.plan import Plan, load_table, record_path, shard_identity, sums_path
 from preprocess.shards.layout import shard_path
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of a finished shard."""
+    """A finished shard. The fields are the keys of its JSON file."""
 
-    identity: str  # of what it was made from
-    pictures: int
-    bytes: int
-    sha256: str
-    crc32c: str  # of the whole file: six times as fast to compare
-    repairs: list[tuple[str, str]]  # picture's name, what was done
+    identity: str  # plan.shard_identity
+    pictures: int  # number of images
+    bytes: int  # length of the file
+    sha256: str  # of the file, hexadecimal
+    crc32c: str  # of the file, hexadecimal: six times as fast to compare
+    repairs: list[tuple[str, str]]  # image's name, repair
 
 
-def finished(store: Path, plan: Plan, split: str, shard: int) -> Record | None:
-    """The record of a shard, None if it must be made (again)."""
+def finished_record(store: Path, plan: Plan, split: str, shard: int) -> Record | None:
+    """The record of a finished shard, None where the shard must be made (again)."""
     try:
         record = Record(**json.loads(record_path(store, split, shard).read_text()))
         size = shard_path(store, split, shard).stat().st_size
-    except (FileNotFoundError, ValueError, TypeError):  # there is none, or it is damaged itself
+    except (FileNotFoundError, ValueError, TypeError):  # there is no record, or it is damaged
         return None
-    identity = shard_identity(plan, pictures(store, split)[plan.span(split, shard)])
+    identity = shard_identity(plan, load_table(store, split)[plan.span(split, shard)])
     sums = split != "train" or sums_path(store, shard).is_file()
     return record if sums and (record.identity, record.bytes) == (identity, size) else None

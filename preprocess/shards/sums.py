@@ -1,6 +1,6 @@
-"""Exact sums over the pictures of a shard, from which the mean image and the colour axes follow.
+"""Exact sums over the images of a shard, for the mean image and the covariance of the colours.
 
-Workers add up whole numbers, so that neither their number nor any order can change a bit of the result.
+The sums are integers, so the result does not depend on the number of workers or on the order of the images.
 """
 
 import io
@@ -9,73 +9,76 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-ROW = 48  # numbers, 16 pixels: the least that is whole pixels and whole vectors of a processor
-BLOCK = 32 * ROW  # numbers that are added together: they and their sums stay in the first cache
-BATCH = (
-    4  # pictures that wait for each other: the sums of all places, four times as long, pass by once for them
-)
+ROW = 48  # values: 16 pixels, a whole number of pixels and of vector registers
+BLOCK = 32 * ROW  # values that are added in one go: they and their sums fit the L1 cache
+BATCH = 4  # images that are added together, so that the sums (4 bytes a value) are read and written once
 
 
 class Sums:
-    """Exact sums over pictures. uint32 suffices for 2**32 / 255 = 16,843,009 pictures a shard."""
+    """Exact sums over images. uint32 holds 2**32 / 255 = 16,843,009 images a shard."""
 
     def __init__(self, size: int) -> None:
         self.count = 0
         self._shape = (size, size, 3)
-        self._numbers = size * size * 3
-        blocks = -(-self._numbers // BLOCK)
-        self._waiting = np.zeros((BATCH, blocks * BLOCK + 2), dtype=np.uint8)  # zeros at the end add nothing
-        self._waits = 0
+        self._values = size * size * 3
+        blocks = -(-self._values // BLOCK)
+        self._pending = np.zeros((BATCH, blocks * BLOCK + 2), dtype=np.uint8)  # zeros at the end
+        self._count_pending = 0
         self._position = np.zeros(blocks * BLOCK, dtype=np.uint32)
         self._products = np.zeros((3, ROW), dtype=np.int64)  # see _add
 
     def add(self, image: NDArray[np.uint8]) -> None:
-        """Add a picture, uint8 [S, S, 3]."""
-        self._waiting[self._waits, : self._numbers] = image.reshape(-1)
-        self.count, self._waits = self.count + 1, self._waits + 1
-        if self._waits == BATCH:
-            self._settle()
+        """Add an image, uint8 [S, S, 3]."""
+        self._pending[self._count_pending, : self._values] = image.reshape(-1)
+        self.count, self._count_pending = self.count + 1, self._count_pending + 1
+        if self._count_pending == BATCH:
+            self._add_pending()
 
     @property
     def position(self) -> NDArray[np.uint32]:
-        """[S, S, 3] sum at each place of the picture."""
-        self._settle()
-        return self._position[: self._numbers].reshape(self._shape)
+        """uint32 [S, S, 3]: the sum at each position."""
+        self._add_pending()
+        return self._position[: self._values].reshape(self._shape)
 
     @property
     def product(self) -> NDArray[np.int64]:
-        """[3, 3] sum of the products of two channels."""
-        self._settle()
+        """int64 [3, 3]: the sums of the products of two channels over all pixels."""
+        self._add_pending()
         itself, first, second = self._products.reshape(3, -1, 3).sum(axis=1)
         rg, gb, rb = first[0], first[1], second[0]
         return np.array([[itself[0], rg, rb], [rg, itself[1], gb], [rb, gb, itself[2]]])
 
-    def pack(self) -> bytes:
-        """As the bytes of an .npz file."""
+    def to_bytes(self) -> bytes:
+        """The content of an .npz file with `count`, `position` and `product`."""
         buffer = io.BytesIO()
         np.savez(buffer, count=self.count, position=self.position, product=self.product)
         return buffer.getvalue()
 
-    def _settle(self) -> None:
-        """Add the pictures that wait."""
-        _add(self._waiting[: self._waits], self._position, self._products)
-        self._waits = 0
+    def _add_pending(self) -> None:
+        _add(self._pending[: self._count_pending], self._position, self._products)
+        self._count_pending = 0
 
 
 @njit(cache=True)
-def _add(pictures: NDArray[np.uint8], position: NDArray[np.uint32], products: NDArray[np.int64]) -> None:
-    """Add at most 256 pictures: each number to its place, and its products with itself and with the first
-    and the second after it, by its place in a row. Of contiguous numbers the processor takes many at a time;
-    what is no product of channels of one pixel nobody reads."""
+def _add(images: NDArray[np.uint8], position: NDArray[np.uint32], products: NDArray[np.int64]) -> None:
+    """Add at most 256 images, uint8 [B, V + 2], V values each.
+
+    Args:
+        images: flat images, at most 256 (uint16 holds 256 * 255); two zeros follow each.
+        position: uint32 [V], gets the sum at each position.
+        products: int64 [3, ROW], by place in a row: gets the products of a value with itself, with the next
+            value and with the one after. Products of values of two pixels are made too, because contiguous
+            values are what vector instructions take; `Sums.product` does not use them.
+    """
     for begin in range(0, position.size, BLOCK):
         places = np.zeros(BLOCK, np.uint16)
         itself, first, second = np.zeros(ROW, np.int32), np.zeros(ROW, np.int32), np.zeros(ROW, np.int32)
-        for picture in range(len(pictures)):
-            block = pictures[picture, begin : begin + BLOCK + 2]
+        for image in range(len(images)):
+            block = images[image, begin : begin + BLOCK + 2]
             for i in range(BLOCK):
                 places[i] += block[i]
             for row in range(0, BLOCK, ROW):
-                values = block[row:]  # counted from 0, so that the compiler sees no negative index
+                values = block[row:]  # indexed from 0: the compiler then knows that no index is negative
                 for i in range(ROW):
                     value = np.int32(values[i])
                     itself[i] += value * value

@@ -1,7 +1,7 @@
-"""Where each member of a tar lies. Headers are read, members are not; nothing is ever extracted.
+"""Lists the members of a tar with their offsets. Only headers are read, and nothing is extracted.
 
-An archive is not trusted: names are labels and never paths, links and devices are passed over, and a size
-counts only as far as the archive reaches.
+Archives are not trusted: a name is never used as a path, links and devices are marked as such, and a size
+beyond the end of the archive is an error.
 """
 
 import tarfile
@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 from preprocess.errors import UserError
 from preprocess.sources.tables import Entry
 
-BLOCK = 512  # bytes; a tar is made of such blocks, and one of zeros ends it
-LONGEST_HEADER = 2**20  # bytes; a long name or a record of attributes that claims more is a lie
+BLOCK = 512  # bytes; a tar consists of such blocks, and a block of zeros ends it
+LONGEST_HEADER = 2**20  # bytes of a long name or an extended header; a larger claim is refused
 LONGEST_NAME = 1024  # characters
 COMPRESSED = {b"\xfd7zXZ": "xz", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd"}
 STRANGE = {
@@ -23,27 +23,27 @@ STRANGE = {
 
 
 def members(archive: Path) -> Iterator[Entry]:
-    """What lies in an uncompressed tar, in its order, folders left out.
+    """Yield the members of an uncompressed tar in their order, without folders.
 
     Raises:
-        UserError: it is compressed, no tar, cut off, or a member claims to be longer than the archive.
+        UserError: it is compressed, no tar or cut off, or a member claims to reach beyond its end.
     """
     with archive.open("rb") as file:
         start = file.read(6)
         for magic, program in COMPRESSED.items():
             if start.startswith(magic):
                 raise UserError(
-                    f"{archive} is compressed with {program}, and pictures are read at random from where "
-                    f"they lie: decompress it first (`{program} -dk {archive.name}`) and give the .tar"
+                    f"{archive} is compressed with {program}, and images are read from it at random: "
+                    f"decompress it first (`{program} -dk {archive.name}`) and give the .tar"
                 )
         yield from _members(file, archive, 0, archive.stat().st_size)
 
 
 def nested_members(archive: Path) -> Iterator[Entry]:
-    """What lies in the tars in a tar, as <inner tar without its suffix>/<name>.
+    """Yield the members of the tars in a tar, named <inner tar without its suffix>/<name>.
 
     Raises:
-        UserError: as `members`, for the outer and for the inner archives.
+        UserError: as `members`, for the outer and the inner archives.
     """
     with archive.open("rb") as file:
         for inner in members(archive):
@@ -55,8 +55,8 @@ def nested_members(archive: Path) -> Iterator[Entry]:
                 yield entry._replace(name=f"{folder}/{entry.name}")
 
 
-class Headers:
-    """A file of which tarfile reads headers alone: whoever asks for more was told a lie."""
+class _Headers:
+    """A file for tarfile that refuses reads larger than a header: such a header's size is false."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.seek, self.tell = file, file.seek, file.tell
@@ -70,11 +70,11 @@ class Headers:
 def _members(file: BinaryIO, archive: Path, begin: int, end: int) -> Iterator[Entry]:
     file.seek(begin)
     damaged = f"{archive} is damaged or cut off at byte {{}}: get it again"
-    headers: Any = Headers(file)
+    headers: Any = _Headers(file)
     try:
-        with tarfile.open(fileobj=headers, mode="r:") as tar:  # counts from where the file stands
+        with tarfile.open(fileobj=headers, mode="r:") as tar:  # begins at the file's position
             while (header := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # or a million headers stay in memory
+                tar.members = []  # type: ignore[attr-defined]  # or it keeps a million headers in memory
                 if header.size < 0 or header.offset_data + header.size > end:
                     raise UserError(
                         f"{archive} is damaged or cut off: its member {header.name[:LONGEST_NAME]} at byte "
@@ -88,7 +88,7 @@ def _members(file: BinaryIO, archive: Path, begin: int, end: int) -> Iterator[En
         if begin == 0 and file.tell() <= BLOCK:
             raise UserError(f"{archive} is no tar archive ({error})") from error
         raise UserError(damaged.format(file.tell())) from error
-    # tarfile takes any bad header for the end; only a block of zeros is one
+    # tarfile takes any bad header for the end; the true end is a block of zeros
     file.seek(stop)
     if stop + BLOCK > end or file.read(BLOCK) != bytes(BLOCK):
         raise UserError(damaged.format(stop))
@@ -97,7 +97,7 @@ def _members(file: BinaryIO, archive: Path, begin: int, end: int) -> Iterator[En
 def _entry(header: tarfile.TarInfo) -> Entry:
     name, strange = header.name, STRANGE.get(header.type, "")
     if len(name) > LONGEST_NAME or "\0" in name or "\n" in name:
-        name, strange = repr(name[:40]), "a name that no picture has"
+        name, strange = repr(name[:40]), "a name that no image has"
     elif name.startswith("/"):
         strange = strange or "an absolute name"
     elif ".." in name.split("/"):

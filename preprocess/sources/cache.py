@@ -1,4 +1,4 @@
-"""What was found out about an archive, kept beside the store for as long as the archive stays as it is."""
+"""Caches the members and MD5 sums of archives; valid while an archive's size and time stay the same."""
 
 import hashlib
 import io
@@ -18,8 +18,19 @@ from preprocess.sources.tables import Entry
 PIECE = 2**23  # bytes hashed at a time
 
 
-def remembered(archive: Path, folder: Path | None, members: Callable[[Path], Iterable[Entry]]) -> list[Entry]:
-    """`members(archive)`, from `folder` where it was written for this size and time of the archive."""
+def cached_members(
+    archive: Path, folder: Path | None, members: Callable[[Path], Iterable[Entry]]
+) -> list[Entry]:
+    """The list of `members(archive)`, from the cache in `folder` where it is valid.
+
+    Args:
+        archive: a tar.
+        folder: of the cache; None: no cache.
+        members: reads the archive; its name is a part of the cache's key.
+
+    Raises:
+        UserError: as `members`.
+    """
     kept = folder / f"{archive.name}.npz" if folder else None
     key = json.dumps([members.__name__, *_stamp(archive)])
     if kept and (found := _load(kept, key)) is not None:
@@ -43,7 +54,7 @@ def remembered(archive: Path, folder: Path | None, members: Callable[[Path], Ite
 
 
 def md5(archive: Path, folder: Path | None) -> str:
-    """The MD5 sum of an archive, in hexadecimal; from `folder` as above."""
+    """The MD5 sum of an archive, in hexadecimal, from the cache in `folder` where it is valid."""
     kept = folder / f"{archive.name}.md5.json" if folder else None
     stamp = _stamp(archive)
     if kept and kept.is_file():
@@ -76,12 +87,12 @@ def _load(kept: Path, key: str) -> list[Entry] | None:
             names, strange = _split(stored["names"]), _split(stored["strange"])
             offsets, lengths = stored["places"].T.tolist()
         return list(map(Entry, names, offsets, lengths, strange))
-    except Exception:  # absent, cut off, of another version: whatever it is, the archive tells it again
+    except Exception:  # absent, damaged or of another version: the archive is read again
         return None
 
 
 def _joined(texts: Iterable[str]) -> NDArray[np.uint8]:
-    """Texts without line ends as one array: a long one does not widen all others."""
+    """Texts without line ends as one array of bytes: an array of strings would be as wide as the longest."""
     return np.frombuffer("".join(f"{text}\n" for text in texts).encode("utf-8", "surrogateescape"), np.uint8)
 
 

@@ -1,12 +1,10 @@
-"""The tree of Kaggle's ImageNet challenge: training pictures in class folders, a flat validation part."""
+"""The tree of Kaggle's ImageNet challenge: training images in class folders, a flat validation folder."""
 
 import csv
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from preprocess.errors import UserError
-from preprocess.sources.tables import Entry, Picture, Source, is_picture, table
+from preprocess.sources.tables import Row, Source, image_files, table
 
 IMAGES = Path("ILSVRC/Data/CLS-LOC")
 SOLUTION = "LOC_val_solution.csv"
@@ -15,7 +13,7 @@ PARTS = (f"{IMAGES}/train", f"{IMAGES}/val", SOLUTION, MAPPING)
 
 
 def kaggle_tree(root: Path) -> Source:
-    """Read the tree below `root`; raises UserError where a part is missing or parts do not fit together."""
+    """Read the tree below `root`. Raises UserError where a part is missing or parts disagree."""
     missing = [part for part in PARTS if not (root / part).exists()]
     if missing:
         seen = [part for part in PARTS if part not in missing] or [str(IMAGES)]
@@ -27,15 +25,15 @@ def kaggle_tree(root: Path) -> Source:
     classes = tuple(sorted(names))
     index = {wnid: number for number, wnid in enumerate(classes)}
     truth = read_solution(root / SOLUTION)
-    train: list[Picture] = []
-    val: list[Picture] = []
+    train: list[Row] = []
+    val: list[Row] = []
     ignored: list[str] = []
     for folder in sorted(entry for entry in (root / PARTS[0]).iterdir() if entry.is_dir()):
         if folder.name not in index:
             raise UserError(f"{folder} is a class that {root / MAPPING} does not name: get both again")
         label = index[folder.name]
-        train += [Picture(e.name, -1, 0, e.length, label) for e in files(root, folder, ignored)]
-    for entry in files(root, root / PARTS[1], ignored):
+        train += [Row(e.name, -1, 0, e.length, label) for e in image_files(root, folder, ignored)]
+    for entry in image_files(root, root / PARTS[1], ignored):
         wnid = truth.get(Path(entry.name).stem)
         if wnid not in index:
             raise UserError(
@@ -43,10 +41,10 @@ def kaggle_tree(root: Path) -> Source:
                 f"{SOLUTION}, which {'must name it' if wnid is None else f'{MAPPING} does not name'}: "
                 "get the files again"
             )
-        val.append(Picture(entry.name, -1, 0, entry.length, index[wnid]))
+        val.append(Row(entry.name, -1, 0, entry.length, index[wnid]))
     for part, found in zip(PARTS, (train, val), strict=False):
         if not found:
-            raise UserError(f"{root / part} holds no picture: unpack the download again")
+            raise UserError(f"{root / part} holds no image: unpack the download again")
     return Source(
         kind="Kaggle's tree",
         root=root,
@@ -59,24 +57,8 @@ def kaggle_tree(root: Path) -> Source:
     )
 
 
-def files(root: Path, folder: Path, ignored: list[str]) -> Iterator[Entry]:
-    """The pictures in one folder, named from `root` on; other files are added to `ignored`."""
-    prefix = folder.relative_to(root).as_posix()
-    with os.scandir(folder) as found:
-        for entry in found:
-            name = f"{prefix}/{entry.name}"
-            if entry.is_dir():
-                continue
-            if not is_picture(entry.name):
-                ignored.append(f"{name} (not named as a picture)")
-            elif not entry.is_file():
-                ignored.append(f"{name} (not a file)")
-            else:
-                yield Entry(name, 0, entry.stat().st_size)
-
-
 def read_mapping(path: Path) -> dict[str, str]:
-    """Class names by wnid, from lines such as `n01440764 tench, Tinca tinca`."""
+    """Class names by wnid, from lines such as `n01440764 tench, Tinca tinca`. Raises UserError."""
     lines = path.read_text(encoding="utf-8").splitlines()
     pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
     if not pairs or any(len(pair) != 2 for pair in pairs):
@@ -85,7 +67,11 @@ def read_mapping(path: Path) -> dict[str, str]:
 
 
 def read_solution(path: Path) -> dict[str, str]:
-    """The wnid of each validation picture: the first word of PredictionString, before the boxes."""
+    """The wnid of each validation image: the first word of PredictionString, before the boxes.
+
+    Raises:
+        UserError: a column or a class is missing.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
         if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):

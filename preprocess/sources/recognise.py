@@ -1,21 +1,18 @@
-"""ImageNet as people have it -> tables of pictures: what lies at a path is found out by looking.
+"""Recognises the layout of a source, and reads it.
 
-Four layouts are known: class folders on disk, class folders in a tar, the official tars, Kaggle's tree.
-In all of them a class's index is the rank of its name (the wnid) in sorted order.
+There are four layouts: class folders on disk, class folders in a tar, the official tars, Kaggle's tree.
+In all of them the label of a class is the rank of its name (the wnid) in sorted order.
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from preprocess.errors import UserError
-from preprocess.sources.archives import members
-from preprocess.sources.cache import remembered
-from preprocess.sources.kaggle import IMAGES, MAPPING, SOLUTION, files, kaggle_tree
+from preprocess.sources.class_folders import class_folders, tar_of_class_folders
+from preprocess.sources.kaggle import IMAGES, MAPPING, SOLUTION, kaggle_tree
 from preprocess.sources.official import DEVKIT, TRAIN_TAR, VAL_TAR, official_tars
-from preprocess.sources.tables import Entry, Source, by_folder
+from preprocess.sources.tables import Source
 
-MARKS = {  # what a layout is known by
+MARKS = {  # the files or folders that identify a layout
     "the official tars": (TRAIN_TAR, VAL_TAR, DEVKIT),
     "Kaggle's tree": (str(IMAGES), SOLUTION, MAPPING),
     "class folders": ("train",),
@@ -23,14 +20,14 @@ MARKS = {  # what a layout is known by
 
 
 def recognise(path: Path, cache: Path | None = None) -> Source:
-    """Look at `path` and read where its pictures are.
+    """Recognise the layout at `path` and read the places and labels of its images.
 
     Args:
         path: a folder, or a tar of class folders, or one of the official tars.
-        cache: folder for what was read of archives' headers, so that it need not be read again.
+        cache: folder for the lists of archives' members, which take long to read.
 
     Raises:
-        UserError: there is nothing, nothing known, only half of something, or two things at once.
+        UserError: there is no source, no known layout, an incomplete one, or two at once.
     """
     if not path.exists():
         raise UserError(
@@ -58,38 +55,3 @@ def recognise(path: Path, cache: Path | None = None) -> Source:
         f"{', '.join(there[:5]) + (', ...' if there[5:] else '') or 'nothing'}: "
         "name the right place with --config imagenet=PATH"
     )
-
-
-def class_folders(root: Path) -> Source:
-    """train/<class>/<picture>, and val/<class>/<picture> where there is a val/."""
-    strange: list[str] = []
-    empty: list[str] = []
-
-    def entries() -> Iterator[Entry]:
-        for part in ("train", "val"):
-            if not (root / part).is_dir():
-                continue
-            yield from files(root, root / part, strange)  # by_folder says what is wrong with these
-            count = 0
-            for folder in sorted(entry for entry in (root / part).iterdir() if entry.is_dir()):
-                found = list(files(root, folder, strange))
-                count += len(found)
-                yield from found
-                if not found:
-                    empty.append(f"{part}/{folder.name}/")
-            if not count:
-                empty.append(f"{part}/")
-
-    source = by_folder("class folders", root, (), entries())
-    if empty:
-        raise UserError(
-            f"{root} has no picture in {', '.join(empty[:5])}{', ...' if empty[5:] else ''}: "
-            "fill these folders, or remove them if they are not meant to be there"
-        )
-    return replace(source, ignored=tuple(strange))
-
-
-def tar_of_class_folders(archive: Path, cache: Path | None = None) -> Source:
-    """The same in an uncompressed tar, at any depth."""
-    entries = remembered(archive, cache, members)
-    return by_folder("class folders in a tar", archive.parent, (archive.name,), entries)

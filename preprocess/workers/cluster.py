@@ -1,6 +1,6 @@
-"""Dask's workers, three ways: processes on this machine, a scheduler that runs already, jobs of SLURM.
+"""Starts or finds Dask workers: processes on this machine, a running scheduler, or SLURM jobs.
 
-What leaves the machine goes through TLS. The dashboard listens on loopback.
+Connections to other machines use TLS. The dashboard listens on loopback.
 """
 
 import importlib
@@ -23,11 +23,11 @@ MODES = ("local", "address", "slurm")
 DASHBOARD = "127.0.0.1:0"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SETTINGS = {
-    # Dask would have every freed picture handed back to the system and faulted in again: 1.5 ms a picture
+    # Dask's own settings return the memory of each image to the system: page faults cost 1.5 ms an image
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**28,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
     "distributed.worker.profile.enabled": False,
-    # how often an idle scheduler and a busy worker look at themselves: 2.8 % of a core at Dask's own settings
+    # intervals of self-monitoring, which takes 2.8 % of a core at Dask's own settings
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "5s",
     "distributed.worker.memory.monitor-interval": "1s",
@@ -36,19 +36,19 @@ SETTINGS = {
 
 @contextmanager
 def connected(mode: str, workers: int, address: str = "", shared: Path | None = None) -> Iterator[Client]:
-    """A client of the workers, and a line that says where they are and where the dashboard is.
+    """Yield a client of the workers; print one line with their scheduler and dashboard.
 
     Args:
         mode: one of MODES.
-        workers: processes on this machine, or jobs of SLURM; a scheduler that runs has its own.
-        address: of the scheduler, or the path of its file; for mode `address`.
-        shared: a folder that jobs see too, for credentials that only the user can read; for mode `slurm`.
+        workers: number of processes or of SLURM jobs; not used in mode `address`.
+        address: of the running scheduler, or the path of its file; for mode `address`.
+        shared: a folder that jobs see too, for temporary credentials and logs; for mode `slurm`.
 
     Raises:
-        UserError: they could not be started or reached, or only in the open.
+        UserError: workers could not be started or reached, or only without encryption.
     """
-    # Of several, each gets a shard when it is free for it: what waits can go to any other. One alone gets the
-    # next in advance.
+    # With several workers, each gets a shard only when it is free, so that none waits behind a busy one.
+    # A single worker gets the next shard in advance.
     saturation = {"distributed.scheduler.worker-saturation": 1.0 if workers > 1 else 1.1}
     with dask.config.set(SETTINGS | saturation), ExitStack() as stack:
         try:
@@ -84,7 +84,7 @@ def _cluster(mode: str, workers: int, shared: Path | None) -> Any:
         raise UserError(
             "dask: slurm needs dask-jobqueue: `pip install dask-jobqueue cryptography`, or say dask: local"
         ) from error
-    # partition, account and time are the site's: ~/.config/dask/jobqueue.yaml
+    # the site's partition, account and time limit are in ~/.config/dask/jobqueue.yaml
     given = dask.config.get("jobqueue.slurm", {})
     defaults: dict[str, Any] = {"cores": 1, "processes": 1, "memory": "2GiB"}
     if shared:
@@ -104,7 +104,7 @@ def _cluster(mode: str, workers: int, shared: Path | None) -> Any:
 
 
 def credentials() -> Security:
-    """The user's own, where Dask's configuration names them, or temporary ones made for this run."""
+    """TLS credentials: those of Dask's configuration, or temporary ones for this run. Raises UserError."""
     if dask.config.get("distributed.comm.tls.ca-file", None):
         return Security(require_encryption=True)
     try:
@@ -117,7 +117,7 @@ def credentials() -> Security:
 
 
 def _running(address: str) -> Client:
-    """A client of a scheduler that runs; of one on another machine through TLS alone."""
+    """A client of a running scheduler; TLS is required on other machines. Raises UserError."""
     if not address:
         raise UserError("dask: address needs dask_address, a scheduler's address or its file")
     found = address
@@ -132,7 +132,7 @@ def _running(address: str) -> Client:
     if url.scheme == "tls":
         if not dask.config.get("distributed.comm.tls.ca-file", None):
             raise UserError(
-                f"{found} wants TLS: name your credentials in Dask's configuration, distributed.comm.tls "
+                f"{found} needs TLS: name your credentials in Dask's configuration, distributed.comm.tls "
                 "(or DASK_DISTRIBUTED__COMM__TLS__CA_FILE and the like)"
             )
         return Client(found, security=Security(require_encryption=True), timeout=20)

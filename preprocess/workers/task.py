@@ -1,4 +1,4 @@
-"""What a worker does: one whole shard, from the pictures where they lie to the record that it is made."""
+"""The task of a worker: make one whole shard, from the images in the source to the shard's record."""
 
 import functools
 import gc
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from preprocess.pictures.fetch import fetch
 from preprocess.pictures.images import UnreadableError, convert
-from preprocess.plan import Plan, load, pictures, record_path, shard_identity, sums_path
+from preprocess.plan import Plan, load_plan, load_table, record_path, shard_identity, sums_path
 from preprocess.shards.layout import encode_shard, shard_path
-from preprocess.shards.records import Record, finished
+from preprocess.shards.records import Record, finished_record
 from preprocess.shards.writing import write_large
 from preprocess.shared.files import write_atomically, write_json
 from preprocess.workers import compute
@@ -23,34 +23,34 @@ from preprocess.workers import compute
 if TYPE_CHECKING:
     from preprocess.shards.sums import Sums
 
-REPORT_EVERY = 0.5  # seconds
+REPORT_EVERY = 0.5  # seconds between two reports of progress
 
 
-class UnreadablePicturesError(Exception):
-    """The pictures, with reasons, for which a shard could not be made."""
+class UnreadableImagesError(Exception):
+    """A shard could not be made; `args` are its unreadable images: pairs of a name and a reason."""
 
 
-def make(store: Path, split: str, shard: int) -> Record:
-    """The task: make a shard if it is not made.
+def make_shard(store: Path, split: str, shard: int) -> Record:
+    """Make a shard, unless it is finished; return its record.
 
     Raises:
-        UnreadablePicturesError: some of its pictures cannot be read; the shard was not written.
-        OSError: the disk is full, the source is gone.
+        UnreadableImagesError: some of its images cannot be read; the shard was not written.
+        OSError: the disk is full, or the source is gone.
     """
-    from preprocess.shards.sums import Sums  # with its compiler slow to import, and only workers need it
+    from preprocess.shards.sums import Sums  # imports Numba, which is slow and which only workers need
 
-    plan = load(store)
-    if made := finished(store, plan, split, shard):
+    plan = load_plan(store)
+    if made := finished_record(store, plan, split, shard):
         return made
-    _keep_what_was_imported()
-    rows = pictures(store, split)[plan.span(split, shard)]
+    _freeze_imported_objects()
+    rows = load_table(store, split)[plan.span(split, shard)]
     sums = Sums(plan.image_size)
     repairs: list[tuple[str, str]] = []
     images = _images(plan, rows, repairs)
-    counted = _counted(images, sums) if split == "train" else images
-    written = write_large(shard_path(store, split, shard), encode_shard(counted, plan.shard_length))
+    summed = _add_to(sums, images) if split == "train" else images
+    written = write_large(shard_path(store, split, shard), encode_shard(summed, plan.shard_length))
     if split == "train":
-        write_atomically(sums_path(store, shard), sums.pack())
+        write_atomically(sums_path(store, shard), sums.to_bytes())
     identity = shard_identity(plan, rows)
     record = Record(identity, len(rows), written.bytes, written.sha256, written.crc32c, repairs)
     write_json(record_path(store, split, shard), asdict(record))
@@ -58,8 +58,8 @@ def make(store: Path, split: str, shard: int) -> Record:
 
 
 @functools.cache
-def _keep_what_was_imported() -> None:
-    """Once a process: the collector need not look through all modules again and again."""
+def _freeze_imported_objects() -> None:
+    """Once a process: take the imported modules' objects out of garbage collection, which would scan them."""
     gc.collect()
     gc.freeze()
 
@@ -67,25 +67,30 @@ def _keep_what_was_imported() -> None:
 def _images(
     plan: Plan, rows: NDArray[np.void], repairs: list[tuple[str, str]]
 ) -> Iterator[NDArray[np.uint8]]:
-    """Read and convert picture after picture; raise for all unreadable ones together, at the end."""
+    """Read and convert the images of a shard, uint8 [S, S, 3]; add their repairs to `repairs`.
+
+    Raises:
+        UnreadableImagesError: at the end, for all unreadable images together.
+    """
     unreadable: list[tuple[str, str]] = []
     reported = time.monotonic()
-    for done, picture in enumerate(fetch(plan, rows), start=1):
+    for done, requested in enumerate(fetch(plan, rows), start=1):
         try:
-            image, named = convert(picture.read(), picture.name, plan.image_size, plan.draft)
-            repairs += [(picture.name, repair) for repair in named]
+            image, found = convert(requested.read(), requested.name, plan.image_size, plan.draft)
+            repairs += [(requested.name, repair) for repair in found]
             if not unreadable:
                 yield image
         except UnreadableError as error:
-            unreadable.append((picture.name, str(error)))
+            unreadable.append((requested.name, str(error)))
         if done == len(rows) or time.monotonic() > reported + REPORT_EVERY:
             compute.report(done)
             reported = time.monotonic()
     if unreadable:
-        raise UnreadablePicturesError(*unreadable)
+        raise UnreadableImagesError(*unreadable)
 
 
-def _counted(images: Iterator[NDArray[np.uint8]], sums: "Sums") -> Iterator[NDArray[np.uint8]]:
+def _add_to(sums: "Sums", images: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images, each added to `sums`."""
     for image in images:
         sums.add(image)
         yield image

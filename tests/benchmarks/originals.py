@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from preprocess.errors import UserError
-from preprocess.plan import load, pictures
+from preprocess.plan import load_plan, load_table
 
 WORKERS = 2
 BATCHES = 2 * WORKERS  # in one turn: two for each worker
@@ -50,8 +50,8 @@ class Originals(Dataset[tuple[Tensor, int]]):
 def originals(store: Path) -> Originals | None:
     """Find the training images that a store was made of; None if they are no longer there."""
     try:
-        plan = load(store)
-        table = pictures(store, "train")
+        plan = load_plan(store)
+        table = load_table(store, "train")
     except (UserError, FileNotFoundError):
         return None
     files = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from preprocess.errors import UserError
 from preprocess.pictures.fetch import fetch
-from preprocess.plan import load, pictures
+from preprocess.plan import load_plan, load_table
 from tests.benchmarks.settings import Settings
 from tests.launch import ROOT
 
@@ -20,8 +20,8 @@ def sample(settings: Settings, scratch: Path) -> Path:
         return folder
     source, imagenet = scratch / "source", settings.imagenet or _miniature(settings.pictures, scratch)
     command("-m", "preprocess.index", "--imagenet", str(imagenet.absolute()), "--store", str(source))
-    plan = load(source)
-    rows = pictures(source, "train")[: settings.pictures]  # in shuffled order
+    plan = load_plan(source)
+    rows = load_table(source, "train")[: settings.pictures]  # in shuffled order
     for number, (label, picture) in enumerate(zip(rows["label"], fetch(plan, rows), strict=True)):
         data = picture.read()
         for part in ("train", "val")[: 2 if number == 0 else 1]:

@@ -15,7 +15,7 @@ from tests.preprocess.helpers import CLASSES, draw, encode, settings, snakemake,
 
 @pytest.fixture(scope="session")
 def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """72 training and 18 validation pictures of three classes; three of them need a repair."""
+    """72 training and 18 validation images of three classes; three of them need a repair."""
     root = tmp_path_factory.mktemp("imagenet")
     random = np.random.default_rng(0)
     strange: dict[int, Callable[[Image.Image], bytes]] = {
@@ -45,14 +45,14 @@ def store(imagenet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def official_set(tmp_path: Path) -> Path:
-    """Three classes whose IDs stand in another order than their names, and an inner node."""
+    """Official tars of three classes whose IDs are in another order than their names, and an inner node."""
     inner = {}
     for wnid in ("n30", "n10", "n20"):
-        pictures = {f"{wnid}_{number}.JPEG": f"{wnid} {number}".encode() * 200 for number in (7, 3)}
-        inner[f"{wnid}.tar"] = tar(tmp_path / "inner.tar", pictures).read_bytes()
+        images = {f"{wnid}_{number}.JPEG": f"{wnid} {number}".encode() * 200 for number in (7, 3)}
+        inner[f"{wnid}.tar"] = tar(tmp_path / "inner.tar", images).read_bytes()
     (tmp_path / "inner.tar").unlink()
     tar(tmp_path / TRAIN_TAR, inner)
-    # in the tar the validation pictures stand in another order than their names
+    # in the tar the validation images are in another order than their names
     tar(
         tmp_path / VAL_TAR,
         {f"ILSVRC2012_val_{number:08d}.JPEG": bytes([number]) * 9 for number in (2, 4, 1, 3)},

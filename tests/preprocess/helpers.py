@@ -1,4 +1,4 @@
-"""Pictures that tests draw, and the commands that they run."""
+"""Functions that draw test images and run the commands."""
 
 import hashlib
 import io
@@ -17,7 +17,7 @@ CLASSES = ("n01", "n02", "n03")
 
 
 def draw(seed: int, width: int, height: int, mode: str = "RGB") -> Image.Image:
-    """A smooth random picture, as photographs are."""
+    """A smooth random image, like a photograph."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
 
@@ -61,7 +61,7 @@ def settings(imagenet: Path, store: Path) -> tuple[str, ...]:
 
 
 def content(store: Path) -> dict[str, str]:
-    """Hash of every file of a store but those in its hidden folder."""
+    """SHA-256 of every file of a store, without its hidden folder."""
     return {
         str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(store.rglob("*"))

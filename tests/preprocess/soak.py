@@ -1,4 +1,4 @@
-"""Kill preprocessing at random moments, then give the plain command again.
+"""Kill preprocessing at random moments, then run the same command again.
 
 Usage: python -m tests.preprocess.soak [--kills N] [--seed S]    (20 kills by default: minutes)
 """
@@ -16,12 +16,12 @@ from pathlib import Path
 from tests.preprocess.helpers import ROOT, TIMEOUT, content, draw, encode, settings, snakemake
 
 VICTIMS = ("worker", "scheduler", "snakemake")
-CLASSES, PICTURES = ("n01", "n02"), 400
+CLASSES, IMAGES = ("n01", "n02"), 400
 
 
 def source(root: Path) -> Path:
-    """Enough pictures for some seconds of work."""
-    for number in range(PICTURES):
+    """Enough images for some seconds of work."""
+    for number in range(IMAGES):
         folder = root / "train" / CLASSES[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number}.JPEG").write_bytes(encode(draw(number, 700, 600)))
@@ -29,7 +29,7 @@ def source(root: Path) -> Path:
 
 
 def victims(group: int, kind: str) -> list[int]:
-    """The processes of one kind in a process group, by what their command lines say."""
+    """The processes of one kind in a session, recognised by their command lines."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -60,7 +60,7 @@ def kill_once(imagenet: Path, store: Path, victim: str, shards: int, moment: flo
     """Start the command, kill one process when so many shards are made and some time has passed.
 
     Returns:
-        What the command said, "" if there was no such process any more.
+        The command's output, "" if there was no such process any more.
     """
     command = [sys.executable, "-m", "snakemake", "preprocess", *settings(imagenet, store)]
     run = subprocess.Popen(
@@ -80,8 +80,8 @@ def kill_once(imagenet: Path, store: Path, victim: str, shards: int, moment: flo
     hit = victims(run.pid, victim)
     if hit:
         os.kill(hit[0], signal.SIGKILL)
-    said, _ = run.communicate(timeout=TIMEOUT)
-    return said if hit else ""
+    output, _ = run.communicate(timeout=TIMEOUT)
+    return output if hit else ""
 
 
 def soak(folder: Path, kills: int, seed: int) -> int:
@@ -100,8 +100,8 @@ def soak(folder: Path, kills: int, seed: int) -> int:
     for number in range(kills):
         store = folder / f"{number}.zarr"
         victim = VICTIMS[number % len(VICTIMS)]
-        said = kill_once(imagenet, store, victim, chance.randrange(len(every)), chance.uniform(0, 0.3))
-        hits += bool(said)
+        output = kill_once(imagenet, store, victim, chance.randrange(len(every)), chance.uniform(0, 0.3))
+        hits += bool(output)
         before = finished_shards(store)
         again = snakemake(*settings(imagenet, store))
         assert again.returncode == 0, again.stderr

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from preprocess.index import at_most_per_class, hold_back
-from preprocess.sources.tables import Picture, table
+from preprocess.index import at_most_per_class, split_off_validation
+from preprocess.sources.tables import Row, table
 
 
-def pictures(*per_class: int) -> np.ndarray:
-    """A table with so many pictures of each class, mixed."""
-    rows = (Picture(f"{c}/{i:04d}", -1, 0, 1, c) for c, count in enumerate(per_class) for i in range(count))
+def images(*per_class: int) -> np.ndarray:
+    """A table with so many images of each class, mixed."""
+    rows = (Row(f"{c}/{i:04d}", -1, 0, 1, c) for c, count in enumerate(per_class) for i in range(count))
     return np.random.default_rng(0).permutation(table(rows))
 
 
@@ -17,21 +17,21 @@ def pictures(*per_class: int) -> np.ndarray:
 def test_every_class_gives_its_share_for_validation_and_nothing_is_lost(
     per_class: tuple[int, ...], fraction: float
 ) -> None:
-    all_of_it = pictures(*per_class)
-    train, val = hold_back(all_of_it, fraction, np.random.default_rng(1))
+    all_of_it = images(*per_class)
+    train, val = split_off_validation(all_of_it, fraction, np.random.default_rng(1))
     assert len(val) == round(fraction * len(all_of_it))
     assert sorted(np.concatenate([train, val])["name"]) == sorted(all_of_it["name"])
     for label, count in enumerate(per_class):
         assert abs((val["label"] == label).sum() - fraction * count) < 1
 
 
-def test_classes_of_one_picture_still_give_a_validation_part() -> None:
-    train, val = hold_back(pictures(*[1] * 50), 0.1, np.random.default_rng(1))
+def test_classes_of_one_image_still_give_a_validation_part() -> None:
+    train, val = split_off_validation(images(*[1] * 50), 0.1, np.random.default_rng(1))
     assert (len(train), len(val)) == (45, 5)
 
 
 def test_a_limit_takes_the_first_of_each_class_in_the_order_given() -> None:
-    chosen = at_most_per_class(pictures(5, 2, 9), 4)
+    chosen = at_most_per_class(images(5, 2, 9), 4)
     assert np.bincount(chosen["label"]).tolist() == [4, 2, 4]
-    every = pictures(5, 2, 9)
+    every = images(5, 2, 9)
     assert chosen[chosen["label"] == 2].tolist() == every[every["label"] == 2][:4].tolist()

@@ -1,4 +1,4 @@
-"""kill -9 and a full disk: what is finished stays, and the plain command goes on."""
+"""SIGKILL and a full disk: finished shards stay, and the same command finishes the store."""
 
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from tests.preprocess.helpers import content, settings, snakemake
 from tests.preprocess.soak import finished_shards, soak
 
 
-def test_a_killed_process_costs_nothing_that_was_finished(tmp_path: Path) -> None:
+def test_after_a_kill_finished_shards_stay_and_the_store_is_the_same(tmp_path: Path) -> None:
     assert soak(tmp_path, kills=2, seed=1) >= 1  # a moment may come after the end
 
 
@@ -31,13 +31,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.privileged
-def test_a_full_disk_is_named_and_the_plain_command_goes_on(
+def test_a_full_disk_is_reported_and_the_same_command_then_finishes(
     imagenet: Path, store: Path, small_disk: Path
 ) -> None:
     full = small_disk / "full.zarr"
     run = snakemake(*settings(imagenet, full))
     assert run.returncode != 0
-    assert "error: shards could not be written, run again when the cause is mended" in run.stderr
+    assert "error: shards could not be written, remove the cause and run again" in run.stderr
     assert "No space left on device" in run.stderr
     assert "Traceback" not in run.stderr
     assert not list(full.rglob("*.partial"))

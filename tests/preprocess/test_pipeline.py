@@ -1,4 +1,4 @@
-"""The command itself, on real files with real processes."""
+"""The whole command, with real files and processes."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ def modified(store: Path) -> dict[Path, int]:
 
 
 def by_hand(path: Path) -> np.ndarray:
-    """A stored picture, by Pillow's own calls."""
+    """A stored image, by Pillow's own calls."""
     image = Image.open(path).convert("RGB")
     scale = SIZE / min(image.size)
     width, height = (int(side * scale + 0.5) for side in image.size)
@@ -29,7 +29,7 @@ def by_hand(path: Path) -> np.ndarray:
     return np.asarray(resized.crop((left, top, left + SIZE, top + SIZE)))
 
 
-def test_the_store_holds_every_picture_once_with_its_label(imagenet: Path, store: Path) -> None:
+def test_the_store_holds_every_image_once_with_its_label(imagenet: Path, store: Path) -> None:
     opened = open_store(store)
     assert opened.classes == CLASSES
     for split in (opened.train, opened.val):
@@ -64,7 +64,7 @@ def test_repairs_are_listed_by_kind_and_name(store: Path) -> None:
     }
 
 
-def test_one_worker_and_two_give_the_same_bytes_and_again_does_nothing(
+def test_one_worker_and_two_give_the_same_bytes_and_a_second_run_does_nothing(
     imagenet: Path, store: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.zarr"
@@ -74,11 +74,11 @@ def test_one_worker_and_two_give_the_same_bytes_and_again_does_nothing(
     times = modified(other)
     again = snakemake(*settings(imagenet, other))
     assert again.returncode == 0, again.stderr
-    assert "is ready: 3 classes, 73 pictures for training, 18 for validation" in again.stdout
+    assert "is ready: 3 classes, 73 images for training, 18 for validation" in again.stdout
     assert modified(other) == times
 
 
-def test_damage_is_named_and_made_good_and_nothing_else_is_made_again(
+def test_damaged_shards_are_named_and_made_again_and_no_others(
     imagenet: Path, store: Path, tmp_path: Path
 ) -> None:
     hurt = tmp_path / "hurt.zarr"
@@ -109,7 +109,7 @@ def test_damage_is_named_and_made_good_and_nothing_else_is_made_again(
     assert {path for path in shards if path.stat().st_ino != before[path]} == {flipped, cut, gone}
 
 
-def test_a_picture_that_cannot_be_read_stops_it_only_after_all_else_is_done(tmp_path: Path) -> None:
+def test_an_unreadable_image_is_an_error_after_all_other_shards_are_made(tmp_path: Path) -> None:
     folder = tmp_path / "imagenet" / "train" / "cat"
     folder.mkdir(parents=True)
     for number in range(40):
@@ -121,7 +121,7 @@ def test_a_picture_that_cannot_be_read_stops_it_only_after_all_else_is_done(tmp_
     stage("index", "--store", store, "--imagenet", tmp_path / "imagenet", *words)
     run = stage("shard", "--store", store, "--workers", 2)
     assert run.returncode == 1
-    assert "error: 2 of 40 pictures cannot be read" in run.stderr
+    assert "error: 2 of 40 images cannot be read" in run.stderr
     assert "train/cat/7.jpg (is neither JPEG nor PNG but begins with b'<html>')" in run.stderr
     assert "train/cat/8.jpg (" in run.stderr
     made = modified(store / "train/images/c") | modified(store / "val/images/c")
@@ -131,11 +131,11 @@ def test_a_picture_that_cannot_be_read_stops_it_only_after_all_else_is_done(tmp_
         (folder / f"{number}.jpg").write_bytes(encode(draw(number, 60, 50)))
     stage("index", "--store", store, "--imagenet", tmp_path / "imagenet", *words)
     again = stage("shard", "--store", store, "--workers", 2)
-    assert f"10 shards with 40 pictures in {store}, {len(made)} of them from before" in again.stdout
+    assert f"10 shards with 40 images in {store}, {len(made)} of them made before" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in made} == made
 
 
-def test_unreadable_pictures_are_left_out_when_asked_and_other_shards_stay(
+def test_unreadable_images_are_left_out_when_asked_and_other_shards_stay(
     imagenet: Path, tmp_path: Path
 ) -> None:
     source, store = tmp_path / "imagenet", tmp_path / "a.zarr"
@@ -145,7 +145,7 @@ def test_unreadable_pictures_are_left_out_when_asked_and_other_shards_stay(
         path.write_bytes(b"")
     stopped = snakemake(*settings(source, store))
     assert stopped.returncode != 0
-    assert "error: 2 of 91 pictures cannot be read" in stopped.stderr
+    assert "error: 2 of 91 images cannot be read" in stopped.stderr
     made = modified(store / "train/images/c") | modified(store / "val/images/c")
     run = snakemake(*settings(source, store), "on_error=skip")
     assert run.returncode == 0, run.stderr
@@ -163,7 +163,7 @@ def test_unreadable_pictures_are_left_out_when_asked_and_other_shards_stay(
     root = zarr.open_group(store, mode="r")
     assert root["train"].attrs["skipped"] == {str(path.relative_to(source)): "is empty" for path in broken}
     kept = {path: time for path, time in made.items() if path.exists() and path.stat().st_mtime_ns == time}
-    assert len(kept) >= len(made) - 1  # all but the last one, whose pictures fill the holes
+    assert len(kept) >= len(made) - 1  # all but the last one, whose images fill the holes
     times = modified(store)
     assert snakemake(*settings(source, store), "on_error=skip").returncode == 0
     assert modified(store) == times
@@ -173,7 +173,9 @@ def test_unreadable_pictures_are_left_out_when_asked_and_other_shards_stay(
     assert content(other) == content(store)
 
 
-def test_a_store_is_never_mixed_with_another(imagenet: Path, store: Path, tmp_path: Path) -> None:
+def test_a_store_with_other_settings_or_other_files_is_refused(
+    imagenet: Path, store: Path, tmp_path: Path
+) -> None:
     before = modified(store)
     for words, change in (
         (("--image-size", 256, "--shard-length", 16), f"image_size {SIZE}, not 256"),

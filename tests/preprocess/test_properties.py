@@ -1,4 +1,4 @@
-"""What must hold for any size, any shard and any damage, not for chosen ones alone."""
+"""Properties of resize, checksums and skipping, tested on random examples (hypothesis)."""
 
 import math
 from pathlib import Path
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from preprocess.pictures import resize
-from preprocess.shards.layout import damaged_pictures, encode_shard
-from preprocess.shards.skip import fill_holes
+from preprocess.shards.checksums import crc32c_of
+from preprocess.shards.layout import damaged_images, encode_shard
 from preprocess.shards.writing import write_large
-from preprocess.shared.files import crc32c_of
+from preprocess.skip import fill_gaps
 
 # in the same order on every machine, and no judgement on speed
 same = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -36,7 +36,7 @@ def test_any_size_gets_the_pixels_of_pillows_own_calls(
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
     scale = side / min(size)
-    width, height = (math.floor(length * scale + 0.5 + 1e-9) for length in size)  # the nearest, halves up
+    width, height = (math.floor(length * scale + 0.5 + 1e-9) for length in size)  # rounded, halves up
     left, top = (width - side) // 2, (height - side) // 2
     box = (left, top, left + side, top + side)
     expected = image.resize((width, height), Image.Resampling.BICUBIC).crop(box)
@@ -48,28 +48,28 @@ def test_any_size_gets_the_pixels_of_pillows_own_calls(
 
 @same
 @given(count=st.integers(1, 6), spare=st.integers(0, 3), side=st.integers(1, 9), data=st.data())
-def test_any_flipped_bit_is_found_and_its_picture_named(
+def test_any_flipped_bit_is_found_and_its_image_named(
     count: int, spare: int, side: int, data: st.DataObject, tmp_path: Path
 ) -> None:
     images = np.random.default_rng(count).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
     path = tmp_path / "shard"
     written = write_large(path, encode_shard(images, count + spare))
     assert written.crc32c == crc32c_of(path)
-    assert damaged_pictures(path, count, side) == []
+    assert damaged_images(path, count, side) == []
     whole = bytearray(path.read_bytes())
     place = data.draw(st.integers(0, len(whole) - 1))
     whole[place] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(whole)
     assert crc32c_of(path) != written.crc32c
-    slot = place // (side * side * 3 + 4)  # a checksum of four bytes stands behind each picture
-    assert damaged_pictures(path, count, side) == ([slot] if slot < count else [])
+    slot = place // (side * side * 3 + 4)  # a checksum of four bytes follows each image
+    assert damaged_images(path, count, side) == ([slot] if slot < count else [])
 
 
 @same
 @given(st.lists(st.booleans(), max_size=60))
-def test_whatever_is_left_out_all_else_stays_once_and_most_of_it_in_place(unreadable: list[bool]) -> None:
+def test_readable_rows_are_kept_once_and_most_of_them_in_place(unreadable: list[bool]) -> None:
     rows = np.array([(number,) for number in range(len(unreadable))], dtype=[("name", "i4")])
     bad = np.array(unreadable, dtype=bool)
-    names = fill_holes(rows, bad)["name"].tolist()
+    names = fill_gaps(rows, bad)["name"].tolist()
     assert sorted(names) == np.flatnonzero(~bad).tolist()
     assert sum(name != place for place, name in enumerate(names)) <= bad.sum()

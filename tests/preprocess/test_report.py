@@ -14,7 +14,7 @@ from tests.preprocess.helpers import CLASSES, SIZE, stage
 
 
 class Page(HTMLParser):
-    """What a page shows, and what it would load."""
+    """The text, images and circles of a page. Tags that would load something are an error."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Page(HTMLParser):
         self.text += data + "\n"
 
 
-def test_the_page_shows_pictures_classes_counts_and_repairs_and_holds_all_of_it(
+def test_the_page_shows_images_classes_counts_and_repairs_and_loads_nothing(
     store: Path, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(store, tmp_path / "a.zarr"))
@@ -39,19 +39,19 @@ def test_the_page_shows_pictures_classes_counts_and_repairs_and_holds_all_of_it(
     assert run.returncode == 0, run.stderr
     page = Page((tmp_path / "a.html").read_text())
     assert len(page.images) == 48 + 1
-    pictures = []
+    images = []
     for source in page.images:
         head, _, data = source.partition(",")
         assert head == "data:image/jpeg;base64"
-        pictures.append(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))))
-    assert {picture.shape for picture in pictures} == {(SIZE, SIZE, 3)}
-    assert np.abs(pictures[-1] - open_store(copy).mean).mean() < 6  # JPEG of the mean image
+        images.append(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))))
+    assert {image.shape for image in images} == {(SIZE, SIZE, 3)}
+    assert np.abs(images[-1] - open_store(copy).mean).mean() < 6  # JPEG of the mean image
     assert page.circles == 1500
     for said in (*CLASSES, "train/n01/30.JPEG", "greyscale", "class folders", open_store(copy).fingerprint):
         assert said in page.text
-    assert re.search(r"train pictures\n73", page.text)
-    assert re.search(r"\nshards\n\S+ \S+\n[\d.]+ s\n7 shards with 91 pictures", page.text)  # when, how long
+    assert re.search(r"train images\n73", page.text)
+    assert re.search(r"\nshards\n\S+ \S+\n[\d.]+ s\n7 shards with 91 images", page.text)  # when, how long
 
 
-def test_a_name_in_a_table_is_text_whatever_it_looks_like() -> None:
+def test_cells_of_a_table_are_escaped() -> None:
     assert table([("<script>", "&")]) == "<table><tr><td>&lt;script&gt;</td><td>&amp;</td></tr></table>"

@@ -1,6 +1,8 @@
-"""A stage's log: where it cannot be written, the stage goes on; where it cannot be opened, it says so."""
+"""A stage's log on a full disk or in a missing folder, and the lock of a store."""
 
 import argparse
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +28,7 @@ def _no_handler_stays() -> Iterator[None]:
             handler.close()
 
 
-def test_a_full_disk_under_the_log_is_said_once_and_the_stage_goes_on(
+def test_a_full_disk_under_the_log_is_reported_once_and_the_stage_continues(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`/dev/full` opens for writing and answers every write with ENOSPC."""
@@ -46,3 +48,15 @@ def test_a_log_in_a_folder_that_is_not_there_is_one_sentence(
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == f"error: the log cannot be opened: [Errno 2] No such file or directory: '{log}'\n"
+
+
+def test_the_second_of_two_processes_waits_for_the_lock(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from preprocess.stage import locked\n"
+        "with locked(Path(sys.argv[1])): print('in')"
+    )
+    with stage.locked(tmp_path):
+        other = subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True)
+        assert other.stdout is not None
+        assert other.stdout.readline() == f"waiting for another process that writes to {tmp_path}\n"
+    assert other.communicate(timeout=30) == ("in\n", None)

@@ -6,7 +6,7 @@ from preprocess.statistics import covariance, eigenbasis, mean_image
 
 
 def random_images(count: int, size: int) -> np.ndarray:
-    """Pictures whose channels go together, as those of photographs do."""
+    """Images with correlated channels, like photographs."""
     random = np.random.default_rng(0)
     grey = random.integers(0, 200, (count, size, size, 1))
     return (grey + random.integers(0, 56, (count, size, size, 3))).astype(np.uint8)
@@ -27,7 +27,7 @@ def test_sums_are_exact_in_any_order_and_any_parts() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 16, 256])
-def test_a_picture_of_any_size_counts_whole(size: int) -> None:
+def test_an_image_of_any_size_counts_whole(size: int) -> None:
     (image,) = random_images(1, size)
     sums = Sums(size)
     sums.add(image)

@@ -47,11 +47,11 @@ def test_reading_gives_what_zarr_gives_in_any_order_with_repeats_and_in_threads(
 def test_an_index_outside_of_the_split_is_refused(store: Path) -> None:
     opened = open_store(store)
     for index in (-1, len(opened.val)):
-        with pytest.raises(IndexError, match="has pictures 0 to 17"):
+        with pytest.raises(IndexError, match="has images 0 to 17"):
             opened.val.read(np.array([0, index]))
 
 
-def test_a_missing_shard_is_named_and_never_reads_as_black(copy: Path) -> None:
+def test_a_missing_shard_is_named_and_not_read_as_black(copy: Path) -> None:
     opened = open_store(copy)
     shard(copy, 2).unlink()
     with pytest.raises(UserError, match=str(shard(copy, 2))):
@@ -67,13 +67,13 @@ def test_a_shard_cut_short_is_named(copy: Path) -> None:
         open_store(copy)
 
 
-def test_a_flipped_bit_is_found_when_its_picture_is_read(copy: Path) -> None:
+def test_a_flipped_bit_is_found_when_its_image_is_read(copy: Path) -> None:
     data = bytearray(shard(copy, 1).read_bytes())
     data[3 * (SIZE * SIZE * 3 + 4) + 77] ^= 1
     shard(copy, 1).write_bytes(data)
     opened = open_store(copy)
     opened.train.read(np.array([16 + 2]))
-    expected = f"picture 19 in shard {shard(copy, 1)} does not match its checksum: run"
+    expected = f"image 19 in shard {shard(copy, 1)} does not match its checksum: run"
     with pytest.raises(UserError, match=expected):
         opened.train.read(np.array([16 + 3]))
 
@@ -91,7 +91,7 @@ def test_a_shard_that_loses_its_end_while_it_is_open_is_named(copy: Path) -> Non
     opened.train.read(np.array([16]))
     data = shard(copy, 1).read_bytes()
     os.truncate(shard(copy, 1), len(data) // 2)
-    with pytest.raises(UserError, match=f"shard {shard(copy, 1)} ends within picture 31: run"):
+    with pytest.raises(UserError, match=f"shard {shard(copy, 1)} ends within image 31: run"):
         opened.train.read(np.array([31]))
 
 
@@ -105,7 +105,9 @@ def test_more_shards_than_may_be_open_are_read_in_turns(store: Path, monkeypatch
     assert len([file for file in held if file.is_relative_to(store)]) == 2
 
 
-def test_no_store_and_an_unfinished_one_say_what_to_run(copy: Path, tmp_path: Path) -> None:
+def test_a_missing_and_an_unfinished_store_are_errors_that_say_what_to_run(
+    copy: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=r"there is no store at .*run `snakemake preprocess`"):
         open_store(tmp_path / "none.zarr")
     metadata = copy / "zarr.json"

@@ -42,7 +42,7 @@ def test_jobs_of_slurm_make_the_same_shards_over_tls(slurm: Slurm, tmp_path: Pat
     )
     assert run.returncode == 0, run.stdout + run.stderr + slurm.logs()
     assert "workers: slurm, scheduler tls://" in run.stdout
-    assert "5 shards with 40 pictures" in run.stdout
+    assert "5 shards with 40 images" in run.stdout
     ours = [line for line in slurm("scontrol", "--oneliner", "show", "job").splitlines() if str(ROOT) in line]
     assert sum("JobName=dask-worker" in line for line in ours) == 2
     assert not list((jobs / ".preprocess").glob(".dask-jobqueue*"))  # no key is left behind

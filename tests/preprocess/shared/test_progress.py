@@ -47,7 +47,7 @@ def test_other_units_and_an_unknown_total_are_shown(
     assert of_members == "mine: 2.00M members [00:20, 100k members/s]"
 
 
-def test_an_end_is_written_where_it_is_to_stay(capfd: pytest.CaptureFixture[str]) -> None:
+def test_leave_decides_whether_the_final_count_is_written(capfd: pytest.CaptureFixture[str]) -> None:
     for leave in (True, False):
         lines = progress.images(10, 0, f"leave {leave}", leave=leave)
         lines.update(10)

@@ -1,4 +1,4 @@
-"""Kaggle's tree, what is half there, the full set's counts and sums, and what is remembered of archives."""
+"""Kaggle's tree, incomplete sources, the full set's counts and MD5 sums, and the cache of archives."""
 
 import hashlib
 import os
@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from preprocess.errors import UserError
-from preprocess.sources import cache, official, recognise
-from preprocess.sources.official import DEVKIT, TRAIN_TAR, VAL_TAR, check_md5, extent
-from preprocess.sources.tables import Picture, Source, table
+from preprocess.sources import cache, official
+from preprocess.sources.official import DEVKIT, TRAIN_TAR, VAL_TAR, check_md5, describe_extent
+from preprocess.sources.recognise import recognise
+from preprocess.sources.tables import Row, Source, table
 from tests.preprocess.helpers import tar
-from tests.preprocess.test_sources import bytes_of
+from tests.preprocess.sources.test_sources import bytes_of
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def write(name: str, text: str) -> Callable[[Path], object]:
         (lambda root: (root / TRAIN_TAR).touch(), "holds both the official tars .* and Kaggle's tree"),
     ],
 )
-def test_a_kaggle_tree_that_is_half_there_or_two_things_is_refused(
+def test_an_incomplete_or_ambiguous_kaggle_tree_is_refused(
     spoil: Callable[[Path], object], sentence: str, kaggle: Path
 ) -> None:
     spoil(kaggle)
@@ -87,25 +88,25 @@ def test_a_kaggle_tree_that_is_half_there_or_two_things_is_refused(
         recognise(kaggle)
 
 
-def test_validation_pictures_without_classes_are_never_taken_for_no_validation(kaggle: Path) -> None:
+def test_validation_images_without_class_folders_are_an_error(kaggle: Path) -> None:
     with pytest.raises(UserError, match=r"val/ILSVRC2012_val_.* in no class folder.*LOC_val_solution\.csv"):
         recognise(kaggle / "ILSVRC/Data/CLS-LOC")
     archive = tar(kaggle / "a.tar", {"x/train/a/1.jpg": b"a", "x/val/2.jpg": b"b"})
-    with pytest.raises(UserError, match=r"x/val/2\.jpg, which lies in no class folder"):
+    with pytest.raises(UserError, match=r"x/val/2\.jpg, which is in no class folder"):
         recognise(archive)
 
 
-def test_an_empty_class_folder_is_half_a_source(tmp_path: Path) -> None:
+def test_an_empty_class_folder_is_an_error(tmp_path: Path) -> None:
     for folder in ("train/ape", "train/cat", "val"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "train/ape/1.jpg").write_bytes(b"a")
-    with pytest.raises(UserError, match="has no picture in train/cat/, val/: fill these folders, or remove"):
+    with pytest.raises(UserError, match="has no image in train/cat/, val/: fill these folders, or remove"):
         recognise(tmp_path)
 
 
 def counted(train: int, val: int, classes: int = 1000) -> Source:
-    """A source of so many pictures."""
-    rows = table([Picture("a", 0, 0, 1, 0)])
+    """A source of so many images."""
+    rows = table([Row("a", 0, 0, 1, 0)])
     names = tuple(f"n{number:08d}" for number in range(classes))
     return Source(
         kind="class folders",
@@ -118,17 +119,17 @@ def counted(train: int, val: int, classes: int = 1000) -> Source:
     )
 
 
-def test_the_full_set_is_known_by_its_counts_and_all_else_is_called_a_subset() -> None:
-    assert extent(counted(1_281_167, 50_000)) == "the full ILSVRC-2012"
-    assert extent(counted(1_281_167, 0)) == "the full ILSVRC-2012 without its validation part"
-    assert extent(counted(2_000, 400, 10)) == (
-        "a subset of ILSVRC-2012's size: 2,000 of 1,281,167 train pictures, 400 of 50,000 val pictures, "
+def test_the_full_set_is_recognised_by_its_counts_and_any_other_is_a_subset() -> None:
+    assert describe_extent(counted(1_281_167, 50_000)) == "the full ILSVRC-2012"
+    assert describe_extent(counted(1_281_167, 0)) == "the full ILSVRC-2012 without its validation part"
+    assert describe_extent(counted(2_000, 400, 10)) == (
+        "a subset of ILSVRC-2012's size: 2,000 of 1,281,167 train images, 400 of 50,000 val images, "
         "10 of 1,000 classes"
     )
     nearly = counted(1_281_166, 50_000)
     with pytest.raises(UserError, match=r"nearly the full .* 1,281,166 of 1,281,167 train .*subset=true"):
-        extent(nearly)
-    assert extent(nearly, subset=True).startswith("a subset")
+        describe_extent(nearly)
+    assert describe_extent(nearly, subset=True).startswith("a subset")
 
 
 def test_md5_sums_of_the_official_archives_are_compared_when_asked(
@@ -149,13 +150,13 @@ def test_md5_sums_of_the_official_archives_are_compared_when_asked(
         check_md5(counted(1, 1), None)
 
 
-def test_headers_are_read_once_for_an_archive_that_stays_as_it_is(
+def test_headers_of_an_unchanged_archive_are_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd = "train/cat/\udcff ö.jpg"  # a name in no encoding
     archive = tar(tmp_path / "a.tar", {"train/cat/1.jpg": b"a", odd: b"b", "train/x.txt": b""})
     read: list[Path] = []
-    scan = cache.remembered
+    scan = cache.cached_members
 
     def members(path: Path) -> object:
         read.append(path)

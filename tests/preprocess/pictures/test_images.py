@@ -48,7 +48,7 @@ def test_pixels_are_byte_for_byte_those_of_pillows_own_resize_and_crop(
         (encode(draw(2, 90, 70, "RGBA"), "PNG"), "a.JPEG", ("PNG in a .JPEG", "alpha")),
     ],
 )
-def test_what_is_not_plain_rgb_is_repaired_and_the_repair_is_named(
+def test_other_modes_than_rgb_are_converted_and_the_repair_named(
     data: bytes, name: str, repairs: tuple[str, ...]
 ) -> None:
     image, found = convert(data, name, 64)
@@ -57,7 +57,7 @@ def test_what_is_not_plain_rgb_is_repaired_and_the_repair_is_named(
     np.testing.assert_array_equal(image, expected)
 
 
-def test_a_16_bit_picture_keeps_its_brightness() -> None:
+def test_a_16_bit_image_keeps_its_brightness() -> None:
     grey = Image.fromarray(np.full((40, 40), 40_000, dtype=np.uint16))
     image, repairs = convert(encode(grey, "PNG"), "a.png", 32)
     assert repairs == ("16-bit greyscale",)
@@ -85,13 +85,13 @@ def test_exif_orientation_is_ignored() -> None:
     ids=["empty", "html", "cut off", "GIF", "decompression bomb"],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # Pillow warns, convert refuses
-def test_what_cannot_be_read_is_refused(data: bytes) -> None:
+def test_unreadable_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(UnreadableError):
         convert(data, "a.JPEG", 64)
 
 
 @pytest.mark.parametrize("size", [(517, 389), (401, 700), (1300, 256)])
-def test_the_decoders_own_downscaling_shows_the_same_picture_without_a_shift(size: tuple[int, int]) -> None:
+def test_the_decoders_own_downscaling_shows_the_same_image_without_a_shift(size: tuple[int, int]) -> None:
     data = encode(draw(5, *size), quality=95)
     exact, _ = convert(data, "a.JPEG", 64)
     drafted, _ = convert(data, "a.JPEG", 64, draft=True)
@@ -102,7 +102,7 @@ def test_the_decoders_own_downscaling_shows_the_same_picture_without_a_shift(siz
     assert error.mean() < 0.25 * shifted.mean()  # half a pixel would give half of it
 
 
-def test_the_decoder_shrinks_no_picture_below_twice_the_result_and_no_png() -> None:
+def test_the_decoder_shrinks_no_image_below_twice_the_result_and_no_png() -> None:
     for data in (encode(draw(6, 255, 700)), encode(draw(6, 600, 700), "PNG")):
         exact, _ = convert(data, "a.JPEG", 64)
         drafted, _ = convert(data, "a.JPEG", 64, draft=True)

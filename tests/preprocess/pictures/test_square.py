@@ -1,4 +1,4 @@
-"""_square.c beside Pillow: the same bytes for sound pictures, and hands off all others."""
+"""_square.c gives the same bytes as Pillow for sound JPEGs, and leaves all other files to Pillow."""
 
 import io
 import resource
@@ -21,7 +21,7 @@ same = settings(derandomize=True, deadline=None, max_examples=300)
 
 
 def by_pillow(data: bytes, side: int) -> bytes:
-    """Its own calls, on the whole picture."""
+    """The central square by Pillow's own calls."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
     width, height = resize.resized_size(image.size, side)
     left, top = (width - side) // 2, (height - side) // 2
@@ -29,18 +29,18 @@ def by_pillow(data: bytes, side: int) -> bytes:
     return resized.crop((left, top, left + side, top + side)).tobytes()
 
 
-def by_us(data: bytes, side: int) -> bytes | None:
+def by_extension(data: bytes, side: int) -> bytes | None:
     made = resize.square_of_jpeg(data, side, MAX_PIXELS)
     return made and made.pixels
 
 
 def both_ways(data: bytes, side: int) -> list[bytes | None]:
-    """With the processor's vectors, and without."""
+    """With vector instructions, and without."""
     made = [resize._square.square(data, side, MAX_PIXELS, resize.STRIP, plain) for plain in (False, True)]
     return [found and found[0] for found in made]
 
 
-def test_it_is_used_within_its_limit() -> None:
+def test_it_decodes_images_up_to_its_limit_of_pixels() -> None:
     data = encode(draw(1, 90, 70))
     assert resize.square_of_jpeg(data, 64, 6300) == (by_pillow(data, 64), (90, 70), False, False)
     assert resize.square_of_jpeg(data, 64, 6299) is None
@@ -51,7 +51,7 @@ def test_it_is_used_within_its_limit() -> None:
 @pytest.mark.parametrize(
     "size", [(500, 375), (375, 500), (1023, 257), (64, 700), (17, 9), (256, 256), (1, 5)]
 )
-def test_bytes_are_pillows_however_the_picture_is_coded(
+def test_bytes_are_pillows_for_any_subsampling_and_scan(
     size: tuple[int, int], subsampling: str, progressive: bool
 ) -> None:
     data = encode(draw(3, *size), subsampling=subsampling, progressive=progressive, restart_marker_blocks=5)
@@ -80,7 +80,7 @@ def test_bytes_are_pillows_for_any_size(
     assert both_ways(data, side) == [expected, expected]
 
 
-def test_extremes_of_brightness_are_cut_off_as_by_pillow() -> None:
+def test_overshoot_is_clipped_as_by_pillow() -> None:
     pixels = np.zeros((300, 400, 3), np.uint8)
     pixels[::7, :, 0] = pixels[:, ::5, 1] = pixels[100:, 200:, 2] = 255  # the cubic overshoots at edges
     data = encode(Image.fromarray(pixels), quality=100, subsampling="4:4:4")
@@ -90,7 +90,7 @@ def test_extremes_of_brightness_are_cut_off_as_by_pillow() -> None:
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_grey_picture_is_red_green_and_blue_alike(progressive: bool) -> None:
+def test_a_grey_image_is_red_green_and_blue_alike(progressive: bool) -> None:
     data = encode(draw(2, 500, 375, "L"), progressive=progressive)
     expected = by_pillow(data, 256)
     assert both_ways(data, 256) == [expected, expected]
@@ -105,7 +105,7 @@ def test_a_grey_picture_is_red_green_and_blue_alike(progressive: bool) -> None:
         ({"comment": b"of nothing"}, False),
     ],
 )
-def test_pillow_is_asked_only_where_it_knows_more(marker: dict[str, bytes], marked: bool) -> None:
+def test_only_exif_marks_an_image_for_pillow(marker: dict[str, bytes], marked: bool) -> None:
     made = resize.square_of_jpeg(encode(draw(2, 90, 70), **marker), 64, MAX_PIXELS)
     assert made
     assert made.marked == marked
@@ -115,14 +115,16 @@ def test_four_channels_are_left_to_pillow() -> None:
     assert both_ways(encode(draw(2, 90, 70, "CMYK")), 64) == [None, None]
 
 
-def test_what_is_no_jpeg_is_left_to_pillow() -> None:
+def test_other_formats_are_left_to_pillow() -> None:
     for data in (b"", b"\xff", encode(draw(2, 90, 70), "PNG"), bytes(5000)):
         assert both_ways(data, 64) == [None, None]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged Exif
 @pytest.mark.parametrize("marked", [False, True])
-def test_damage_ends_as_with_pillow_alone(marked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_files_give_the_same_result_as_with_pillow_alone(
+    marked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned
     more = {"exif": exif.tobytes(), "icc_profile": b"of no colours"} if marked else {}
@@ -138,7 +140,7 @@ def test_damage_ends_as_with_pillow_alone(marked: bool, monkeypatch: pytest.Monk
         values = {0, 255, int(rng.integers(256)), whole[place] ^ 1}
         damaged += [whole[:place] + bytes([value]) + whole[place + 1 :] for value in values]
     ours = [outcome(data) for data in damaged]
-    left_alone = sum(by_us(data, 64) is None for data in damaged)
+    left_alone = sum(by_extension(data, 64) is None for data in damaged)
     monkeypatch.setattr(resize, "COMPILED", False)
     expected = [outcome(data) for data in damaged]
     for place, (found, other) in enumerate(zip(ours, expected, strict=True)):
@@ -147,7 +149,7 @@ def test_damage_ends_as_with_pillow_alone(marked: bool, monkeypatch: pytest.Monk
 
 
 def outcome(data: bytes) -> object:
-    """The pixels and repairs of a picture, or why it has none."""
+    """The pixels and repairs of an image, or why it has none."""
     try:
         image, repairs = convert(data, "a.JPEG", 64)
         return image.tobytes(), repairs
@@ -155,20 +157,20 @@ def outcome(data: bytes) -> object:
         return str(error)
 
 
-def test_a_side_of_nothing_is_refused() -> None:
+def test_a_side_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="one pixel or more"):
         resize._square.square(encode(draw(1, 90, 70)), 0, MAX_PIXELS, resize.STRIP, False)
 
 
 def test_threads_do_not_disturb_each_other() -> None:
-    pictures = [encode(draw(seed, 300 + 10 * seed, 200)) for seed in range(8)]
-    expected = [by_pillow(data, 100) for data in pictures]
+    images = [encode(draw(seed, 300 + 10 * seed, 200)) for seed in range(8)]
+    expected = [by_pillow(data, 100) for data in images]
     with ThreadPoolExecutor(4) as pool:
-        found = pool.map(lambda i: by_us(pictures[i], 100), [*range(8)] * 20)
+        found = pool.map(lambda i: by_extension(images[i], 100), [*range(8)] * 20)
         assert list(found) == expected * 20
 
 
-def test_no_memory_is_kept() -> None:
+def test_memory_is_freed() -> None:
     whole = encode(draw(5, 400, 300))
     for data in (whole, whole[: len(whole) // 2]):
         both_ways(data, 128)

@@ -1,4 +1,4 @@
-"""200 strange and damaged pictures: none is changed in silence, and none ends the program."""
+"""200 odd and damaged images: each conversion is reported, and each error is an UnreadableError."""
 
 import io
 import struct
@@ -73,7 +73,7 @@ LISTED: dict[str, tuple[Make, tuple[str, ...]]] = {
     "PNG in disguise": (lambda n: encode(plain(n), "PNG"), ("PNG in a .JPEG",)),
     "CMYK": (lambda n: encode(plain(n, "CMYK")), ("CMYK",)),
     "YCCK": (ycck, ("YCCK",)),
-    "CMYK of nobody": (without_adobe, ("CMYK without Adobe's mark",)),
+    "CMYK without Adobe's mark": (without_adobe, ("CMYK without Adobe's mark",)),
     "greyscale": (lambda n: encode(plain(n, "L")), ("greyscale",)),
     "16-bit grey": (lambda n: png(n, 16, 0, 1), ("PNG in a .JPEG", "16-bit greyscale")),
     "16-bit colour": (lambda n: png(n, 16, 2, 3), ("PNG in a .JPEG", "16-bit colour")),
@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
 
 
 @pytest.mark.parametrize("kind", LISTED)
-def test_what_can_be_repaired_is_repaired_and_listed(kind: str) -> None:
+def test_odd_images_are_converted_and_the_repair_listed(kind: str) -> None:
     make, repairs = LISTED[kind]
     for seed in range(EACH):
         data = make(seed)
@@ -121,14 +121,14 @@ def test_what_can_be_repaired_is_repaired_and_listed(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_cannot_be_read_is_refused_with_a_reason(kind: str) -> None:
+def test_unreadable_images_are_refused_with_a_reason(kind: str) -> None:
     make, reason = REFUSED[kind]
     for seed in range(EACH):
         with pytest.raises(UnreadableError, match=reason):
             convert(make(seed), "a.JPEG", 32)
 
 
-def test_these_are_200_pictures() -> None:
+def test_these_are_200_images() -> None:
     assert EACH * (len(LISTED) + len(REFUSED)) == 200
 
 
@@ -139,7 +139,7 @@ def by_the_plain_calls(image: Image.Image, side: int) -> np.ndarray:
     return np.asarray(resized.crop((left, top, left + side, top + side)))
 
 
-def test_a_picture_of_any_size_gets_the_pixels_of_the_plain_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_of_any_size_gets_the_pixels_of_the_plain_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(3)
     sizes = [(1, 1), (1, 400), (400, 1), (3, 2), (64, 64), (65, 64), (63, 900)]
     sizes += [tuple(map(int, np.exp(random.uniform(0, 6.5, 2)))) for _ in range(40)]

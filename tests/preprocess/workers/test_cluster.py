@@ -1,4 +1,4 @@
-"""Three ways to workers, with real schedulers where they can be had here."""
+"""Workers in all three modes, with a real scheduler for `address`."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def scheduler(tmp_path: Path) -> Iterator[Path]:
         process.wait()
 
 
-def test_a_scheduler_that_runs_is_used_by_its_file(scheduler: Path, imagenet: Path, tmp_path: Path) -> None:
+def test_a_running_scheduler_is_found_by_its_file(scheduler: Path, imagenet: Path, tmp_path: Path) -> None:
     store = tmp_path / "a.zarr"
     stage("index", "--store", store, "--imagenet", imagenet, *INDEX)
     for _ in range(100):
@@ -48,7 +48,7 @@ def test_a_scheduler_that_runs_is_used_by_its_file(scheduler: Path, imagenet: Pa
     run = stage("shard", "--store", store, "--dask", "address", "--dask-address", scheduler)
     assert run.returncode == 0, run.stderr
     assert "workers: address, scheduler tcp://127.0.0.1:" in run.stdout
-    assert "7 shards with 91 pictures" in run.stdout
+    assert "7 shards with 91 images" in run.stdout
 
 
 @pytest.mark.parametrize(
@@ -57,10 +57,10 @@ def test_a_scheduler_that_runs_is_used_by_its_file(scheduler: Path, imagenet: Pa
         ("address", "", "dask: address needs dask_address"),
         ("address", "nowhere.json", "no address and no scheduler file"),
         ("address", "tcp://10.1.2.3:8786", "neither encrypted nor authenticated"),
-        ("address", "tls://10.1.2.3:8786", "wants TLS: name your credentials"),
+        ("address", "tls://10.1.2.3:8786", "needs TLS: name your credentials"),
     ],
 )
-def test_what_cannot_be_reached_safely_is_refused(mode: str, address: str, sentence: str) -> None:
+def test_an_address_that_is_missing_or_unencrypted_is_refused(mode: str, address: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence), connected(mode, 1, address):
         pass
 

@@ -1,4 +1,4 @@
-"""Pictures' bytes come in their order, asked for in good time, and no file stays open."""
+"""The bytes of images come in order and are prefetched, and no file stays open."""
 
 import os
 from dataclasses import replace
@@ -10,9 +10,9 @@ import pytest
 from preprocess.pictures.fetch import AHEAD, fetch
 from preprocess.pictures.images import MAX_BYTES, UnreadableError
 from preprocess.plan import Plan
-from preprocess.sources.tables import Picture, table
+from preprocess.sources.tables import Row, table
 
-BEGINNING = 7  # bytes of an archive before its first picture
+BEGINNING = 7  # bytes of an archive before its first image
 PLAN = Plan(
     kind="class folders",
     source="",
@@ -31,14 +31,14 @@ NAMES = [f"{number:02d}.JPEG" for number in range(len(CONTENTS))]
 
 @pytest.fixture(params=["archive", "files"])
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Plan, np.ndarray]:
-    """The same pictures behind each other in an archive, or each in a file."""
+    """The same images one after the other in an archive, or each in a file."""
     in_archive = request.param == "archive"
     begins = BEGINNING + np.cumsum([0, *map(len, CONTENTS)]) if in_archive else np.zeros(len(CONTENTS), int)
     for name, content in zip(NAMES, CONTENTS, strict=True):
         (tmp_path / name).write_bytes(content)
     (tmp_path / "all").write_bytes(bytes(BEGINNING) + b"".join(CONTENTS))
     rows = table(
-        Picture(name, 0 if in_archive else -1, int(begin), len(content), 0)
+        Row(name, 0 if in_archive else -1, int(begin), len(content), 0)
         for name, begin, content in zip(NAMES, begins, CONTENTS, strict=False)
     )
     return replace(PLAN, source=str(tmp_path), archives=("all",) if in_archive else ()), rows
@@ -48,14 +48,14 @@ def open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-def test_all_come_in_their_order(source: tuple[Plan, np.ndarray]) -> None:
+def test_images_come_in_order(source: tuple[Plan, np.ndarray]) -> None:
     before = open_files()
     assert [(wanted.name, wanted.read()) for wanted in fetch(*source)] == [*zip(NAMES, CONTENTS, strict=True)]
     assert open_files() == before
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no hints")
-def test_the_system_is_asked_before_a_picture_is_needed(
+def test_images_are_prefetched_in_order(
     source: tuple[Plan, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[int, int]] = []
@@ -72,15 +72,15 @@ def test_the_system_is_asked_before_a_picture_is_needed(
         wanted.close()
 
 
-def test_who_stops_early_leaves_no_file_open(source: tuple[Plan, np.ndarray]) -> None:
+def test_stopping_early_leaves_no_file_open(source: tuple[Plan, np.ndarray]) -> None:
     before = open_files()
-    pictures = fetch(*source)
-    next(pictures).read()
-    pictures.close()
+    images = fetch(*source)
+    next(images).read()
+    images.close()
     assert open_files() == before
 
 
-def test_a_file_that_was_cut_is_named_when_it_is_read(source: tuple[Plan, np.ndarray]) -> None:
+def test_a_file_that_became_shorter_is_unreadable(source: tuple[Plan, np.ndarray]) -> None:
     source[1]["length"][-1] += 1
     for number, wanted in enumerate(fetch(*source)):
         if number < len(CONTENTS) - 1:
@@ -90,7 +90,7 @@ def test_a_file_that_was_cut_is_named_when_it_is_read(source: tuple[Plan, np.nda
             wanted.read()
 
 
-def test_no_more_than_a_picture_can_have_is_read(source: tuple[Plan, np.ndarray]) -> None:
+def test_a_file_longer_than_the_limit_is_not_read(source: tuple[Plan, np.ndarray]) -> None:
     source[1]["length"][0] = MAX_BYTES + 1
     with pytest.raises(UnreadableError, match="more than"):
         next(fetch(*source)).read()

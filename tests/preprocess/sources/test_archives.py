@@ -1,4 +1,4 @@
-"""Archives that lie. Nothing of them is ever written anywhere, and none of them is believed."""
+"""Hostile and damaged tars: false sizes, links, names outside the folder. Nothing is extracted."""
 
 import io
 import tarfile
@@ -10,7 +10,7 @@ from preprocess.errors import UserError
 from preprocess.sources.archives import nested_members
 from preprocess.sources.recognise import recognise
 from tests.preprocess.helpers import tar
-from tests.preprocess.test_sources import bytes_of
+from tests.preprocess.sources.test_sources import bytes_of
 
 
 def header(name: str, kind: bytes, link: str = "") -> bytes:
@@ -31,7 +31,7 @@ def sized(name: str, field: bytes, kind: bytes = tarfile.REGTYPE) -> bytes:
 END = bytes(1024)
 
 
-def test_names_that_climb_and_links_and_devices_are_left_aside_with_the_reason(tmp_path: Path) -> None:
+def test_names_outside_the_folder_links_and_devices_are_ignored_with_a_reason(tmp_path: Path) -> None:
     path = tar(
         tmp_path / "a.tar", {"train/cat/1.jpg": b"a", "train/../../2.jpg": b"b", "/train/cat/3.jpg": b"c"}
     )
@@ -87,7 +87,7 @@ def test_a_header_that_claims_gigabytes_is_not_read_into_memory(kind: bytes, tmp
         recognise(path)
 
 
-def test_a_class_may_not_reach_beyond_its_own_tar(tmp_path: Path) -> None:
+def test_a_member_may_not_reach_beyond_its_inner_tar(tmp_path: Path) -> None:
     inner = sized("n1_1.JPEG", b"00000004000\0") + b"x" * 512 + END
     outer = tar(tmp_path / "train.tar", {"n1.tar": inner, "n2.tar": bytes(8192)})
     with pytest.raises(
@@ -96,7 +96,7 @@ def test_a_class_may_not_reach_beyond_its_own_tar(tmp_path: Path) -> None:
         list(nested_members(outer))
 
 
-def test_a_name_longer_than_any_path_does_not_become_one(tmp_path: Path) -> None:
+def test_a_name_longer_than_any_path_is_ignored_and_shortened(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name in ("train/cat/1.jpg", "train/cat/" + "x" * 100_000 + ".jpg"):
@@ -107,10 +107,10 @@ def test_a_name_longer_than_any_path_does_not_become_one(tmp_path: Path) -> None
     assert source.train["name"].tolist() == [b"train/cat/1.jpg"]
     assert len(source.ignored) == 1
     assert len(source.ignored[0]) < 100
-    assert source.ignored[0].endswith("(a name that no picture has)")
+    assert source.ignored[0].endswith("(a name that no image has)")
 
 
-def test_an_archive_that_is_cut_off_or_damaged_is_refused_wherever_it_ends(tmp_path: Path) -> None:
+def test_a_truncated_or_damaged_archive_is_refused(tmp_path: Path) -> None:
     path = tar(tmp_path / "a.tar", {f"train/cat/{number}.jpg": b"a" * 600 for number in range(3)})
     whole = path.read_bytes()
     for end in (0, 100, 512, 1000, 1536, 1700, 3 * 1536):

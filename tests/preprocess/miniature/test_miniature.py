@@ -1,4 +1,4 @@
-"""The miniature against the official layout, and against short cuts that would make it too easy."""
+"""The miniature has the official layout, and simple statistics of its images do not tell their classes."""
 
 import io
 import os
@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat
 
-from preprocess.miniature.drawing import encoded
+from preprocess.miniature.drawing import encode
 from preprocess.miniature.imagenet import make
 from tests.preprocess.helpers import ROOT, stage
 
@@ -46,8 +46,8 @@ def synsets(folder: Path) -> Any:
 
 
 @cache
-def pictures(folder: Path, split: str) -> dict[str, tuple[int, bytes]]:
-    """Label and content by name, as anyone reads them who knows the official layout and not this program."""
+def images(folder: Path, split: str) -> dict[str, tuple[int, bytes]]:
+    """Label and content by name, read by the official layout, without this program's code."""
     leaves = {
         int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets(folder) if not row["num_children"]
     }
@@ -70,7 +70,7 @@ def pictures(folder: Path, split: str) -> dict[str, tuple[int, bytes]]:
 def test_the_same_arguments_give_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("same", 3), ("other", 4)):
         make(tmp_path / name, 20, 20, seed)
-        time.sleep(1.1 if name == "one" else 0)  # tar, gzip and MAT files would tell the second
+        time.sleep(1.1 if name == "one" else 0)  # tar, gzip and MAT files hold the time in seconds
     one, same, other = (
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
         for name in ("one", "same", "other")
@@ -79,7 +79,7 @@ def test_the_same_arguments_give_the_same_bytes_and_another_seed_others(tmp_path
     assert all(one[name] != other[name] for name in one)
 
 
-def test_the_kit_has_the_fields_of_the_real_one_and_ids_in_another_order_than_wnids(miniature: Path) -> None:
+def test_the_devkit_has_the_real_fields_and_ids_in_another_order_than_wnids(miniature: Path) -> None:
     rows = synsets(miniature)
     assert rows.dtype.names == (
         *("ILSVRC2012_ID", "WNID", "words", "gloss"),
@@ -95,38 +95,38 @@ def test_the_kit_has_the_fields_of_the_real_one_and_ids_in_another_order_than_wn
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", TRAIN), ("val", VAL)])
-def test_every_label_that_the_archives_tell_is_the_one_that_was_drawn(
+def test_labels_in_the_archives_are_those_of_the_drawn_images(
     miniature: Path, split: Any, count: int
 ) -> None:
-    found = pictures(miniature, split)
+    found = images(miniature, split)
     assert len(found) == count
     assert set(Counter(label for label, _ in found.values()).values()) == {count // 10}
     for name in list(found)[:: count // 10]:
         label, content = found[name]
         number = int(name.removesuffix(".JPEG").split("_")[-1])
-        assert content == encoded(0, split, number, label)
-        assert content != encoded(0, split, number, (label + 1) % 10)
+        assert content == encode(0, split, number, label)
+        assert content != encode(0, split, number, (label + 1) % 10)
 
 
-def test_validation_pictures_come_in_random_order(miniature: Path) -> None:
-    labels = [label for label, _ in pictures(miniature, "val").values()]
+def test_validation_images_come_in_random_order(miniature: Path) -> None:
+    labels = [label for label, _ in images(miniature, "val").values()]
     assert 0.02 < np.mean(np.diff(labels) == 0) < 0.2  # a tenth by chance
 
 
-def test_the_oddities_of_the_real_set_are_there_whatever_the_names_say(miniature: Path) -> None:
+def test_odd_formats_of_the_real_set_are_there_under_jpeg_names(miniature: Path) -> None:
     for split, foreign in (("train", {("PNG", "RGB"): 1, ("JPEG", "CMYK"): 1}), ("val", {})):
         kinds: Counter[tuple[str | None, str]] = Counter()
-        for name, (_, content) in pictures(miniature, split).items():
+        for name, (_, content) in images(miniature, split).items():
             assert name.endswith(".JPEG")
             image = Image.open(io.BytesIO(content))
             kinds[image.format, image.mode] += 1
         assert kinds.pop(("JPEG", "L")) >= 1
-        assert kinds.pop(("JPEG", "RGB")) > 0.9 * len(pictures(miniature, split))
+        assert kinds.pop(("JPEG", "RGB")) > 0.9 * len(images(miniature, split))
         assert kinds == foreign
 
 
-def test_pictures_have_many_sizes_lying_standing_and_panoramic(miniature: Path) -> None:
-    sizes = [Image.open(io.BytesIO(content)).size for _, content in pictures(miniature, "train").values()]
+def test_images_have_many_sizes_landscape_portrait_and_panorama(miniature: Path) -> None:
+    sizes = [Image.open(io.BytesIO(content)).size for _, content in images(miniature, "train").values()]
     assert len(set(sizes)) > TRAIN / 2
     shorter = [min(size) for size in sizes]
     assert 180 <= min(shorter) < 200
@@ -137,9 +137,9 @@ def test_pictures_have_many_sizes_lying_standing_and_panoramic(miniature: Path) 
 
 
 def seen(folder: Path, split: str) -> tuple[Any, Any]:
-    """Central squares of 16x16 pixels, float64 [picture, 16, 16, 3] of 0..1, and their labels."""
+    """Central squares of 16x16 pixels, float64 [image, 16, 16, 3] of 0..1, and their labels."""
     small, labels = [], []
-    for label, content in pictures(folder, split).values():
+    for label, content in images(folder, split).values():
         image = Image.open(io.BytesIO(content)).convert("RGB")
         side = min(image.size)
         left, top = ((length - side) / 2 for length in image.size)
@@ -150,7 +150,7 @@ def seen(folder: Path, split: str) -> tuple[Any, Any]:
 
 
 def accuracies(known: Any, labels: Any, asked: Any, truth: Any) -> tuple[float, float]:
-    """The nearest class mean, and the best of several ridge regressions (which flatters the short cut)."""
+    """Accuracies of the nearest class mean, and of the best of several ridge regressions (optimistic)."""
     known, asked = (x.reshape(len(x), -1) - known.reshape(len(known), -1).mean(0) for x in (known, asked))
     means = np.array([known[labels == label].mean(0) for label in range(10)])
     nearest = ((asked[:, None] - means) ** 2).sum(2).argmin(1)
@@ -161,18 +161,18 @@ def accuracies(known: Any, labels: Any, asked: Any, truth: Any) -> tuple[float, 
     return float((nearest == truth).mean()), max(float(((asked @ w).argmax(1) == truth).mean()) for w in fits)
 
 
-def test_neither_mean_colour_nor_coarse_pixels_give_the_class_away(miniature: Path) -> None:
+def test_mean_colour_and_coarse_pixels_do_not_tell_the_class(miniature: Path) -> None:
     (known, labels), (asked, truth) = seen(miniature, "train"), seen(miniature, "val")
     # measured on the whole default set: 9 % and 11 %, and chance is 10 %; then 15 % and 38 %
     assert max(accuracies(known.mean((1, 2)), labels, asked.mean((1, 2)), truth)) < 0.2
     assert max(accuracies(known.mean(3), labels, asked.mean(3), truth)) < 0.45
-    # a corner whose brightness told the class would be found out
+    # a corner whose brightness tells the class is found
     known[:, 0, 0] += 3 * labels[:, None]
     asked[:, 0, 0] += 3 * truth[:, None]
     assert accuracies(known[:, 0, 0], labels, asked[:, 0, 0], truth)[0] > 0.9
 
 
-def test_a_folder_that_holds_this_miniature_is_left_and_any_other_refused(tmp_path: Path) -> None:
+def test_a_folder_with_this_miniature_is_kept_and_any_other_refused(tmp_path: Path) -> None:
     words = (tmp_path / "set", "--train", 20, "--val", 20)
     assert stage("miniature", *words).returncode == 0
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "set").iterdir()}
@@ -184,7 +184,7 @@ def test_a_folder_that_holds_this_miniature_is_left_and_any_other_refused(tmp_pa
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "set").iterdir()}
 
 
-def test_a_number_of_pictures_that_the_classes_cannot_share_is_refused(tmp_path: Path) -> None:
+def test_a_number_of_images_that_is_no_multiple_of_the_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--val 25: give a multiple of 10"):
         make(tmp_path / "set", 20, 25)
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from tests.preprocess.helpers import tar
 
 
 def bytes_of(source: Source, split: str) -> dict[str, tuple[int, bytes]]:
-    """Label and content of every picture, read from where the source says that it lies."""
+    """Label and content of every image, read from where the source says that it lies."""
     found = {}
     for row in getattr(source, split):
         name = row["name"].decode()
@@ -36,18 +36,18 @@ def test_official_tars_are_read_in_place_with_classes_in_sorted_order(official_s
 
 
 def test_class_folders_are_the_same_on_disk_and_in_a_tar(tmp_path: Path) -> None:
-    pictures = {
+    images = {
         "train/cat/1.jpg": b"a" * 700,
         "train/ape/x.JPEG": b"b",
         "train/ape/y.png": b"c",
         "val/cat/2.jpg": b"d" * 30,
     }
     others = {"train/ape/._x.JPEG": b"", "train/ape/notes.txt": b"", "train/README": b""}
-    for name, data in (pictures | others).items():
+    for name, data in (images | others).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
     folders = recognise(tmp_path)
-    archive = recognise(tar(tmp_path / "a.tar", pictures | others))
+    archive = recognise(tar(tmp_path / "a.tar", images | others))
     for source in (folders, archive):
         assert source.classes == ("ape", "cat")
         assert bytes_of(source, "train") == {
@@ -57,10 +57,10 @@ def test_class_folders_are_the_same_on_disk_and_in_a_tar(tmp_path: Path) -> None
         }
         assert bytes_of(source, "val") == {"val/cat/2.jpg": (1, b"d" * 30)}
     for source in (folders, archive):
-        assert {entry.removesuffix(" (not named as a picture)") for entry in source.ignored} == set(others)
+        assert {entry.removesuffix(" (not named as an image)") for entry in source.ignored} == set(others)
 
 
-def test_a_mistake_is_answered_with_what_to_do(official_set: Path, tmp_path: Path) -> None:
+def test_errors_of_a_source_say_what_to_do(official_set: Path, tmp_path: Path) -> None:
     def refused(path: Path, sentence: str) -> None:
         with pytest.raises(UserError, match=sentence):
             recognise(path)
@@ -75,7 +75,7 @@ def test_a_mistake_is_answered_with_what_to_do(official_set: Path, tmp_path: Pat
     empty.mkdir()
     refused(empty, "holds neither .* but nothing")
     (empty / "train").mkdir()
-    refused(empty, "holds no picture under train/<class>/")
+    refused(empty, "holds no image under train/<class>/")
     refused(
         tar(tmp_path / "a.tar.xz", {"train/cat/1.jpg": b""}, "w:xz"),
         "compressed with xz.*decompress it first",
