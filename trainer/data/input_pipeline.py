@@ -21,9 +21,8 @@ from torch import Tensor
 
 from preprocess.store import Split, StoreError
 from trainer.config import AugmentConfig
-from trainer.data import augmentation
+from trainer.data import augmentation, crop_torch
 from trainer.errors import UserError
-from trainer.kernels import crop_torch
 
 # Pictures that are read before they are cut: as many as stay in a core's cache beside each other, for threads
 # that hand Python's lock to each other less often wait less.

@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 
 from trainer.config import AugmentConfig
+from trainer.data import crop_torch
 from trainer.data.augmentation import (
     Cutter,
     Views,
@@ -20,7 +21,6 @@ from trainer.data.augmentation import (
     ten_crops,
 )
 from trainer.errors import UserError
-from trainer.kernels import crop_torch
 from trainer.recipes import CUDA_CONVNET, PAPER
 
 SIDE = 256
