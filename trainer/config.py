@@ -290,7 +290,7 @@ def from_dict(plain: Mapping[str, Any]) -> Config:
 
 def _regrouped(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Regroup the fields of version 0.1, which had run, hardware and checkpoint in one group, `session`."""
-    values = dict(plain)
+    values = {**plain}
     for old, value in values.pop("session", {}).items():
         name = "folder" if old == "run" else old
         group = GROUP_OF.get(name, "run")  # from_dict refuses an unknown key there
