@@ -1,8 +1,32 @@
-"""Train and evaluate the two-tower network."""
+"""Train and evaluate the two-tower network.
+
+A trained network in a program or a notebook:
+
+    from trainer import load
+
+    network = load("runs/auto-001")
+    p_BK = network.probabilities(images_BSS3)    # uint8 [B, 256, 256, 3] -> float32 [B, K]
+"""
 
 import os
+from typing import TYPE_CHECKING
 
 from trainer.parallel import interrupt
+
+if TYPE_CHECKING:
+    from trainer.evaluation.pretrained import load
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import `load` at its first use (PEP 562): `import trainer` alone must not wait for torch."""
+        if name == "load":
+            from trainer.evaluation.pretrained import load
+
+            return load
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = ["load"]
 
 # Read by UCX when MPI starts, at the first import of mpi4py. On TCP it would give up a host after 16 seconds
 # of silence and tell nobody; the next message there, the watchdog's question who is missing, would be a

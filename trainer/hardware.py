@@ -1,30 +1,30 @@
-"""GPUs and networks by their makers' figures: what the model in scaling.py computes with."""
+"""Data of GPUs and interconnects, for the cost model in scaling.py."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-KERNELS = 150  # that a step starts
-HOST_LATENCY = 3e-6  # seconds of one exchange between GPUs of a host
+KERNELS = 150  # that a step launches
+HOST_LATENCY = 3e-6  # seconds of one exchange between two GPUs of a host
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """Figures of the makers' data sheets; `share` is what the network reaches of the peak."""
+    """Data sheet values, and the share of the peak that the network reaches."""
 
     flops: float
-    """Dense matrix operations a second in 16 bits."""
+    """Peak of dense matrix multiplication in 16 bits, floating-point operations per second."""
     memory: float
-    """Bytes a second to and from its memory."""
+    """Memory bandwidth, bytes per second."""
     link: float
-    """Bytes a second to another GPU of the same host, one direction."""
+    """Bandwidth to another GPU of the same host, bytes per second in one direction."""
     share: float = 0.22
-    """A100, fp16: 16,487 img/s published for an AlexNet of 4.1 GFLOP an image, of 312 TFLOP/s."""
+    """Published for an A100, fp16 (312 TFLOP/s): 16,487 images/s of an AlexNet of 4.1 GFLOP per image."""
     launch: float = 5e-6
-    """Seconds that a kernel takes to start; a step starts about KERNELS."""
+    """Seconds to launch one kernel; a step launches KERNELS of them."""
 
 
-# NVIDIA's data sheets: V100 SXM2, A100 SXM 80 GB, H100 SXM, H200 SXM; no sparsity, NVLink by direction.
+# NVIDIA's data sheets: V100 SXM2, A100 SXM 80 GB, H100 SXM, H200 SXM. No sparsity; NVLink in one direction.
 GPUS = {
     "v100": Gpu(125e12, 0.90e12, 150e9),
     "a100": Gpu(312e12, 2.04e12, 300e9),
@@ -35,17 +35,17 @@ GPUS = {
 
 @dataclass(frozen=True)
 class Interconnect:
-    """Between hosts, for each GPU."""
+    """The network between hosts, as each GPU has it."""
 
     bandwidth: float
-    """Bytes a second, one direction."""
+    """Bytes per second in one direction."""
     latency: float
     """Seconds from one process to another."""
 
 
-# Signalling rates by the InfiniBand Trade Association and IEEE 802.3, one port a GPU; latencies are what MPI
-# benchmarks commonly show, a microsecond or two over InfiniBand and some ten over TCP.
-NETWORKS = {
+# Signalling rates by the InfiniBand Trade Association and IEEE 802.3, one port per GPU. Latencies are typical
+# of MPI benchmarks: one or two microseconds over InfiniBand, about ten over TCP.
+INTERCONNECTS = {
     "10gbe": Interconnect(1.25e9, 30e-6),
     "100gbe": Interconnect(12.5e9, 10e-6),
     "hdr": Interconnect(25e9, 2e-6),

@@ -1,10 +1,11 @@
-"""What a step would cost on GPUs that are not at hand: computing, exchange, reduction.
+"""Estimate the time of a step on many GPUs: computation, exchange in pairs, all-reduce of gradients.
 
     python -m trainer.scaling --gpus 1024 --gpu h100 --network ndr --pair-batch 256
 
-A model, no measurement: a rank computes its tower at a share of the GPU's peak; the two towers of a pair
-trade activations, which nothing hides; each stage's gradients are summed over all pairs while the stages
-below still compute. `make bench-scaling` holds it beside 1, 2 and 4 pairs on the machine at hand.
+This is a model, not a measurement. A rank computes its tower at a share of the GPU's peak. The two towers of
+a pair exchange activations, which does not overlap with computation. Each stage's gradients are reduced over
+all pairs while the stages below still compute. `make bench-scaling` compares the model with 1, 2 and 4 pairs
+on this machine.
 """
 
 from __future__ import annotations
@@ -21,98 +22,102 @@ from rich.console import Console
 from rich.table import Table
 
 from trainer.errors import UserError
-from trainer.hardware import GPUS, HOST_LATENCY, KERNELS, NETWORKS, Gpu
+from trainer.hardware import GPUS, HOST_LATENCY, INTERCONNECTS, KERNELS, Gpu
 
-# Of one tower, by stage: multiply-accumulates of an image forward and backward (conv1 needs no gradient of
-# its input), parameters, and numbers that it hands on.
+# Of one tower, by stage: multiply-accumulates (MACs) per image, forward and backward (conv1 needs no gradient
+# of its input); parameters; and activations that it sends to the other tower.
 FORWARD_MACS = (52.7e6 + 111.95e6, 74.75e6 + 56.05e6 + 37.4e6, 18.85e6, 8.4e6 + 2.05e6)
 BACKWARD_MACS = (52.7e6 + 2 * 111.95e6, *(2 * macs for macs in FORWARD_MACS[1:]))
 PARAMETERS = (171_200, 995_840, 18_876_416, 10_439_656)
-NUMBERS = (21_632, 4_608, 2_048)  # 128x13x13, 128x6x6, 2048; and 1,000 logits in float32
+ACTIVATIONS = (21_632, 4_608, 2_048)  # 128x13x13, 128x6x6, 2048; then 1,000 logits in float32
 LOGITS = 1000
 WIDTH = 120  # columns that the table needs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a step would cost on 8 to so many GPUs, and what holds it back."""
+    """Estimated time of a step on 8 to --gpus GPUs, and what limits it."""
 
     gpus: int = 1024
-    """The largest number of GPUs; smaller ones are halves of it."""
+    """The largest number of GPUs; the others are its halves, down to 8."""
     gpu: Literal["v100", "a100", "h100", "h200"] = "h100"
     """Kind of GPU."""
     network: Literal["10gbe", "100gbe", "hdr", "ndr"] = "ndr"
-    """Network between hosts, one port a GPU."""
+    """Network between hosts, one port per GPU."""
     bandwidth: float | None = None
-    """Instead of the network's: gigabytes a second for each GPU, one direction."""
+    """Gigabytes per second for each GPU in one direction, instead of the network's."""
     latency: float | None = None
-    """Instead of the network's: microseconds from one process to another."""
+    """Microseconds from one process to another, instead of the network's."""
     gpus_per_host: int = 8
-    """GPUs that reach each other without the network."""
+    """GPUs per host, which are connected without the network."""
     pair_batch: int = 256
-    """Images of a step for each pair."""
+    """Images per step and pair."""
     batch_size: int | None = None
-    """Or: images of a step in all, divided among the pairs."""
+    """Images per step of all pairs, instead of --pair-batch."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Arithmetic, and numbers that a pair exchanges; float32 is taken at half of the rate (TF32)."""
+    """Arithmetic, and data type of a pair's exchanges; float32 is computed at half the speed (TF32)."""
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Numbers that gradients travel as."""
+    """Data type in which gradients are sent."""
     overlap: bool = True
-    """Reduce a stage's gradients while the stages below compute."""
+    """Reduce a stage's gradients while the stages below still compute."""
     plot: Path | None = None
-    """File for a picture of images a second and of a step's parts."""
+    """File for a plot of images per second and of the parts of a step."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """Seconds of one step."""
+    """Parts of one step's time, in seconds."""
 
     images: float
     compute: float
     exchange: float
     exposed: float
-    """Of the reduction: what computing does not hide."""
+    """The part of the all-reduce that does not overlap with computation."""
 
     @property
     def seconds(self) -> float:
         return self.compute + self.exchange + self.exposed
 
     @property
-    def rate(self) -> float:
+    def images_per_second(self) -> float:
         return self.images / self.seconds
 
 
 def all_reduce(size: float, ranks: int, bandwidth: float, latency: float) -> float:
-    """Seconds to sum `size` bytes over all ranks by recursive halving and doubling (Thakur et al., 2005)."""
+    """Seconds to all-reduce `size` bytes by recursive halving and doubling (Thakur et al., 2005).
+
+    bandwidth: bytes per second; latency: seconds.
+    """
     return 2 * math.ceil(math.log2(ranks)) * latency + 2 * (ranks - 1) / ranks * size / bandwidth
 
 
 def exposed_reduction(backward: Sequence[float], reductions: Sequence[float], overlap: bool) -> float:
-    """What is left of the reductions when the backward pass is over; both by stage, from the bottom.
+    """Seconds from the end of the backward pass to the end of the last reduction.
 
-    One after the other, the top stage first, each no sooner than its gradients are there.
+    backward, reductions: seconds of each stage, from the bottom. The reductions run one after the other, the
+    top stage's first, each as soon as its gradients exist.
     """
     computed = reduced = 0.0
-    for own, reduction in zip(reversed(backward), reversed(reductions), strict=True):
-        computed += own
+    for computation, reduction in zip(reversed(backward), reversed(reductions), strict=True):
+        computed += computation
         reduced = max(computed, reduced) + reduction
     return reduced - computed if overlap else sum(reductions)
 
 
 def step(settings: Settings, gpus: int, gpu: Gpu | None = None) -> Step:
-    """The model's step on so many GPUs, two of them a pair."""
-    gpu, network = gpu or GPUS[settings.gpu], NETWORKS[settings.network]
+    """The estimated step on this number of GPUs, two of them a pair."""
+    gpu, network = gpu or GPUS[settings.gpu], INTERCONNECTS[settings.network]
     pairs = gpus // 2
     batch = settings.pair_batch if settings.batch_size is None else settings.batch_size / pairs
     width = {"float32": 4, "bfloat16": 2}
     flops = gpu.flops * gpu.share / (1 if settings.precision == "bfloat16" else 2)
-    # The update reads and writes about 20 bytes a parameter; forward and backward read each weight, and write
-    # its gradient.
+    # The update reads and writes about 20 bytes per parameter. The forward and the backward pass read each
+    # weight, and the latter writes its gradient.
     memory = sum(PARAMETERS) * (20 + 3 * width[settings.precision]) / gpu.memory
     backward = [2 * macs * batch / flops for macs in BACKWARD_MACS]
     forward = sum(2 * macs * batch / flops for macs in FORWARD_MACS)
     compute = forward + sum(backward) + memory + KERNELS * gpu.launch
-    moved = batch * (2 * sum(NUMBERS) * width[settings.precision] + 4 * LOGITS)
+    moved = batch * (2 * sum(ACTIVATIONS) * width[settings.precision] + 4 * LOGITS)
     exchange = 7 * HOST_LATENCY + moved / gpu.link
     if settings.bandwidth is not None:
         network = replace(network, bandwidth=1e9 * settings.bandwidth)
@@ -127,22 +132,24 @@ def step(settings: Settings, gpus: int, gpu: Gpu | None = None) -> Step:
 
 
 def gains(settings: Settings, gpus: int) -> dict[str, float]:
-    """By what factor images a second would grow by each remedy; the largest is what holds them back."""
+    """The factor of images per second for each improvement; the largest shows what limits the step."""
     now, pairs = step(settings, gpus), gpus // 2
     batch = settings.pair_batch if settings.batch_size is None else settings.batch_size / pairs
     larger = replace(settings, pair_batch=2 * math.ceil(batch), batch_size=None)
-    lighter = replace(settings, precision="bfloat16", gradient_dtype="bfloat16")
+    bfloat16 = replace(settings, precision="bfloat16", gradient_dtype="bfloat16")
     return {
-        "batch": step(larger, gpus).rate / now.rate,
-        "precision": step(lighter, gpus).rate / now.rate,
+        "batch": step(larger, gpus).images_per_second / now.images_per_second,
+        "precision": step(bfloat16, gpus).images_per_second / now.images_per_second,
         "overlap": now.seconds / (now.compute + now.exchange),
     }
 
 
 def counts(settings: Settings) -> list[int]:
-    """Numbers of GPUs, 8 to the largest, each twice the one before."""
+    """Numbers of GPUs, from 8 or more to the largest, each twice the one before. Raises UserError."""
     if settings.gpus < 8 or settings.gpus % 2:
-        raise UserError(f"--gpus must be an even number from 8 on, not {settings.gpus}: two GPUs are a pair.")
+        raise UserError(
+            f"--gpus must be an even number of at least 8, not {settings.gpus}: two GPUs are a pair."
+        )
     found = [settings.gpus]
     while found[0] % 4 == 0 and found[0] // 2 >= 8:
         found.insert(0, found[0] // 2)
@@ -150,7 +157,7 @@ def counts(settings: Settings) -> list[int]:
 
 
 def show(settings: Settings) -> None:
-    """A table, a line for each number of GPUs."""
+    """Print a table with a row for each number of GPUs."""
     console = Console()
     console.width = max(console.width, WIDTH)
     title = f"{settings.gpu}, {settings.network}, {settings.precision}: a model, not a measurement"
@@ -158,46 +165,50 @@ def show(settings: Settings) -> None:
     columns = ("GPUs", "batch", "images/s", "of linear", "step", "compute", "exchange", "reduction")
     for column in (*columns, "x batch", "x precision", "x overlap"):
         table.add_column(column, justify="right", no_wrap=True)
-    alone = step(settings, 2).rate / 2
+    alone = step(settings, 2).images_per_second / 2
     for gpus in counts(settings):
-        s, remedies = step(settings, gpus), gains(settings, gpus)
-        best = max(remedies.values())
+        s, factors = step(settings, gpus), gains(settings, gpus)
+        best = max(factors.values())
         table.add_row(
             f"{gpus}",
             f"{s.images:,.0f}",
-            f"{s.rate:,.0f}",
-            f"{s.rate / gpus / alone:.0%}",
+            f"{s.images_per_second:,.0f}",
+            f"{s.images_per_second / gpus / alone:.0%}",
             *(f"{1e3 * t:.2f}" for t in (s.seconds, s.compute, s.exchange, s.exposed)),
-            *(f"[bold]{f:.2f}[/]" if f == best > 1.005 else f"{f:.2f}" for f in remedies.values()),
+            *(f"[bold]{f:.2f}[/]" if f == best > 1.005 else f"{f:.2f}" for f in factors.values()),
         )
     console.print(table)
     console.print(
-        "Times in milliseconds; reduction: what computing does not hide. The last columns say how many\n"
-        "times faster it would be with twice the batch a pair, with bfloat16 for all that is computed and\n"
-        "travels, and with the reduction hidden wholly: the largest is what holds it back."
+        "Times in milliseconds; reduction: the part that does not overlap with computation. The last\n"
+        "columns are the speed-up by twice the batch per pair, by bfloat16 for arithmetic, exchanges and\n"
+        "gradients, and by a reduction that overlaps completely. The largest, bold, shows the bottleneck."
     )
 
 
 def draw_plot(settings: Settings, path: Path) -> None:
-    """Images a second beside linear growth, and the parts of a step."""
-    from matplotlib.figure import Figure  # heavy, and wanted here alone
+    """Plot images per second next to linear scaling, and the parts of a step."""
+    from matplotlib.figure import Figure  # slow to import, and optional
 
     gpus = counts(settings)
     steps = [step(settings, n) for n in gpus]
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    alone = step(settings, 2).rate / 2
-    left.loglog(gpus, [s.rate for s in steps], "o-", label="model")
-    left.loglog(gpus, [alone * n for n in gpus], "--", color="grey", label="as many times one pair")
-    left.set(xlabel="GPUs", ylabel="images a second")
+    alone = step(settings, 2).images_per_second / 2
+    left.loglog(gpus, [s.images_per_second for s in steps], "o-", label="model")
+    left.loglog(gpus, [alone * n for n in gpus], "--", color="grey", label="linear")
+    left.set(xlabel="GPUs", ylabel="images per second")
     left.legend()
     names = [str(n) for n in gpus]
     bottom = [0.0] * len(gpus)
-    for part, label in (("compute", "computing"), ("exchange", "exchange"), ("exposed", "exposed reduction")):
+    for part, label in (
+        ("compute", "computation"),
+        ("exchange", "exchange"),
+        ("exposed", "reduction, not overlapped"),
+    ):
         heights = [1e3 * getattr(s, part) for s in steps]
         right.bar(names, heights, bottom=bottom, label=label)
         bottom = [b + h for b, h in zip(bottom, heights, strict=True)]
-    right.set(xlabel="GPUs", ylabel="milliseconds a step")
+    right.set(xlabel="GPUs", ylabel="milliseconds per step")
     right.legend()
     figure.suptitle(f"{settings.gpu}, {settings.network}, {settings.precision}: a model, not a measurement")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         show(settings)
         if settings.plot:
             draw_plot(settings, settings.plot)
-            print(f"{settings.plot}: the same as a picture")
+            print(f"{settings.plot}: a plot")
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
 

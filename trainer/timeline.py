@@ -1,9 +1,10 @@
-"""A timeline of a few steps: what every rank computes and what it waits for.
+"""Record a timeline of a few steps: the computation and the communication of every rank.
 
     mpirun -n 4 python -m trainer.timeline                  two pairs; writes runs/timeline.json and .png
 
-The file opens in https://ui.perfetto.dev and in chrome://tracing: one process a rank, its computing in one
-row, its reductions, which run beside it, in another. Pictures are drawn at random; no store is read.
+https://ui.perfetto.dev and chrome://tracing open the file. Each rank is a process with two rows: the main
+thread, and the all-reduces that run at the same time in a thread of their own. The images are random numbers;
+no store is read.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ MAIN, REDUCTIONS = 0, 1
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """A timeline of a few steps of these ranks, for Perfetto and as a picture."""
+    """A timeline of a few steps of these ranks, for Perfetto and as a PNG."""
 
     path: Path = Path("runs/timeline.json")
-    """File to write; the picture lies beside it."""
+    """File to write; the PNG is written next to it."""
     steps: int = 3
-    """Steps to show, after two that are not."""
+    """Steps to record, after two that are not recorded."""
     batch_size: int = 64
-    """Global batch."""
+    """Global batch size."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """As in trainer.run."""
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -52,7 +53,7 @@ class Arguments:
 
 
 class Span(NamedTuple):
-    """Something that took time. Seconds since all ranks met."""
+    """One phase of a rank, in seconds since the barrier at the start."""
 
     row: int
     name: str
@@ -62,7 +63,7 @@ class Span(NamedTuple):
 
 
 class Recorder:
-    """Notes the marks of a trainer, and its reductions where they run in a thread of their own."""
+    """Records the phases that a trainer marks, and its all-reduces where a thread of their own runs them."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.spans: list[Span] = []
@@ -71,20 +72,22 @@ class Recorder:
         self._start = time.perf_counter()
         trainer.network.mark = self.mark
         if isinstance(trainer.transport, OverMpi):
-            self._watch(trainer.transport)
+            self._record_reductions(trainer.transport)
 
     def now(self) -> float:
+        """Seconds since the barrier."""
         return time.perf_counter() - self._start
 
     def mark(self, phase: str, waiting: bool = False) -> None:
-        """A new phase begins, the one before ends."""
+        """Begin a phase and end the one before. waiting: it is communication."""
         now = self.now()
         if self._open:
             name, waited, begin = self._open
             self.spans.append(Span(MAIN, name, waited, begin, now))
         self._open = (phase, waiting, now)
 
-    def _watch(self, transport: OverMpi) -> None:
+    def _record_reductions(self, transport: OverMpi) -> None:
+        """Replace the transport's `reduce` by one that records its time."""
         reduce = transport.reduce
 
         def recorded(flat: Tensor) -> None:
@@ -97,7 +100,7 @@ class Recorder:
 
 
 def record(arguments: Arguments, topology: Topology) -> tuple[list[Span], float, float]:
-    """This rank's spans, the seconds of a step, and those of a step's reductions while nothing else runs."""
+    """Train a few steps; returns this rank's spans, a step's seconds, and those of its all-reduces alone."""
     config = Config(
         network=arguments.network,
         optim=OptimizerConfig(batch_size=arguments.batch_size, lr=1e-3, epochs=1),
@@ -128,12 +131,12 @@ def record(arguments: Arguments, topology: Topology) -> tuple[list[Span], float,
 
 
 def chrome_trace(spans_of_ranks: Sequence[Sequence[Span]]) -> dict[str, Any]:
-    """The trace event format: complete events, microseconds; a rank is a process."""
+    """The spans in the Trace Event Format: complete events ("X"), in microseconds; a rank is a process."""
     events: list[dict[str, Any]] = []
     for rank, spans in enumerate(spans_of_ranks):
-        who = f"rank {rank}, pair {rank // 2}, tower {'ab'[rank % 2]}"
-        events.append({"ph": "M", "name": "process_name", "pid": rank, "args": {"name": who}})
-        for row, name in ((MAIN, "computing"), (REDUCTIONS, "reductions")):
+        name = f"rank {rank}, pair {rank // 2}, tower {'ab'[rank % 2]}"
+        events.append({"ph": "M", "name": "process_name", "pid": rank, "args": {"name": name}})
+        for row, name in ((MAIN, "main thread"), (REDUCTIONS, "all-reduces")):
             events.append({"ph": "M", "name": "thread_name", "pid": rank, "tid": row, "args": {"name": name}})
         for span in spans:
             times = {"ts": span.begin * 1e6, "dur": (span.end - span.begin) * 1e6}
@@ -145,18 +148,18 @@ def chrome_trace(spans_of_ranks: Sequence[Sequence[Span]]) -> dict[str, Any]:
 
 
 def exposed(spans: Sequence[Span]) -> dict[str, float]:
-    """Seconds that the computing row waits, by kind of exchange."""
-    found = {"gathers, sums": 0.0, "all-reduce": 0.0}
+    """Seconds that the main thread waits, by kind of communication."""
+    found = {"the pair's exchanges": 0.0, "all-reduces": 0.0}
     for span in spans:
         if span.row == MAIN and span.waiting:
-            kind = "all-reduce" if "all-reduce" in span.name else "gathers, sums"
+            kind = "all-reduces" if "all-reduce" in span.name else "the pair's exchanges"
             found[kind] += span.end - span.begin
     return found
 
 
-def draw_picture(spans_of_ranks: Sequence[Sequence[Span]], path: Path) -> None:
-    """Two rows a rank: computing (by direction) above, reductions below; waiting is hatched."""
-    from matplotlib.figure import Figure  # heavy, and wanted here alone
+def draw(spans_of_ranks: Sequence[Sequence[Span]], path: Path) -> None:
+    """Draw two rows for each rank: computation, coloured by direction, above; all-reduces below."""
+    from matplotlib.figure import Figure  # slow to import, and optional
 
     colors = {"forward": "#4878a8", "backward": "#2f4b6e", "update": "#6aa84f"}
     figure = Figure(figsize=(12, 1 + 0.7 * len(spans_of_ranks)), layout="constrained")
@@ -176,7 +179,9 @@ def draw_picture(spans_of_ranks: Sequence[Sequence[Span]], path: Path) -> None:
             )
     axes.set_yticks([-r for r in range(len(spans_of_ranks))])
     axes.set_yticklabels([f"rank {r} ({'ab'[r % 2]})" for r in range(len(spans_of_ranks))])
-    axes.set_xlabel("milliseconds; orange: communication (below each rank: reductions beside the computing)")
+    axes.set_xlabel(
+        "milliseconds; orange: communication (lower row of a rank: all-reduces in their own thread)"
+    )
     figure.savefig(path, dpi=150)
 
 
@@ -193,13 +198,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             for kind, waited in exposed(gathered[0]).items():
                 share = waited / arguments.steps / seconds
                 print(f"  rank 0 waits {100 * share:.1f} % of a step for {kind}")
-            print(f"  a step's reductions alone, on idle ranks: {100 * idle / seconds:.1f} % of a step")
-            picture = arguments.path.with_suffix(".png")
+            print(f"  a step's all-reduces alone, on idle ranks: {100 * idle / seconds:.1f} % of a step")
+            image = arguments.path.with_suffix(".png")
             try:
-                draw_picture(gathered, picture)
-                print(f"{picture}: the same as a picture")
+                draw(gathered, image)
+                print(f"{image}: the same as an image")
             except ModuleNotFoundError:
-                print("no picture: matplotlib is not installed; make setup installs it", file=sys.stderr)
+                print("no image: matplotlib is not installed; make setup installs it", file=sys.stderr)
         topology.world.Barrier()
 
 

@@ -1,10 +1,10 @@
-"""Watch runs as they go, on one page of this machine.
+"""Show the progress of runs on a web page that updates itself.
 
     python -m trainer.watch                          the latest run
     python -m trainer.watch runs/paper-001 runs/b    several, side by side
 
-It reads the runs' files, asks nothing of the runs and locks nothing; they may be on another host, in a folder
-that both see. The page is for this machine alone; from elsewhere: ssh -L 8700:127.0.0.1:8700 HOST.
+It only reads the runs' files and locks none of them. The runs may be on another host, in a shared folder. The
+page can be opened on this machine alone; from another one, first: ssh -L 8700:127.0.0.1:8700 HOST.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from trainer.runs import checkpoint, run_folder
 from trainer.runs.log import read_log
 
 POINTS = 1000
-"""Points of a curve that the page gets at most; neighbours are averaged."""
-ACROSS, SCALE = 16, 3
-"""Filters in a row, as in the paper's Figure 3; screen pixels of one weight."""
+"""The largest number of points of a curve on the page; more are averaged."""
+COLUMNS, SCALE = 16, 3
+"""Filters in a row, as in the paper's Figure 3; pixels of the PNG for each weight, in both directions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """A page that shows runs as they go, at http://127.0.0.1:8700. Ctrl-C ends it; the runs go on.
+    """A page with the progress of runs, at http://127.0.0.1:8700. Ctrl-C ends the page, not the runs.
 
     Example: python -m trainer.watch runs/auto-001 runs/paper-001
     """
@@ -51,11 +51,11 @@ class Arguments:
     run: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Folders of runs, side by side. None: the latest in runs/."""
     port: int = 8700
-    """Port on 127.0.0.1; 0 takes any that is free."""
+    """Port on 127.0.0.1; 0 takes any free one."""
 
 
 def thin(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, list[float]]:
-    """Columns of the lines that have all `names`, at most POINTS long: means of neighbouring lines."""
+    """The values of the lines that have all `names`, by name; at most POINTS each, as means of neighbours."""
     rows = [[line[name] for name in names] for line in lines if all(name in line for name in names)]
     if not rows:
         return {name: [] for name in names}
@@ -66,7 +66,7 @@ def thin(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, lis
 
 
 def status(run: Path) -> dict[str, Any]:
-    """All that the page shows of one run, from its files as they are now."""
+    """Everything that the page shows of one run, read from its files now."""
     config = run_folder.read_config(run)
     lines = read_log(run / run_folder.LOG)
     trained = [line for line in lines if "images_per_second" in line]
@@ -103,9 +103,9 @@ def last_checkpoint(run: Path) -> str | None:
 
 
 def filters(run: Path) -> bytes | None:
-    """The newest checkpoint's conv1 filters as a PNG, tower a above tower b; None while there is none.
+    """The conv1 filters of the newest checkpoint as a PNG, tower a above tower b; None without a checkpoint.
 
-    Each filter, 11x11x3, is shifted and stretched to its own range, 0..255.
+    Each filter, 11x11x3, is scaled from its own range to 0..255.
     """
     name = last_checkpoint(run)
     rows: list[NDArray[np.uint8]] = []
@@ -114,31 +114,37 @@ def filters(run: Path) -> bytes | None:
         try:
             with safe_open(path, "numpy") as file:
                 weight_FCHW = file.get_tensor("conv1.weight")
-        except (OSError, SafetensorError):  # there is one tower alone, or it was pruned a moment ago
+        except (
+            OSError,
+            SafetensorError,
+        ):  # the network has one tower, or the checkpoint was removed meanwhile
             continue
         if rows:
             rows.append(np.full((3, rows[0].shape[1], 3), 255, np.uint8))
-        rows.append(_mosaic(weight_FCHW))
+        rows.append(_grid(weight_FCHW))
     if not rows:
         return None
-    picture = np.concatenate(rows).repeat(SCALE, 0).repeat(SCALE, 1)
+    image = np.concatenate(rows).repeat(SCALE, 0).repeat(SCALE, 1)
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
+    Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _mosaic(weight_FCHW: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _grid(weight_FCHW: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Arrange filters in rows of COLUMNS, uint8 [height, width, 3], with a white line after each."""
     low = weight_FCHW.min((1, 2, 3), keepdims=True)
     spread = np.maximum(weight_FCHW.max((1, 2, 3), keepdims=True) - low, 1e-12)
     tiles = np.rint(255 * (weight_FCHW - low) / spread).astype(np.uint8).transpose(0, 2, 3, 1)
-    tiles = np.pad(tiles, ((0, -len(tiles) % ACROSS), (0, 1), (0, 1), (0, 0)), constant_values=255)
-    down, side = len(tiles) // ACROSS, tiles.shape[1]
-    return tiles.reshape(down, ACROSS, side, side, 3).swapaxes(1, 2).reshape(down * side, ACROSS * side, 3)
+    tiles = np.pad(tiles, ((0, -len(tiles) % COLUMNS), (0, 1), (0, 1), (0, 0)), constant_values=255)
+    rows, side = len(tiles) // COLUMNS, tiles.shape[1]
+    return tiles.reshape(rows, COLUMNS, side, side, 3).swapaxes(1, 2).reshape(rows * side, COLUMNS * side, 3)
 
 
 class Handler(tornado.web.RequestHandler):
+    """A request from this machine; any other is refused."""
+
     def prepare(self) -> None:
-        # A page of another site that resolves its own name to this machine asks under that name.
+        # DNS rebinding: another site can resolve its name to 127.0.0.1; its page's requests have that name.
         if self.request.host_name not in ("127.0.0.1", "localhost"):
             raise tornado.web.HTTPError(403)
         self.set_header("Cache-Control", "no-cache")
@@ -146,11 +152,15 @@ class Handler(tornado.web.RequestHandler):
 
 
 class Page(Handler):
+    """watch.html."""
+
     def get(self) -> None:
         self.write((Path(__file__).with_suffix(".html")).read_text())
 
 
 class Plotly(Handler):
+    """Plotly's JavaScript, from the installed package."""
+
     def get(self) -> None:
         self.set_header("Content-Type", "text/javascript; charset=utf-8")
         self.set_header("Cache-Control", "max-age=86400")
@@ -158,6 +168,8 @@ class Plotly(Handler):
 
 
 class State(Handler):
+    """The status of all runs as JSON."""
+
     async def get(self) -> None:
         loop = asyncio.get_running_loop()
         found = [await loop.run_in_executor(None, _status_or_error, run) for run in self.settings["runs"]]
@@ -165,6 +177,7 @@ class State(Handler):
 
 
 def _status_or_error(run: Path) -> dict[str, Any]:
+    """A run's status, or the message of the error, which the page shows."""
     try:
         return status(run)
     except (UserError, OSError) as error:
@@ -172,20 +185,22 @@ def _status_or_error(run: Path) -> dict[str, Any]:
 
 
 class Filters(Handler):
+    """The filters of the run with this index as a PNG."""
+
     async def get(self, index: str) -> None:
         watched = self.settings["runs"]
-        picture = None
+        image = None
         if int(index) < len(watched):
             loop = asyncio.get_running_loop()
-            picture = await loop.run_in_executor(None, filters, watched[int(index)])
-        if picture is None:
+            image = await loop.run_in_executor(None, filters, watched[int(index)])
+        if image is None:
             raise tornado.web.HTTPError(404)
         self.set_header("Content-Type", "image/png")
-        self.write(picture)
+        self.write(image)
 
 
 async def serve(watched: Sequence[Path], port: int) -> None:
-    """Serve until cancelled; says where."""
+    """Print the address and serve the page until cancelled."""
     application = tornado.web.Application(
         [("/", Page), ("/plotly.js", Plotly), ("/state", State), (r"/filters/(\d+)", Filters)],
         runs=list(watched),
@@ -209,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = parse(Arguments, "python -m trainer.watch", Arguments(), argv, ranks=False)
         watched = arguments.run or (run_folder.latest(),)
         for run in watched:
-            run_folder.read_config(run)  # whatever is wrong with it is said now
+            run_folder.read_config(run)  # raises UserError here and not on the page
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(serve(watched, arguments.port))
 

@@ -1,4 +1,4 @@
-"""The doctor finds what is broken, names the remedy, and itself works on nearly nothing."""
+"""The doctor finds what is broken, names the remedy, and runs with the standard library alone."""
 
 import json
 import os
@@ -32,14 +32,14 @@ def test_a_sound_machine_is_ready(tiny_store, tmp_path):
     done = run(*command, "--json", cwd=tmp_path, PYTHONPATH=str(ROOT))
     found = findings(done)
     assert done.returncode == 0, done.stdout
-    for what in ("Python", "packages", "torch", "MPI", "store", "loopback"):
-        assert found[what]["level"] == "ok", found[what]
-    assert "10 classes, 60 + 30 pictures" in found["store"]["says"]
+    for subject in ("Python", "packages", "torch", "MPI", "store", "loopback"):
+        assert found[subject]["level"] == "ok", found[subject]
+    assert "10 classes, 60 + 30 images" in found["store"]["says"]
     assert "2 ranks" in found["MPI"]["says"]
     assert all(finding["remedy"] for finding in found.values() if finding["level"] != "ok")
 
 
-def test_broken_packages_are_named_and_the_other_checks_go_on(tmp_path):
+def test_broken_packages_are_named_and_the_other_checks_continue(tmp_path):
     broken = {
         "numpy": "raise ImportError('a library is missing')",
         "tyro": "import os; os._exit(3)",
@@ -75,30 +75,30 @@ def test_a_launcher_of_another_mpi_is_caught(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     (found,) = launcher.mpi(2)
     assert found.level == "fail"
-    assert "2 ranks that each believe to be alone" in found.says
+    assert "2 ranks that are not in one world" in found.text
     assert found.remedy.startswith("use the mpirun of ")
 
 
 def test_without_a_launcher_the_remedy_is_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     (found,) = launcher.mpi(2)
-    assert (found.level, "no mpirun" in found.says) == ("fail", True)
+    assert (found.level, "no mpirun" in found.text) == ("fail", True)
 
 
 @pytest.mark.parametrize(
     ("cores", "level", "words"),
     [
-        ([[0, 1, 2, 3], [0, 1, 2, 3]], "ok", "4 cores, 2 threads a rank"),
-        ([[0], [1]], "warn", "bound to 2 of 4 cores; the others stay idle"),
+        ([[0, 1, 2, 3], [0, 1, 2, 3]], "ok", "4 cores, 2 threads per rank"),
+        ([[0], [1]], "warn", "bound to 2 of 4 cores; the others are idle"),
         ([[0], [0]], "warn", "bound to 1 of 4 cores and share them"),
     ],
 )
 def test_bound_ranks_are_noticed(cores, level, words, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
-    said = [[rank, 2, mine, True, "MPICH 5.0.2"] for rank, mine in enumerate(cores)]
-    mpi, binding = launcher.judge("mpirun", 2, [said])
+    reports = [[rank, 2, mine, True, "MPICH 5.0.2"] for rank, mine in enumerate(cores)]
+    mpi, binding = launcher.check_ranks("mpirun", 2, [reports])
     assert (mpi.level, binding.level) == ("ok", level)
-    assert words in binding.says
+    assert words in binding.text
 
 
 def test_ranks_and_gpus_are_matched(tmp_path, monkeypatch):
@@ -113,7 +113,7 @@ def test_ranks_and_gpus_are_matched(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     _, gpus = software.torch(ranks=4)
     assert gpus.level == "warn"
-    assert gpus.says == "2 (H200, 141 GiB): rank 0 GPU 0, rank 1 GPU 1, rank 2 GPU 0, rank 3 GPU 1"
+    assert gpus.text == "2 (H200, 141 GiB): rank 0 GPU 0, rank 1 GPU 1, rank 2 GPU 0, rank 3 GPU 1"
     assert software.torch(ranks=2)[1].level == "ok"
 
 
@@ -130,7 +130,7 @@ def test_pillow_over_pillow_simd_is_noticed(tmp_path, monkeypatch):
 def test_a_missing_compiled_module_is_noticed(monkeypatch):
     monkeypatch.setattr(software, "built", lambda extension: "_square" not in extension)
     found = software.pillow()
-    assert (found.level, "_square.c" in found.says) == ("warn", True)
+    assert (found.level, "_square.c" in found.text) == ("warn", True)
 
 
 def test_a_missing_handler_of_ctrl_c_is_noticed(monkeypatch):
@@ -147,7 +147,7 @@ def test_instructions_that_nothing_uses_are_noticed(tmp_path, monkeypatch):
         missing = ", ".join(f"trainer/kernels/{module}.c" for module in modules)
         cpuinfo.write_text(f"flags : {flags}")
         found = machine.processor(cpuinfo)
-        assert (found.level, f"not built: {missing}," in found.says) == ("warn", True)
+        assert (found.level, f"not built: {missing}," in found.text) == ("warn", True)
     cpuinfo.write_text("flags : avx512f")
     assert machine.processor(cpuinfo).level == "ok"
 
@@ -155,15 +155,15 @@ def test_instructions_that_nothing_uses_are_noticed(tmp_path, monkeypatch):
 def test_a_store_of_images_smaller_than_a_crop_fails(tiny_store, tmp_path):
     found = machine.store(make_store_of_size(48, tiny_store.parent / "imagenet", tmp_path / "48.zarr"))
     assert found.level == "fail"
-    assert found.says == "its images have 48x48 pixels, and the network crops 224x224"
+    assert found.text == "its images have 48x48 pixels, and the network crops 224x224"
     assert "image_size=256" in found.remedy
 
 
-def test_a_damaged_picture_in_the_sample_fails(tiny_store, tmp_path):
+def test_a_damaged_image_in_the_sample_fails(tiny_store, tmp_path):
     copy = shutil.copytree(tiny_store, tmp_path / "copy.zarr")
     shard = copy / "val" / "images" / "c" / "0" / "0" / "0" / "0"
     data = bytearray(shard.read_bytes())
-    data[1000] ^= 1  # a pixel of the first picture
+    data[1000] ^= 1  # a pixel of the first image
     shard.write_bytes(data)
     found = machine.store(copy)
     assert found.level == "fail"
@@ -181,12 +181,12 @@ def test_too_many_ranks_for_the_memory_is_a_warning():
     assert "--batch-size" in found.remedy
 
 
-def test_what_killed_ranks_leave_in_shared_memory_is_noticed():
+def test_files_of_killed_ranks_in_shared_memory_are_noticed():
     if "HYDRA" not in run("mpirun", "--version", cwd=ROOT).stdout:
         pytest.skip("only MPICH is known to leave its file there")
     script = (
-        "import os, time; from mpi4py import MPI; everyone = MPI.COMM_WORLD.allgather(os.getpid())\n"
-        "if MPI.COMM_WORLD.rank == 0: print(everyone[0], flush=True)\n"
+        "import os, time; from mpi4py import MPI; pids = MPI.COMM_WORLD.allgather(os.getpid())\n"
+        "if MPI.COMM_WORLD.rank == 0: print(pids[0], flush=True)\n"
         "time.sleep(600)"
     )
     command = ("mpirun", "-n", "2", sys.executable, "-c", script)
@@ -195,7 +195,7 @@ def test_what_killed_ranks_leave_in_shared_memory_is_noticed():
             rank = int(job.stdout.readline())
             maps = Path(f"/proc/{rank}/maps").read_text().splitlines()
             (name,) = {line.split()[-1] for line in maps if "/mpich_shm_" in line}
-            alive = machine.left_behind()
+            alive = machine.orphaned_segments()
             os.kill(rank, signal.SIGKILL)  # and mpirun kills the other
             job.wait(60)
         finally:
@@ -203,17 +203,17 @@ def test_what_killed_ranks_leave_in_shared_memory_is_noticed():
     file = Path(name)
     try:
         assert file not in alive
-        assert machine.left_behind()[file] == file.stat().st_size
+        assert machine.orphaned_segments()[file] == file.stat().st_size
         (found,) = machine.shared_memory()
         assert (found.level, found.remedy) == ("warn", "rm /dev/shm/mpich_shm_*, while no ranks start")
     finally:
         file.unlink()
-    assert file not in machine.left_behind()
+    assert file not in machine.orphaned_segments()
 
 
-def test_a_process_that_hangs_is_ended_and_told(monkeypatch):
+def test_a_process_that_hangs_is_killed_and_reported(monkeypatch):
     monkeypatch.setattr("trainer.doctor.finding.SECONDS", 1)
-    tried = attempt(script="import time; time.sleep(600)")
-    assert tried.failure == "no answer within 1 seconds"
+    outcome = attempt(script="import time; time.sleep(600)")
+    assert outcome.failure == "no answer within 1 seconds"
     assert attempt("/nowhere/mpirun", script="").failure == "/nowhere/mpirun: No such file or directory"
     assert attempt(script=f"raise SystemExit({sys.maxsize % 7 + 1})").failure.startswith("exit code")

@@ -1,4 +1,4 @@
-"""The paper's experiments: CIFAR-10 as people have it, the four-layer network, and both commands."""
+"""The paper's experiments: reading CIFAR-10, the four-layer network, and both commands."""
 
 import io
 import json
@@ -16,14 +16,15 @@ from tests.launch import NETWORK, run
 from trainer.data.batches import open_data
 from trainer.errors import UserError
 from trainer.experiments import ablations, cifar, relu_tanh
-from trainer.experiments.small import PARTS, Racer, SmallNet
+from trainer.experiments.four_layer_net import FourLayerNet
+from trainer.experiments.trial import PARTS, Trial
 from trainer.parallel.device import resolve_precision
 from trainer.recipes import settle
 from trainer.runs import run_folder
 
-PICTURES = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
 LABELS = np.arange(200) % 10
-DATA = relu_tanh.described(PICTURES, LABELS)
+DATA = relu_tanh.data_settings(IMAGES, LABELS)
 
 
 def binary(images, labels):
@@ -51,32 +52,34 @@ def png(image):
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """A small CIFAR-10 as it is distributed: two files of training pictures and one of test pictures."""
+    """A small CIFAR-10 as it is distributed: two files of training images and one of test images."""
     files = {
-        "cifar-10-batches-bin/test_batch.bin": binary(PICTURES[:3], LABELS[:3]),
-        "cifar-10-batches-bin/data_batch_2.bin": binary(PICTURES[120:], LABELS[120:]),
-        "cifar-10-batches-bin/data_batch_1.bin": binary(PICTURES[:120], LABELS[:120]),
+        "cifar-10-batches-bin/test_batch.bin": binary(IMAGES[:3], LABELS[:3]),
+        "cifar-10-batches-bin/data_batch_2.bin": binary(IMAGES[120:], LABELS[120:]),
+        "cifar-10-batches-bin/data_batch_1.bin": binary(IMAGES[:120], LABELS[:120]),
         "cifar-10-batches-bin/batches.meta.txt": b"airplane\n",
     }
     return write_tar(tmp_path_factory.mktemp("cifar") / "cifar-10-binary.tar.gz", files, "w:gz")
 
 
-def test_the_binary_version_is_read_from_its_archive_without_the_test_part(archive):
+def test_the_binary_version_is_read_from_its_archive_without_the_test_set(archive):
     images, labels = cifar.read(archive)
-    assert np.array_equal(images, PICTURES)
+    assert np.array_equal(images, IMAGES)
     assert np.array_equal(labels, LABELS)
 
 
-def test_pictures_in_class_folders_are_read_from_a_folder_and_a_tar(tmp_path):
+def test_images_in_class_folders_are_read_from_a_folder_and_a_tar(tmp_path):
     names = ["frog/1.png", "cat/1.png", "cat/2.png"]
-    files = {f"train/{name}": png(image) for name, image in zip(names, PICTURES, strict=False)}
+    files = {f"train/{name}": png(image) for name, image in zip(names, IMAGES, strict=False)}
     for name, data in files.items():
         path = tmp_path / "folder" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    for path in (tmp_path / "folder", write_tar(tmp_path / "pictures.tar", files)):
+    for path in (tmp_path / "folder", write_tar(tmp_path / "images.tar", files)):
         images, labels = cifar.read(path)
-        assert np.array_equal(images, PICTURES[[1, 2, 0]])  # by name; classes in the order of theirs
+        assert np.array_equal(
+            images, IMAGES[[1, 2, 0]]
+        )  # sorted by name; classes in the order of their names
         assert labels.tolist() == [0, 0, 1]
 
 
@@ -87,18 +90,18 @@ def test_pictures_in_class_folders_are_read_from_a_folder_and_a_tar(tmp_path):
         ({"data_batch_1.bin": b"\x01" * 100}, "100 bytes, not N x 3073"),
         ({"data_batch_1.bin": b"\x0b" * 3073}, "a label of 11"),
         ({"train/cat/1.png": png(np.zeros((8, 8, 3), np.uint8))}, "is 8x8"),
-        ({"train/cat/1.png": b"no picture"}, "cannot be read as a picture"),
+        ({"train/cat/1.png": b"no image"}, "cannot be read as an image"),
         ({"readme": b"hello"}, "nothing found"),
     ],
     ids=["pickle", "length", "label", "size", "damaged", "something else"],
 )
-def test_what_is_no_cifar_is_one_sentence(files, sentence, tmp_path):
+def test_other_files_are_a_clear_error(files, sentence, tmp_path):
     with pytest.raises(UserError, match=re.escape(sentence)):
         cifar.read(write_tar(tmp_path / "some.tar", files))
 
 
 def test_the_network_has_four_layers_of_the_programs_size():
-    net = SmallNet("relu", seed=0)
+    net = FourLayerNet("relu", seed=0)
     # 32 x 5x5x3 + 32, 32 x 5x5x32 + 32, 64 x 5x5x32 + 64, 10 x 4x4x64 + 10
     assert sum(p.numel() for p in net.parameters()) == 2_432 + 25_632 + 51_264 + 10_250
     assert net(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
@@ -106,7 +109,7 @@ def test_the_network_has_four_layers_of_the_programs_size():
 
 
 def test_the_two_networks_differ_by_their_activation_alone():
-    relu, tanh = SmallNet("relu", seed=3), SmallNet("tanh", seed=3)
+    relu, tanh = FourLayerNet("relu", seed=3), FourLayerNet("tanh", seed=3)
     tanh.load_state_dict(relu.state_dict())
     x = torch.randn(4, 3, 32, 32) * 60
     mine = tanh(x)
@@ -114,101 +117,104 @@ def test_the_two_networks_differ_by_their_activation_alone():
     assert torch.equal(relu(x), mine)
 
 
-def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path):
-    whole = Racer(tmp_path / "whole", "tanh", 0.001, seed=1, low=False, data=DATA)
+def test_a_stopped_training_continues_to_the_same_weights(tmp_path):
+    whole = Trial(tmp_path / "whole", "tanh", 0.001, seed=1, bfloat16=False, data=DATA)
     for _ in range(2):
-        whole.train_epoch(PICTURES, LABELS)
-    Racer(tmp_path / "parts", "tanh", 0.001, seed=1, low=False, data=DATA).train_epoch(PICTURES, LABELS)
-    again = Racer(tmp_path / "parts", "tanh", 0.001, seed=1, low=False, data=DATA)
+        whole.train_epoch(IMAGES, LABELS)
+    Trial(tmp_path / "parts", "tanh", 0.001, seed=1, bfloat16=False, data=DATA).train_epoch(IMAGES, LABELS)
+    again = Trial(tmp_path / "parts", "tanh", 0.001, seed=1, bfloat16=False, data=DATA)
     assert again.epochs == 1
-    again.train_epoch(PICTURES, LABELS)
+    again.train_epoch(IMAGES, LABELS)
     assert again.curve == whole.curve
     assert len(whole.curve) == 2 * PARTS
     for one, other in zip(whole.net.parameters(), again.net.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
-def test_the_epochs_to_an_error_are_read_between_two_points(tmp_path):
-    racer = Racer(tmp_path, "relu", 0.001, seed=0, low=False, data=DATA)
-    racer.curve = [(0.25, 0.5), (0.5, 0.3), (0.75, 0.2), (1.0, 0.26)]
-    assert racer.reached(0.25) == pytest.approx(0.625)
-    assert racer.reached(0.1) is None
-    assert racer.error_after(1) == 0.26
+def test_the_epochs_to_an_error_are_interpolated(tmp_path):
+    trial = Trial(tmp_path, "relu", 0.001, seed=0, bfloat16=False, data=DATA)
+    trial.curve = [(0.25, 0.5), (0.5, 0.3), (0.75, 0.2), (1.0, 0.26)]
+    assert trial.epochs_to(0.25) == pytest.approx(0.625)
+    assert trial.epochs_to(0.1) is None
+    assert trial.error_after(1) == 0.26
 
 
-def test_the_conclusion_compares_where_both_have_been():
+def test_the_conclusion_compares_at_an_error_that_both_have_reached():
     relu = {"rate": 0.002, "epochs": 6.0, "curve": [(2, 0.4), (6, 0.25)]}
     tanh = {"rate": 0.008, "epochs": None, "curve": [(10, 0.4), (20, 0.35)]}
-    said = relu_tanh.conclusion({"relu": relu, "tanh": tanh}, 0.25)
+    lines = relu_tanh.conclusion({"relu": relu, "tanh": tanh}, 0.25)
     # ReLU is at 0.35 a third of the way from 2 to 6 epochs: 20 / 3.333 = 6.0
-    assert said[-1] == "to 35.0 % ReLU is 6.0 times faster"
-    assert said[1] == "tanh, rate 0.008: not at 25 % after 20 epochs (paper: about 36)"
+    assert lines[-1] == "to 35.0 % ReLU is 6.0 times faster"
+    assert lines[1] == "tanh, learning rate 0.008: not at 25 % after 20 epochs (paper: about 36)"
     tanh |= {"epochs": 36.0, "curve": [(36, 0.25)]}
     assert relu_tanh.conclusion({"relu": relu, "tanh": tanh}, 0.25)[-1].startswith("to 25.0 % ReLU is 6.0")
 
 
-def test_the_command_draws_both_curves_and_goes_on(archive, tmp_path):
-    command = ("python", "-m", "trainer.experiments", "relu-vs-tanh", "--data", str(archive), "--out", "race")
+def test_the_command_draws_both_curves_and_continues(archive, tmp_path):
+    command = ("python", "-m", "trainer.experiments", "relu-vs-tanh", "--data", str(archive), "--out", "out")
     rates = ("--relu-rates", "0.001", "--tanh-rates", "0.001", "0.002", "--max-epochs", "1")
     done = run(*command, *rates, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "relu, rate 0.001: not at 25 % after 1 epochs (paper: about 6)" in done.stdout
-    found = json.loads((tmp_path / "race" / "tanh.json").read_text())
+    assert "relu, learning rate 0.001: not at 25 % after 1 epochs (paper: about 6)" in done.stdout
+    found = json.loads((tmp_path / "out" / "tanh.json").read_text())
     assert (len(found["curve"]), found["settings"]["the number of images"]) == (PARTS, 200)
-    svg = (tmp_path / "race" / "figure1.svg").read_text()
+    svg = (tmp_path / "out" / "figure1.svg").read_text()
     assert svg.count("<path") > 10
-    assert Image.open(tmp_path / "race" / "figure1.png").width == 1400
+    assert Image.open(tmp_path / "out" / "figure1.png").width == 1400
     again = run(*command, *rates, cwd=tmp_path)
-    assert "epoch 1," not in again.stdout  # nothing was left to train
+    assert "epoch 1," not in again.stdout  # all is trained
 
 
 OTHER_RACERS = {
     "seed": ({"seed": 2}, "--seed was 1, now 2"),
-    "precision": ({"low": True}, "--precision was float32, now bfloat16"),
+    "precision": ({"bfloat16": True}, "--precision was float32, now bfloat16"),
     "activation": ({"activation": "relu"}, "the activation was tanh, now relu"),
-    "rate": ({"rate": 0.0010000001}, "the rate was 0.001, now 0.0010000001"),  # in a folder of the same name
+    "learning rate": (
+        {"lr": 0.0010000001},
+        "the rate was 0.001, now 0.0010000001",
+    ),  # in a folder of the same name
     "count": (
-        {"data": relu_tanh.described(PICTURES[:100], LABELS[:100])},
+        {"data": relu_tanh.data_settings(IMAGES[:100], LABELS[:100])},
         "the number of images was 200, now 100",
     ),
     "images": (
-        {"data": relu_tanh.described(PICTURES[::-1], LABELS)},
+        {"data": relu_tanh.data_settings(IMAGES[::-1], LABELS)},
         "the images' SHA-256 was [0-9a-f]{16}, now",
     ),
     "labels": (
-        {"data": relu_tanh.described(PICTURES, LABELS[::-1])},
+        {"data": relu_tanh.data_settings(IMAGES, LABELS[::-1])},
         "the images' SHA-256 was [0-9a-f]{16}, now",
     ),
 }
 
 
 @pytest.fixture(scope="module")
-def raced(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("raced")
-    Racer(folder, "tanh", 0.001, seed=1, low=False, data=DATA).train_epoch(PICTURES, LABELS)
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    Trial(folder, "tanh", 0.001, seed=1, bfloat16=False, data=DATA).train_epoch(IMAGES, LABELS)
     return folder
 
 
 @pytest.mark.parametrize("name", OTHER_RACERS)
-def test_a_curve_made_with_other_settings_is_not_taken_up(name, raced):
+def test_a_curve_made_with_other_settings_is_not_continued(name, trained):
     change, sentence = OTHER_RACERS[name]
-    same = {"folder": raced, "activation": "tanh", "rate": 0.001, "seed": 1, "low": False, "data": DATA}
-    assert Racer(**same).epochs == 1
-    with pytest.raises(UserError, match=f"{raced} was made with other settings: .*{sentence}.*another --out"):
-        Racer(**same | change)
+    same = {"folder": trained, "activation": "tanh", "lr": 0.001, "seed": 1, "bfloat16": False, "data": DATA}
+    assert Trial(**same).epochs == 1
+    with pytest.raises(
+        UserError, match=f"{trained} was made with other settings: .*{sentence}.*another --out"
+    ):
+        Trial(**same | change)
 
 
-def test_a_curve_without_its_settings_or_weights_is_one_sentence(raced, tmp_path):
-    shutil.copytree(raced, tmp_path / "damaged")
+def test_a_curve_without_its_settings_or_weights_is_a_clear_error(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "damaged")
     (tmp_path / "damaged" / "epoch-001.safetensors").write_bytes(b"")
     for content in ("[[0.25, 0.9]]", "{", "{}"):  # the first is how earlier versions wrote it
         (tmp_path / "curve.json").write_text(content)
-        with pytest.raises(
-            UserError, match=r"does not say what it was made with. Name another --out, or remove"
-        ):
-            Racer(tmp_path, "tanh", 0.001, seed=1, low=False, data=DATA)
-    with pytest.raises(UserError, match=r"damaged cannot be taken up: .* Name another --out"):
-        Racer(tmp_path / "damaged", "tanh", 0.001, seed=1, low=False, data=DATA)
+        with pytest.raises(UserError, match=r"its curve.json has no settings. Name another --out, or remove"):
+            Trial(tmp_path, "tanh", 0.001, seed=1, bfloat16=False, data=DATA)
+    with pytest.raises(UserError, match=r"damaged cannot be continued: .* Name another --out"):
+        Trial(tmp_path / "damaged", "tanh", 0.001, seed=1, bfloat16=False, data=DATA)
 
 
 @pytest.mark.parametrize(
@@ -222,52 +228,52 @@ def test_a_curve_without_its_settings_or_weights_is_one_sentence(raced, tmp_path
     ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
 )
 def test_the_other_activations_curve_is_drawn_only_with_the_same_settings(
-    flags, sentence, archive, raced_both
+    flags, sentence, archive, both_curves
 ):
-    command = ("python", "-m", "trainer.experiments", "relu-vs-tanh", "--data", str(archive), "--out", "race")
+    command = ("python", "-m", "trainer.experiments", "relu-vs-tanh", "--data", str(archive), "--out", "out")
     rates = ("--relu-rates", "0.001", "--tanh-rates", "0.001", "--max-epochs", "1", "--precision", "bfloat16")
-    before = (raced_both / "race" / "figure1.svg").read_bytes()
+    before = (both_curves / "out" / "figure1.svg").read_bytes()
     for which in ("tanh", "relu"):  # each alone: the other one's curve is read from its JSON
-        done = run(*command, *rates, "--activations", which, *flags, cwd=raced_both)
+        done = run(*command, *rates, "--activations", which, *flags, cwd=both_curves)
         assert done.returncode == 1, done.stdout
-        assert f"race/{which}-0.001 was made with other settings: {sentence}" in done.stderr or (
+        assert f"out/{which}-0.001 was made with other settings: {sentence}" in done.stderr or (
             f".json was made with other settings: {sentence}" in done.stderr
         )
-        assert "Name another --out, or remove race/" in done.stderr
+        assert "Name another --out, or remove out/" in done.stderr
         assert "Traceback" not in done.stderr
-    assert (raced_both / "race" / "figure1.svg").read_bytes() == before
+    assert (both_curves / "out" / "figure1.svg").read_bytes() == before
 
 
 @pytest.fixture(scope="module")
-def raced_both(archive, tmp_path_factory):
+def both_curves(archive, tmp_path_factory):
     folder = tmp_path_factory.mktemp("both")
-    command = ("python", "-m", "trainer.experiments", "relu-vs-tanh", "--data", str(archive), "--out", "race")
+    command = ("python", "-m", "trainer.experiments", "relu-vs-tanh", "--data", str(archive), "--out", "out")
     rates = ("--relu-rates", "0.001", "--tanh-rates", "0.001", "--max-epochs", "1", "--precision", "bfloat16")
     done = run(*command, *rates, cwd=folder)
     assert done.returncode == 0, done.stderr
-    # A later command for one of the two takes up the other as it is.
+    # A later command for one of the two reads the other's curve.
     again = run(*command, *rates, "--activations", "relu", cwd=folder)
-    assert "tanh, rate 0.001" in again.stdout, again.stderr
+    assert "tanh, learning rate 0.001" in again.stdout, again.stderr
     return folder
 
 
-def test_without_the_pictures_one_sentence_says_where_they_are(tmp_path):
+def test_without_the_data_the_error_has_their_address(tmp_path):
     done = run("python", "-m", "trainer.experiments", "relu-vs-tanh", cwd=tmp_path)
     assert done.returncode == 1
     assert "cifar-10-binary.tar.gz" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_ablations_count_what_is_added_and_what_chance_gives():
-    (row,) = ablations.compare({"whole": (40.0, 20.0), "lrn": (42.5, 19.0)}, pictures=400)
+def test_ablations_compute_the_added_error_and_its_standard_error():
+    (row,) = ablations.compare({"whole": (40.0, 20.0), "lrn": (42.5, 19.0)}, images=400)
     assert (row["top1_added"], row["top5_added"], row["paper_top1_added"]) == (2.5, -1.0, 1.4)
     # sqrt(0.4 0.6 / 400 + 0.425 0.575 / 400) = 0.03480
     assert row["top1_chance"] == pytest.approx(3.480, abs=1e-3)
-    said = ablations.table([row], (40.0, 20.0), 400)
-    assert "| without LRN | +2.50 | 3.48 | +1.40 | -1.00 | +1.20 | section 3.3 |" in said
+    text = ablations.table([row], (40.0, 20.0), 400)
+    assert "| without LRN | +2.50 | 3.48 | +1.40 | -1.00 | +1.20 | section 3.3 |" in text
 
 
-def test_the_ablations_command_trains_compares_and_goes_on(tiny_store, tmp_path):
+def test_the_ablations_command_trains_compares_and_continues(tiny_store, tmp_path):
     small = f"--flags={shlex.join(NETWORK)} --batch-size 16"
     settings = ("--store", str(tiny_store), "--epochs", "1", "--parts", "towers", small)
     command = ("python", "-m", "trainer.experiments", "ablations", *settings)
@@ -283,7 +289,7 @@ def test_the_ablations_command_trains_compares_and_goes_on(tiny_store, tmp_path)
     assert "$ " not in again.stdout  # both runs are complete
     assert again.returncode == 0, again.stderr
 
-    # What the folder holds is taken up with these very settings alone, complete or not.
+    # The runs in the folder are used with these settings alone, complete or not.
     settled = resolve_precision("auto", torch.device("cpu"))
     other_precision = "float32" if settled == "bfloat16" else "bfloat16"
     table = (tmp_path / "runs/ablations/ablations.md").read_bytes()
@@ -316,30 +322,30 @@ def with_run(folder, config, fingerprint):
     return folder
 
 
-def test_a_run_of_another_store_is_not_taken_up(tiny_store, tmp_path):
+def test_a_run_of_another_store_is_not_used(tiny_store, tmp_path):
     store, arguments = open_data(tiny_store), ablations.Arguments(store=tiny_store)
     wanted = ablations.settings(arguments, "lrn")
     settled, _ = settle(wanted, len(store.train))
-    ablations.refuse_another_run(with_run(tmp_path / "same", settled, store.fingerprint), wanted, store)
-    ablations.refuse_another_run(tmp_path / "none", wanted, store)
+    ablations.require_same_run(with_run(tmp_path / "same", settled, store.fingerprint), wanted, store)
+    ablations.require_same_run(tmp_path / "none", wanted, store)
     other = with_run(tmp_path / "other", settled, "0" * 64)
     with pytest.raises(
         UserError, match=r"other was made with other settings: the store was .* with other images"
     ):
-        ablations.refuse_another_run(other, wanted, store)
+        ablations.require_same_run(other, wanted, store)
     whole = ablations.settings(arguments, "whole")
     with pytest.raises(UserError, match=r"--lrn was False, now True. Name another --out, or remove"):
-        ablations.refuse_another_run(tmp_path / "same", whole, store)
+        ablations.require_same_run(tmp_path / "same", whole, store)
 
 
 @pytest.mark.parametrize("content", [None, "{", "{}", '{"config": {"model": 3}}'])
-def test_a_folder_that_is_complete_without_its_settings_is_not_taken_up(content, tiny_store, tmp_path):
+def test_a_complete_run_without_its_settings_is_not_used(content, tiny_store, tmp_path):
     store = open_data(tiny_store)
     (tmp_path / run_folder.COMPLETE).touch()
     if content:
         (tmp_path / run_folder.CONFIG).write_text(content)
     wanted = ablations.settings(ablations.Arguments(store=tiny_store), "whole")
     with pytest.raises(
-        UserError, match=f"{tmp_path} cannot be taken up: .*[.] Name another --out, or remove"
+        UserError, match=f"{tmp_path} cannot be continued: .*[.] Name another --out, or remove"
     ):
-        ablations.refuse_another_run(tmp_path, wanted, store)
+        ablations.require_same_run(tmp_path, wanted, store)

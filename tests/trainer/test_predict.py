@@ -1,4 +1,4 @@
-"""Predictions for files are those of the store's own pictures."""
+"""Predictions for files are those for the store's images."""
 
 import io
 import json
@@ -12,27 +12,27 @@ from tests.launch import ROOT, run
 from trainer import predict
 from trainer.data.batches import open_data
 from trainer.errors import UserError
-from trainer.evaluation.pretrained import open_trained
-from trainer.export import write_weights
+from trainer.evaluation.pretrained import load
+from trainer.interchange.write import write_weights
 
 
 @pytest.fixture(scope="module")
 def files(tiny_store, tmp_path_factory):
-    """The first validation JPEGs in a folder, and one that is none."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """A folder with the first validation JPEGs and a text file."""
+    folder = tmp_path_factory.mktemp("images")
     with tarfile.open(tiny_store.parent / "imagenet" / "ILSVRC2012_img_val.tar") as tar:
         for member in sorted(tar.getmembers(), key=lambda m: m.name)[:3]:
             file = tar.extractfile(member)
             assert file is not None
             (folder / member.name).write_bytes(file.read())
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
 @pytest.fixture(scope="module")
 def exported(small_run, tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "alexnet.safetensors"
-    write_weights(open_trained(small_run, device="cpu"), path)
+    write_weights(load(small_run, device="cpu"), path)
     return path
 
 
@@ -49,21 +49,21 @@ def test_an_exported_file_predicts_without_mpi_and_store(files, exported, small_
     paths = sorted(files.glob("*.JPEG"))
     assert [answer["picture"] for answer in answers] == [str(path) for path in paths]
 
-    # The store holds the same pictures in another order: each file's must be among them, with its answer.
-    trained = open_trained(small_run, device="cpu")
+    # The store has the same images in another order: each file's probabilities must be among them.
+    network = load(small_run, device="cpu")
     val = open_data(tiny_store).val
-    expected = trained.probabilities(val.read(np.arange(len(val))), ten_crop=True)
+    expected = network.probabilities(val.read(np.arange(len(val))), ten_crop=True)
     for answer in answers:
         p = [guess["probability"] for guess in answer["predictions"]]
         assert len(p) == 5
         assert p == sorted(p, reverse=True)
-        indices = [trained.classes.index(guess["class"]) for guess in answer["predictions"]]
+        indices = [network.classes.index(guess["class"]) for guess in answer["predictions"]]
         assert np.abs(expected[:, indices] - p).max(1).min() < 1e-6
-        assert [guess["name"] for guess in answer["predictions"]] == [trained.name(i) for i in indices]
+        assert [guess["name"] for guess in answer["predictions"]] == [network.name(i) for i in indices]
     assert len(list((tmp_path / "annotated").glob("*.png"))) == 3
 
 
-def test_a_run_gives_a_table_and_names_what_is_no_picture(files, small_run, tmp_path):
+def test_a_run_gives_a_table_and_an_error_for_each_unreadable_file(files, small_run, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"nothing")
     first = sorted(files.glob("*.JPEG"))[0]
@@ -75,24 +75,24 @@ def test_a_run_gives_a_table_and_names_what_is_no_picture(files, small_run, tmp_
     assert done.stdout.count("0.") == 3
 
 
-def test_a_picture_is_what_preprocessing_made_of_it(files, exported):
-    trained = open_trained(exported, device="cpu")
+def test_an_image_is_preprocessed_as_for_the_store(files, exported):
+    network = load(exported, device="cpu")
     buffer = io.BytesIO()
     Image.new("L", (300, 400), 90).save(buffer, "PNG")
     grey = files.parent / "grey.jpg"
     grey.write_bytes(buffer.getvalue())
-    (answer,) = predict.answers(trained, [grey], ten_crop=False)
-    assert answer.repairs == ("PNG in a .jpg", "greyscale")
-    assert answer.picture_SS3 is not None
-    assert (answer.picture_SS3 == 90).all()
+    (prediction,) = predict.predictions(network, [grey], ten_crop=False)
+    assert prediction.repairs == ("PNG in a .jpg", "greyscale")
+    assert prediction.image_SS3 is not None
+    assert (prediction.image_SS3 == 90).all()
 
 
-def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(UserError, match="There is no picture"):
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="There is no image"):
         predict.find([tmp_path / "none.jpg"])
     with pytest.raises(UserError, match="There is no JPEG or PNG in"):
         predict.find([tmp_path])
-    with pytest.raises(UserError, match="Name pictures or folders"):
+    with pytest.raises(UserError, match="Name images or folders"):
         predict.find([])
 
 

@@ -1,4 +1,4 @@
-"""The live page, in a real browser, over runs whose files are written while it looks."""
+"""The page of `trainer.watch` in a real browser, while the runs' files are written."""
 
 import io
 import json
@@ -29,7 +29,7 @@ LINES = [
 
 
 def make_run(folder, lines=LINES):
-    """A run's folder as `trainer.run` leaves it, with filters that are one ramp each."""
+    """A run's folder as `trainer.run` leaves it, with one ramp as every filter."""
     config, _ = settle(AUTO, 320)
     run_folder.write_config(folder, config, "fingerprint")
     append(folder, lines)
@@ -63,23 +63,23 @@ def page(tmp_path):
     process.wait(10)
 
 
-def test_a_browser_shows_runs_side_by_side_and_what_they_write_meanwhile(page, tmp_path):
+def test_a_browser_shows_runs_side_by_side_and_their_new_lines(page, tmp_path):
     address, (first, second) = page
     with open_page(address, tmp_path / "profile") as browser:
         browser.until("document.querySelectorAll('#facts tr').length == 3")
         text = browser.value("document.querySelector('#facts').innerText")
-        # (40 - 20) steps of 32 pictures at 64 a second are 10 s.
-        for said in ("first", "<b>second", "20 of 40", "2.00 of 8", "64.0", "10 s", "4, cpu", "50.00 %"):
-            assert said in text, text
+        # (40 - 20) steps of 32 images at 64 images/s are 10 s.
+        for words in ("first", "<b>second", "20 of 40", "2.00 of 8", "64.0", "10 s", "4, cpu", "50.00 %"):
+            assert words in text, text
         assert "step-00000020" in text
         assert browser.value("document.querySelectorAll('#facts b').length") == 0  # a name is text
         browser.until("document.querySelectorAll('.plot svg.main-svg').length >= 4")
         drawn = "document.querySelectorAll('#loss .scatterlayer .trace path.js-line').length"
         assert browser.until(drawn) == 2
-        # 3 rows of 16 filters a tower, 12 pixels each, three screen pixels a weight.
+        # 3 rows of 16 filters for each tower, 12 weights each with its border, 3 pixels per weight.
         browser.until("[...document.images].length == 2 && [...document.images].every(i => i.naturalWidth)")
         size = browser.value("[document.images[0].naturalWidth, document.images[0].naturalHeight]")
-        assert size == [576, 2 * 108 + 9]  # and a band between the towers
+        assert size == [576, 2 * 108 + 9]  # and a white band between the towers
 
         append(first, [{**LINES[4], "step": 30, "epoch": 3.0, "loss": 0.05, "images_per_second": 128.0}])
         add_checkpoint(first, 30)
@@ -93,7 +93,7 @@ def test_a_browser_shows_runs_side_by_side_and_what_they_write_meanwhile(page, t
         assert browser.complaints == []
 
 
-def test_a_page_of_another_site_gets_nothing(page):
+def test_a_request_under_another_host_name_is_refused(page):
     address, _ = page
     request = urllib.request.Request(f"{address}/state", headers={"Host": "elsewhere.example"})
     with pytest.raises(urllib.error.HTTPError) as refused:
@@ -101,16 +101,16 @@ def test_a_page_of_another_site_gets_nothing(page):
     assert refused.value.code == 403
 
 
-def test_the_filters_are_stretched_to_their_own_range_and_tower_a_is_above(tmp_path):
-    picture = np.asarray(Image.open(io.BytesIO(watch.filters(make_run(tmp_path / "run")))))
-    small = picture[:: watch.SCALE, :: watch.SCALE]
+def test_each_filter_is_scaled_to_its_own_range_and_tower_a_is_above(tmp_path):
+    image = np.asarray(Image.open(io.BytesIO(watch.filters(make_run(tmp_path / "run")))))
+    small = image[:: watch.SCALE, :: watch.SCALE]
     assert small.shape == (6 * 12 + 3, 16 * 12, 3)  # a band of three between the towers
-    # Tower a's ramp begins at -1 in the red plane and ends at 1 in the blue one; tower b's is turned round.
+    # Tower a's ramp begins at -1 in the red plane and ends at 1 in the blue one; tower b's is the negative.
     assert (small[0, 0, 0], small[10, 10, 2]) == (0, 255)
     assert (small[39, 0, 0], small[49, 10, 2]) == (255, 0)
 
 
-def test_a_network_of_one_tower_and_a_damaged_file_are_no_reason_to_fail(tmp_path):
+def test_filters_are_drawn_for_one_tower_and_next_to_a_damaged_file(tmp_path):
     run = make_run(tmp_path / "run")
     (tower_b,) = run.glob("checkpoints/*/tower_b.safetensors")
     tower_b.write_bytes(b"half")
@@ -130,13 +130,13 @@ def test_long_curves_are_thinned_by_means():
     assert found["epoch"][:2] == [1.5, 5.5]
 
 
-def test_a_run_whose_first_lines_are_not_there_yet_is_shown(tmp_path):
+def test_a_run_with_an_empty_log_is_shown(tmp_path):
     run = make_run(tmp_path / "run", lines=[])
     found = watch.status(run)
     assert (found["step"], found["images_per_second"], found["complete"]) == (0, None, False)
 
 
-def test_watching_what_is_no_run_is_one_sentence(tmp_path):
+def test_a_folder_that_is_no_run_is_a_clear_error(tmp_path):
     done = start("python", "-m", "trainer.watch", str(tmp_path), cwd=tmp_path)
     assert done.returncode == 1
     assert "is not the folder of a run" in done.stderr

@@ -1,5 +1,5 @@
-"""A look at this machine before hours are spent on it: `python -m trainer.doctor`.
+"""Checks of this machine before a long run: `python -m trainer.doctor`.
 
-It must work where half of the packages are broken, so it imports nothing but the standard library; whatever
-could fail or crash is tried in a process of its own.
+It must work with broken packages, so it imports the standard library alone. Checks that could fail or crash
+run in a process of their own.
 """

@@ -1,12 +1,11 @@
-"""The command: all checks at once, a line for each finding, its remedy below.
+"""Run all checks of the doctor in parallel and print a line for each finding, with its remedy below.
 
-The command line is argparse's, unlike those of the other commands: their library may be what is broken.
+The command line is argparse's: the library of the other commands, tyro, may be broken.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -20,29 +19,33 @@ COLORS = {"ok": "32", "warn": "33", "fail": "31"}
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    """The flags."""
+    flags = argparse.ArgumentParser(
         prog="python -m trainer.doctor",
-        description="Checks this machine before hours are spent on it.",
+        description="Check this machine before a long run.",
         epilog="Example: python -m trainer.doctor --ranks 8. Exit code 1 if anything fails; warnings do not.",
     )
-    made.add_argument(
+    flags.add_argument(
         "--store",
         type=Path,
         default=Path("data/imagenet256.zarr"),
-        help="the store to look at (default: %(default)s)",
+        help="the store to check (default: %(default)s)",
     )
-    made.add_argument(
-        "--runs", type=Path, default=Path("runs"), help="where runs will be written (default: %(default)s)"
+    flags.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        help="folder that runs will be written to (default: %(default)s)",
     )
-    made.add_argument(
+    flags.add_argument(
         "--ranks", type=int, default=2, help="ranks to start on this host (default: %(default)s)"
     )
-    made.add_argument("--json", action="store_true", help="print the findings as JSON")
-    return made
+    flags.add_argument("--json", action="store_true", help="print the findings as JSON")
+    return flags
 
 
 def examine(store: Path, runs: Path, ranks: int) -> list[Finding]:
-    """All findings, in the order of the report. A check that fails itself is a finding too."""
+    """All findings, in the order of the report. An exception in a check is a finding too."""
     checks: list[Callable[[], Finding | list[Finding]]] = [
         software.python,
         software.packages,
@@ -63,26 +66,27 @@ def examine(store: Path, runs: Path, ranks: int) -> list[Finding]:
 
 
 def _safely(check: Callable[[], Finding | list[Finding]]) -> list[Finding]:
+    """The findings of one check, or one for its exception."""
     try:
         found = check()
-    except Exception as error:  # a machine so odd that the check itself fails
+    except Exception as error:  # the check did not foresee something about this machine
         return [Finding("warn", "a check", f"failed: {type(error).__name__}: {error}", "please report this")]
     return found if isinstance(found, list) else [found]
 
 
 def report(findings: Sequence[Finding], color: bool) -> str:
     """The findings as text."""
-    width = max(len(finding.what) for finding in findings)
+    width = max(len(finding.subject) for finding in findings)
     lines = []
     for f in findings:
         mark = f"{f.level:4}"
         mark = f"\033[{COLORS[f.level]}m{mark}\033[0m" if color else mark
-        lines.append(f"{mark}  {f.what:{width}}  {f.says}")
+        lines.append(f"{mark}  {f.subject:{width}}  {f.text}")
         if f.remedy:
             lines.append(f"      {'':{width}}  -> {f.remedy}")
     count = {level: sum(f.level == level for f in findings) for level in COLORS}
-    last = "ready" if not count["fail"] else "not ready"
-    lines.append(f"{last}: {count['fail']} to mend, {count['warn']} to know about, {count['ok']} in order")
+    result = "ready" if not count["fail"] else "not ready"
+    lines.append(f"{result}: {count['fail']} failed, {count['warn']} warnings, {count['ok']} ok")
     return "\n".join(lines)
 
 
@@ -92,7 +96,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser().error(f"--ranks must be at least 1, not {arguments.ranks}")
     findings = examine(arguments.store, arguments.runs, arguments.ranks)
     if arguments.json:
-        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
+        records = [
+            {"level": f.level, "what": f.subject, "says": f.text, "remedy": f.remedy} for f in findings
+        ]
+        print(json.dumps(records, indent=1))
     else:
         print(report(findings, sys.stdout.isatty()))
     raise SystemExit(any(finding.level == "fail" for finding in findings))

@@ -1,4 +1,4 @@
-"""What a check says, and how something is tried that may crash."""
+"""The result of a check, and how to run code that may crash in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any, Literal
 
-SECONDS = 60  # for one process on a busy machine; all of them take about three on two idle cores
+SECONDS = 60  # limit for one process on a busy machine; all of them take about 3 s on two idle cores
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,33 +24,36 @@ class Finding:
     """One line of the report."""
 
     level: Level
-    what: str
-    says: str
+    subject: str
+    """What was checked, such as "MPI"."""
+    text: str
     remedy: str = ""
-    """What to do about it; empty where all is well."""
+    """What the user should do; empty where nothing is wrong."""
 
 
 def built(extension: str) -> bool:
-    """Whether a C extension, by its dotted name, was compiled. It is looked for and not imported."""
+    """Whether a C extension, by its dotted name, was compiled; by its file, without importing it."""
     path = ROOT / extension.replace(".", "/")
     return any(path.with_name(path.name + suffix).exists() for suffix in EXTENSION_SUFFIXES)
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What came of a process: the JSON values that it printed, a line each, and how it failed, if it did."""
+class Outcome:
+    """The result of a process: the JSON values that it printed, one a line, and its failure, if any."""
 
     values: list[Any]
     failure: str
-    """Its last words on stderr, or else how it ended; empty if all went well."""
+    """Its last line on stderr, else the signal or exit code; empty if it succeeded."""
     ending: str = ""
-    """How it ended, where that was badly: by a signal, or with a code."""
+    """The signal or exit code of a failed process."""
 
 
-def attempt(*command: str, script: str) -> Tried:
-    """Run `command... python -c script`. Whatever happens to it is told, never raised."""
-    # Nobody's ranks: a doctor that was itself started by a launcher must not join its world.
-    ours = {k: v for k, v in os.environ.items() if not k.startswith(("PMI_", "PMIX_", "OMPI_COMM_WORLD_"))}
+def attempt(*command: str, script: str) -> Outcome:
+    """Run `command... python -c script`. Errors are in the outcome; none is raised."""
+    # Without a launcher's variables: a doctor that mpirun started must not join that MPI world.
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("PMI_", "PMIX_", "OMPI_COMM_WORLD_"))
+    }
     try:
         process = subprocess.Popen(
             [*command, sys.executable, "-c", script],
@@ -58,24 +61,24 @@ def attempt(*command: str, script: str) -> Tried:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            env=ours,
-            start_new_session=True,  # so that a launcher that hangs ends with its ranks
+            env=environment,
+            start_new_session=True,  # a launcher that hangs is killed together with its ranks
         )
         out, err = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return Tried([], f"no answer within {SECONDS} seconds")
+        return Outcome([], f"no answer within {SECONDS} seconds")
     except OSError as error:
-        return Tried([], f"{command[0] if command else sys.executable}: {error.strerror}")
+        return Outcome([], f"{command[0] if command else sys.executable}: {error.strerror}")
     values = []
     for line in out.splitlines():
         try:
             values.append(json.loads(line))
-        except ValueError:  # some libraries greet
+        except ValueError:  # some libraries print a greeting
             continue
     if process.returncode == 0:
-        return Tried(values, "")
-    words = [line.strip() for line in err.splitlines() if line.strip()]
-    how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
-    return Tried(values, words[-1] if words else how, how)
+        return Outcome(values, "")
+    lines = [line.strip() for line in err.splitlines() if line.strip()]
+    ending = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
+    return Outcome(values, lines[-1] if lines else ending, ending)

@@ -1,4 +1,4 @@
-"""MPI: does the launcher start ranks that know each other, and what may each of them use?"""
+"""MPI: whether mpirun starts ranks of one world, and which cores each rank may use."""
 
 from __future__ import annotations
 
@@ -15,54 +15,56 @@ w = MPI.COMM_WORLD
 multiple = MPI.Query_thread() >= MPI.THREAD_MULTIPLE
 library = MPI.get_vendor()
 library = library[0] + " " + ".".join(map(str, library[1]))
-mine = [w.rank, w.size, sorted(os.sched_getaffinity(0)), multiple, library]
-everyone = w.gather(mine)
+ranks = w.gather([w.rank, w.size, sorted(os.sched_getaffinity(0)), multiple, library])
 if w.rank == 0:
-    print(json.dumps(everyone), flush=True)
+    print(json.dumps(ranks), flush=True)
 """
 
 UNBIND = "mpirun --bind-to none"
 
 
 def mpi(ranks: int) -> list[Finding]:
-    """Start `ranks` ranks, as training would, and have them say who they are."""
+    """Start this number of ranks, as training would, and check what they report."""
     mpirun = shutil.which("mpirun")
     if mpirun is None:
         return [
             Finding("fail", "MPI", "there is no mpirun on the PATH", f"source .venv/bin/activate, or {SETUP}")
         ]
-    tried = attempt(mpirun, "-n", str(ranks), script=RANK)
-    worlds = [value for value in tried.values if isinstance(value, list)]
+    outcome = attempt(mpirun, "-n", str(ranks), script=RANK)
+    worlds = [value for value in outcome.values if isinstance(value, list)]
     if not worlds:
         alone = attempt(script=RANK)
         if not alone.values:
             return [Finding("fail", "MPI", f"mpi4py does not start: {alone.failure}", SETUP)]
-        says = f"{mpirun} -n {ranks} fails: {tried.failure or 'nothing came back'}"
-        return [
-            Finding("fail", "MPI", says, f"mpi4py speaks {alone.values[0][0][4]}: use its mpirun; {SETUP}")
-        ]
-    return judge(mpirun, ranks, worlds)
+        text = f"{mpirun} -n {ranks} fails: {outcome.failure or 'it printed nothing'}"
+        library = alone.values[0][0][4]
+        return [Finding("fail", "MPI", text, f"mpi4py uses {library}: use its mpirun; {SETUP}")]
+    return check_ranks(mpirun, ranks, worlds)
 
 
-def judge(mpirun: str, ranks: int, worlds: list[list[list[object]]]) -> list[Finding]:
-    """From what the ranks said: [rank, size, cores, threads allowed, library] each, a list for each world."""
+def check_ranks(mpirun: str, ranks: int, worlds: list[list[list[object]]]) -> list[Finding]:
+    """Findings from the ranks' reports, a list for each MPI world.
+
+    A report is [rank, size, cores, whether MPI_THREAD_MULTIPLE is supported, library].
+    """
     library = worlds[0][0][4]
     if len(worlds) > 1 or len(worlds[0]) != ranks:
-        says = f"{mpirun} started {ranks} ranks that each believe to be alone; mpi4py speaks {library}"
-        return [Finding("fail", "MPI", says, f"use the mpirun of {library}, or remove .venv and: {SETUP}")]
-    said = worlds[0]
-    if not all(rank[3] for rank in said):
+        text = f"{mpirun} started {ranks} ranks that are not in one world; mpi4py uses {library}"
+        return [Finding("fail", "MPI", text, f"use the mpirun of {library}, or remove .venv and: {SETUP}")]
+    reports = worlds[0]
+    if not all(rank[3] for rank in reports):
         remedy = f"an MPI with MPI_THREAD_MULTIPLE is needed: {SETUP}"
-        return [Finding("fail", "MPI", f"{library} allows no threads", remedy)]
+        return [Finding("fail", "MPI", f"{library} does not support threads", remedy)]
     found = [Finding("ok", "MPI", f"{library}, {ranks} ranks started by {mpirun}")]
-    cores = [frozenset(rank[2]) for rank in said if isinstance(rank[2], list)]
-    mine = os.sched_getaffinity(0)
+    cores = [frozenset(rank[2]) for rank in reports if isinstance(rank[2], list)]
+    allowed = os.sched_getaffinity(0)
     used = frozenset().union(*cores)
-    if len(used) < min(len(mine), ranks):
-        says = f"{ranks} ranks are bound to {len(used)} of {len(mine)} cores and share them"
-        return [*found, Finding("warn", "binding", says, UNBIND)]
-    if len(used) < len(mine):
-        says = f"the ranks are bound to {len(used)} of {len(mine)} cores; the others stay idle"
-        return [*found, Finding("warn", "binding", says, UNBIND)]
-    each = max(1, len(mine) // ranks)
-    return [*found, Finding("ok", "binding", f"{len(mine)} cores, {each} thread{'s' * (each > 1)} a rank")]
+    if len(used) < min(len(allowed), ranks):
+        text = f"{ranks} ranks are bound to {len(used)} of {len(allowed)} cores and share them"
+        return [*found, Finding("warn", "binding", text, UNBIND)]
+    if len(used) < len(allowed):
+        text = f"the ranks are bound to {len(used)} of {len(allowed)} cores; the others are idle"
+        return [*found, Finding("warn", "binding", text, UNBIND)]
+    each = max(1, len(allowed) // ranks)
+    text = f"{len(allowed)} cores, {each} thread{'s' * (each > 1)} per rank"
+    return [*found, Finding("ok", "binding", text)]

@@ -1,4 +1,4 @@
-"""Disk, memory, and the loopback interface."""
+"""The store, the disk, memory, the loopback interface and the processor."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from trainer.doctor.finding import ROOT, Finding, attempt, built
 
 # Parameters and momentum of the whole network in float32: 60,965,224 x 2 x 4 bytes = 488 MB.
 CHECKPOINT = 60_965_224 * 2 * 4
-KEPT = 6  # the newest three and the one before, the best, and the one that is being written
-# Half of the parameters with gradient and momentum, 366 MB, activations of 64 pictures, torch itself.
+KEPT = 6  # the newest three, the one before them, the best, and the one that is being written
+# Half of the parameters with gradient and momentum, 366 MB; activations of 64 images; torch itself.
 RANK = 2 * 2**30
-SHARED = 64 * 2**20  # bytes of /dev/shm a rank; containers often give 64 MiB to all
+SHARED = 64 * 2**20  # bytes of /dev/shm per rank; containers often have 64 MiB for all ranks
 SHARED_MEMORY = Path("/dev/shm")
 
 SAMPLE = """
@@ -39,30 +39,31 @@ except ValueError as error:
 
 
 def store(path: Path) -> Finding:
-    """The pictures: every shard's size, and the checksums of 64 of each split."""
+    """The store: the size of every shard, and the checksums of 64 images of each split."""
     if not path.exists():
         make = f"snakemake preprocess --config imagenet=PATH store={path}"
         return Finding("warn", "store", f"there is none at {path}", make)
     root = str(ROOT)
-    tried = attempt(script=SAMPLE.format(root=root, store=str(path)))
-    if not tried.values:
-        return Finding("fail", "store", f"it cannot be looked at: {tried.failure}", "mend the packages first")
-    if tried.values[-1][0] == "damaged":
-        return Finding("fail", "store", tried.values[-1][1], f"python -m preprocess.verify --store {path}")
-    state, classes, train, val, fingerprint, side = tried.values[-1]
+    outcome = attempt(script=SAMPLE.format(root=root, store=str(path)))
+    if not outcome.values:
+        text = f"it cannot be checked: {outcome.failure}"
+        return Finding("fail", "store", text, "repair the packages first")
+    if outcome.values[-1][0] == "damaged":
+        return Finding("fail", "store", outcome.values[-1][1], f"python -m preprocess.verify --store {path}")
+    state, classes, train, val, fingerprint, side = outcome.values[-1]
     if state == "small":
-        says = f"its images have {side}x{side} pixels, and the network crops 224x224"
-        return Finding("fail", "store", says, "snakemake preprocess --config image_size=256 store=PATH")
-    says = (
-        f"{classes} classes, {train:,} + {val:,} pictures, fingerprint {fingerprint}, a sample read and sound"
+        text = f"its images have {side}x{side} pixels, and the network crops 224x224"
+        return Finding("fail", "store", text, "snakemake preprocess --config image_size=256 store=PATH")
+    text = (
+        f"{classes} classes, {train:,} + {val:,} images, fingerprint {fingerprint}, a sample read and intact"
     )
     if not val:
-        return Finding("warn", "store", says, "without validation pictures no error can be measured")
-    return Finding("ok", "store", says)
+        return Finding("warn", "store", text, "without validation images no error can be measured")
+    return Finding("ok", "store", text)
 
 
 def disk(runs: Path) -> Finding:
-    """Room for checkpoints, and whether the folder can be written."""
+    """Free space for checkpoints, and whether the folder can be written."""
     folder = runs.absolute()
     while not folder.exists():
         folder = folder.parent
@@ -72,53 +73,53 @@ def disk(runs: Path) -> Finding:
     except OSError as error:
         return Finding("fail", "disk", f"{folder} cannot be written: {error.strerror}", "name another --run")
     free = shutil.disk_usage(folder).free
-    says = f"{size(free)} free at {folder}; a run keeps up to {size(KEPT * CHECKPOINT)} of checkpoints"
+    text = f"{size(free)} free at {folder}; a run keeps at most {size(KEPT * CHECKPOINT)} of checkpoints"
     if free < 2 * CHECKPOINT:
-        return Finding("fail", "disk", says, "make room, or name another --run")
+        return Finding("fail", "disk", text, "free some space, or name another --run")
     if free < KEPT * CHECKPOINT:
-        return Finding("warn", "disk", says, "make room, or keep fewer: --keep 1")
-    return Finding("ok", "disk", says)
+        return Finding("warn", "disk", text, "free some space, or keep fewer: --keep 1")
+    return Finding("ok", "disk", text)
 
 
 def memory(ranks: int) -> Finding:
-    """Memory that is free, and what ranks of one host share."""
+    """Free memory, and free space in /dev/shm, by which the ranks of a host communicate."""
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
-    says = f"{size(free)} free, about {size(RANK * ranks)} for {ranks} ranks"
+    text = f"{size(free)} free, about {size(RANK * ranks)} for {ranks} ranks"
     if free < RANK * ranks:
-        return Finding("warn", "memory", says, "fewer ranks, or a smaller --batch-size")
+        return Finding("warn", "memory", text, "fewer ranks, or a smaller --batch-size")
     if SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free < SHARED * ranks:
-        room = size(shutil.disk_usage(SHARED_MEMORY).free)
-        return Finding("warn", "memory", f"{says}; {room} in /dev/shm", "docker run --shm-size=1g")
-    return Finding("ok", "memory", says)
+        shared = size(shutil.disk_usage(SHARED_MEMORY).free)
+        return Finding("warn", "memory", f"{text}; {shared} free in /dev/shm", "docker run --shm-size=1g")
+    return Finding("ok", "memory", text)
 
 
-def left_behind() -> dict[Path, int]:
-    """This user's files of MPICH's ranks in shared memory that no process has mapped, and their bytes."""
+def orphaned_segments() -> dict[Path, int]:
+    """This user's files of MPICH in shared memory that no process has mapped, and their sizes in bytes."""
     files = list(SHARED_MEMORY.glob("mpich_shm_*"))
     mapped = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
-        with contextlib.suppress(OSError):  # another user's, or it has just ended
+        with contextlib.suppress(OSError):  # another user's process, or it has ended meanwhile
             mapped |= {line.split()[-1] for line in maps.read_text().splitlines() if "mpich_shm_" in line}
     found = {}
     for file in files:
-        with contextlib.suppress(FileNotFoundError):  # its ranks have just ended, and in order
+        with contextlib.suppress(FileNotFoundError):  # its ranks have ended meanwhile and removed it
             if str(file) not in mapped and file.stat().st_uid == os.getuid():
                 found[file] = file.stat().st_size
     return found
 
 
 def shared_memory() -> list[Finding]:
-    """What killed ranks have left: about 1 MB each, which no later start removes."""
-    found = left_behind()
+    """Files of killed ranks, about 1 MB each, which no later start removes."""
+    found = orphaned_segments()
     if not found:
         return []
-    says = f"{size(sum(found.values()))} of {SHARED_MEMORY} are left from ranks that were killed"
-    return [Finding("warn", "shared memory", says, f"rm {SHARED_MEMORY}/mpich_shm_*, while no ranks start")]
+    text = f"{size(sum(found.values()))} in {SHARED_MEMORY} are left from killed ranks"
+    return [Finding("warn", "shared memory", text, f"rm {SHARED_MEMORY}/mpich_shm_*, while no ranks start")]
 
 
 def loopback() -> Finding:
-    """Ranks, Dask and the live page talk over 127.0.0.1; MPI looks up the host's own name."""
+    """127.0.0.1, which ranks, Dask and `trainer.watch` use, and the host's own name, which MPI looks up."""
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname(), timeout=2).close()
@@ -130,8 +131,8 @@ def loopback() -> Finding:
     try:
         socket.getaddrinfo(name, None)
     except OSError:
-        says = f"127.0.0.1 answers, but the name {name} has no address"
-        return Finding("warn", "loopback", says, f"add to /etc/hosts: 127.0.0.1 {name}")
+        text = f"127.0.0.1 answers, but the name {name} has no address"
+        return Finding("warn", "loopback", text, f"add to /etc/hosts: 127.0.0.1 {name}")
     return Finding("ok", "loopback", f"127.0.0.1 answers (tried port {port}), {name} has an address")
 
 

@@ -1,1 +1,1 @@
-"""The paper's own experiments, each a command: python -m trainer.experiments --help."""
+"""Experiments of the paper, each a command: python -m trainer.experiments --help."""

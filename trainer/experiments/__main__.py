@@ -1,7 +1,7 @@
-"""Experiments of the paper, repeated.
+"""Repeat experiments of the paper.
 
 python -m trainer.experiments relu-vs-tanh  Figure 1: epochs to 25 % training error on CIFAR-10
-python -m trainer.experiments ablations     what LRN, overlapping pooling, dropout, colour, towers are worth
+python -m trainer.experiments ablations     error without LRN, overlap, dropout, PCA colour, the second tower
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             Annotated[relu_tanh.Arguments, tyro.conf.subcommand("relu-vs-tanh")]
             | Annotated[ablations.Arguments, tyro.conf.subcommand("ablations")],
             prog="python -m trainer.experiments",
-            description="Experiments of the paper, repeated. A stopped command goes on where it was.",
+            description="Repeat experiments of the paper. A stopped command continues where it was.",
             args=list(sys.argv[1:] if argv is None else argv),
         )
         if isinstance(arguments, relu_tanh.Arguments):

@@ -1,7 +1,6 @@
-"""CIFAR-10 in the forms in which people have it: the binary version, or pictures in class folders.
+"""Read CIFAR-10: the binary version, or images in class folders, in a folder or a tar.
 
-A folder or a tar of either will do. The Python version is a pickle, which can run any code when it is read,
-and is refused.
+The Python version is a pickle, which can run any code when it is read; it is refused.
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ WHERE = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 
 
 def find(folder: Path = Path("data")) -> Path:
-    """The set under one of its usual names. Raises UserError when there is none."""
+    """The path of CIFAR-10 under one of its usual names. Raises UserError when there is none."""
     for name in USUAL:
         if (folder / name).exists():
             return folder / name
     raise UserError(
         f"There is no CIFAR-10 in {folder}/; fetch {WHERE} (162 MiB) into it, or name one with --data: "
-        "the binary version, or a folder or tar of train/<class>/ with PNG or JPEG pictures."
+        "the binary version, or a folder or tar of train/<class>/ with PNG or JPEG images."
     )
 
 
 def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The training pictures, uint8 [N, 32, 32, 3], and their classes 0..9, int64 [N].
+    """Read the training images, uint8 [N, 32, 32, 3], and their classes 0..9, int64 [N].
 
-    Raises UserError when `path` is missing or holds nothing of the kind.
+    Raises UserError when `path` is missing, damaged or something else.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist; CIFAR-10 is at {WHERE}.")
@@ -52,7 +51,7 @@ def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
             labels.append(records[:, 0].astype(np.int64))
             images.append(records[:, 1:].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1))
         elif name.suffix.lower() in (".png", ".jpg", ".jpeg"):
-            images.append(_picture(name, data)[None])
+            images.append(_image(name, data)[None])
             names.append(name.parent.name)
     if names:
         labels = [np.unique(names, return_inverse=True)[1].astype(np.int64)]
@@ -63,7 +62,7 @@ def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def _training_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Names and contents, in the order of the names; the test part is left out."""
+    """Names and contents of the files, sorted by name, without those of the test set."""
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             name = PurePosixPath(file.relative_to(path))
@@ -73,7 +72,7 @@ def _training_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
     try:
         with tarfile.open(path) as archive:
             found = {}
-            for member in archive:  # in the archive's order: a compressed one cannot go back
+            for member in archive:  # in the archive's order: a compressed stream cannot seek backwards
                 name = PurePosixPath(member.name)
                 if member.isfile() and _wanted(name):
                     reader = archive.extractfile(member)
@@ -84,10 +83,12 @@ def _training_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
 
 
 def _wanted(name: PurePosixPath) -> bool:
+    """Whether the file is outside of the test set."""
     return not any(part.lower().startswith("test") for part in name.parts)
 
 
 def _records(name: PurePosixPath, data: bytes) -> NDArray[np.uint8]:
+    """Records of the binary version, uint8 [N, RECORD]. Raises UserError."""
     records = np.frombuffer(data, np.uint8)
     if not len(records) or len(records) % RECORD:
         raise UserError(f"{name} is not of CIFAR-10's binary version: {len(data)} bytes, not N x {RECORD}.")
@@ -97,12 +98,13 @@ def _records(name: PurePosixPath, data: bytes) -> NDArray[np.uint8]:
     return records
 
 
-def _picture(name: PurePosixPath, data: bytes) -> NDArray[np.uint8]:
+def _image(name: PurePosixPath, data: bytes) -> NDArray[np.uint8]:
+    """Decode one image, uint8 [32, 32, 3]. Raises UserError."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
             pixels = np.asarray(image.convert("RGB"))
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} cannot be read as a picture: {error}.") from None
+        raise UserError(f"{name} cannot be read as an image: {error}.") from None
     if pixels.shape != (SIDE, SIDE, 3):
-        raise UserError(f"{name} is {pixels.shape[1]}x{pixels.shape[0]}; CIFAR-10's pictures are 32x32.")
+        raise UserError(f"{name} is {pixels.shape[1]}x{pixels.shape[0]}; CIFAR-10's images are 32x32.")
     return pixels

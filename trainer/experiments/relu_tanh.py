@@ -1,4 +1,4 @@
-"""Figure 1 of the paper: epochs to 25 % training error on CIFAR-10, ReLU beside tanh."""
+"""The paper's Figure 1: epochs to 25 % training error on CIFAR-10, with ReLU and with tanh."""
 
 from __future__ import annotations
 
@@ -16,45 +16,48 @@ from numpy.typing import NDArray
 from preprocess.shared.files import write_atomically
 from trainer.errors import UserError
 from trainer.experiments import cifar
-from trainer.experiments.earlier import differences, refuse_other_settings, unreadable
-from trainer.experiments.small import Activation, Racer, reached
+from trainer.experiments.four_layer_net import Activation
+from trainer.experiments.same_settings import cannot_continue, differences, require_same_settings
+from trainer.experiments.trial import Trial, epochs_to
 from trainer.figures import style
 
 RUNGS = ((1, 3), (3, 2), (9, 1))
-"""After so many epochs so many rates go on: the fastest at first may be too high later."""
+"""Successive halving: after these epochs this number of learning rates is trained further. More than one, for
+the fastest at first may be too high later."""
 PAPER = {"relu": 6, "tanh": 36}
-"""Epochs to 25 %, read off the paper's Figure 1; its caption says six times faster."""
+"""Epochs to 25 %, read from the paper's Figure 1; its caption gives a factor of six."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Epochs to 25 % training error, ReLU beside tanh: the paper's Figure 1.
+    """Epochs to 25 % training error with ReLU and with tanh: the paper's Figure 1.
 
-    Every rate of a kind trains for 1 epoch, the best three for 3, the best two for 9, the best to the end.
+    For each activation all learning rates are trained for 1 epoch, the best three for 3, the best two for 9,
+    the best one to the end.
 
     Example: python -m trainer.experiments relu-vs-tanh --data cifar-10-binary.tar.gz
     """
 
     data: Path | None = None
-    """CIFAR-10, binary version or pictures, a folder or a tar. None: looked for in data/."""
+    """CIFAR-10, binary version or images, a folder or a tar. None: searched for in data/."""
     out: Path = Path("runs/relu-vs-tanh")
-    """Folder of the weights, curves and the figure."""
+    """Folder of the weights, the curves and the figure."""
     activations: tuple[Activation, ...] = ("relu", "tanh")
-    """Which to train; the figure shows the other one too where the folder holds it with the same settings."""
+    """Activations to train. The figure shows the other one too if --out has its curve with these settings."""
     relu_rates: tuple[float, ...] = (0.001, 0.002, 0.004, 0.008)
-    """Rates to choose from for ReLU; that of the biases is twice as high."""
+    """Learning rates to try for ReLU; that of the biases is twice as high."""
     tanh_rates: tuple[float, ...] = (0.004, 0.008, 0.016, 0.032)
-    """Rates to choose from for tanh."""
+    """Learning rates to try for tanh."""
     target: float = 0.25
     """Training error to reach, a fraction."""
     max_epochs: int = 60
-    """Give up after so many epochs."""
+    """Stop after this number of epochs."""
     images: int | None = None
-    """Only so many of the training pictures. None: all 50,000."""
+    """Number of training images to use. None: all 50,000."""
     seed: int = 0
-    """Seed of weights and order."""
+    """Seed of the initial weights and of the order of the images."""
     threads: int = 1
-    """Threads to compute with; the network is too small for many."""
+    """Threads; the network is too small for many."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the network; weights are float32. auto: bfloat16 where the processor has it."""
 
@@ -62,133 +65,139 @@ class Arguments:
         if not (self.relu_rates and self.tanh_rates and self.activations):
             raise UserError("Give at least one rate of each kind, and at least one activation.")
         if not 0 < self.target < 0.9:
-            raise UserError(f"--target must lie between 0 and 0.9, which is chance, not at {self.target}.")
+            raise UserError(
+                f"--target must be between 0 and 0.9, the error of a random guess, not {self.target}."
+            )
 
 
-def choose(
-    racers: list[Racer], images: NDArray[np.uint8], labels: NDArray[np.int64], target: float, limit: int
-) -> Racer:
-    """The fastest of them, trained to the target or the limit of epochs."""
+def best_trial(
+    trials: list[Trial], images: NDArray[np.uint8], labels: NDArray[np.int64], target: float, limit: int
+) -> Trial:
+    """The fastest trial by successive halving, trained to the target or to the limit of epochs."""
 
-    def advance(racer: Racer, epochs: int) -> None:
-        while racer.epochs < min(epochs, limit) and racer.reached(target) is None:
-            racer.train_epoch(images, labels)
+    def advance(trial: Trial, epochs: int) -> None:
+        while trial.epochs < min(epochs, limit) and trial.epochs_to(target) is None:
+            trial.train_epoch(images, labels)
             print(
-                f"{racer.activation} at rate {racer.rate:g}: epoch {racer.epochs}, "
-                f"training error {100 * racer.error:.1f} %",
+                f"{trial.activation}, learning rate {trial.lr:g}: epoch {trial.epochs}, "
+                f"training error {100 * trial.error:.1f} %",
                 flush=True,
             )
 
-    for rung, places in RUNGS:
-        for racer in racers:
-            advance(racer, rung)
+    for rung, count in RUNGS:
+        for trial in trials:
+            advance(trial, rung)
 
-        # By the error at this very epoch: a rate that was added later meets others that are further.
-        def rank(racer: Racer, rung: int = rung) -> tuple[float, float]:
-            return racer.reached(target) or math.inf, racer.error_after(rung)
+        # By the error at this epoch: a learning rate that is added later meets trials of more epochs.
+        def rank(trial: Trial, rung: int = rung) -> tuple[float, float]:
+            return trial.epochs_to(target) or math.inf, trial.error_after(rung)
 
-        racers = sorted(racers, key=rank)[:places]
-    advance(racers[0], limit)
-    return racers[0]
+        trials = sorted(trials, key=rank)[:count]
+    advance(trials[0], limit)
+    return trials[0]
 
 
 def run(arguments: Arguments) -> None:
-    """Train what the folder does not hold yet, draw, and say how the two compare."""
-    style.available()  # said now, not after hours
+    """Train what is missing in the folder, draw the figure, and print the comparison."""
+    style.require_matplotlib()  # before hours are spent on training
     torch.set_num_threads(arguments.threads)
     images, labels = cifar.read(arguments.data or cifar.find())
-    if arguments.images is not None:  # a random part: pictures in class folders come class by class
+    if arguments.images is not None:  # a random part: class folders are sorted by class
         part = np.random.default_rng(arguments.seed).permutation(len(images))[: arguments.images]
         images, labels = images[part], labels[part]
-    from trainer.parallel.device import resolve_precision  # here, for it brings MPI along
+    from trainer.parallel.device import resolve_precision  # here, for it imports MPI
 
-    low = resolve_precision(arguments.precision, torch.device("cpu")) == "bfloat16"
-    print(f"{len(images):,} pictures, {'bfloat16' if low else 'float32'}", flush=True)
+    bfloat16 = resolve_precision(arguments.precision, torch.device("cpu")) == "bfloat16"
+    print(f"{len(images):,} images, {'bfloat16' if bfloat16 else 'float32'}", flush=True)
     out, seed = arguments.out, arguments.seed
-    rates = {"relu": arguments.relu_rates, "tanh": arguments.tanh_rates}
-    data = described(images, labels)
-    shared = {"--seed": seed, "--precision": "bfloat16" if low else "float32", **data}
+    lrs = {"relu": arguments.relu_rates, "tanh": arguments.tanh_rates}
+    data = data_settings(images, labels)
+    shared = {"--seed": seed, "--precision": "bfloat16" if bfloat16 else "float32", **data}
     shared["--target"] = arguments.target
-    # What the folder holds is looked at before hours are spent.
-    racers = {
+    # The settings of the folder's files are compared before hours are spent.
+    trials = {
         activation: [
-            Racer(out / f"{activation}-{r:g}", activation, r, seed, low, data) for r in rates[activation]
+            Trial(out / f"{activation}-{lr:g}", activation, lr, seed, bfloat16, data)
+            for lr in lrs[activation]
         ]
         for activation in arguments.activations
     }
     found: dict[str, dict[str, Any] | None]
-    found = {a: earlier_record(out / f"{a}.json", shared) for a in PAPER if a not in racers}
-    for activation, candidates in racers.items():
-        winner = choose(candidates, images, labels, arguments.target, arguments.max_epochs)
+    found = {a: earlier_record(out / f"{a}.json", shared) for a in PAPER if a not in trials}
+    for activation, candidates in trials.items():
+        best = best_trial(candidates, images, labels, arguments.target, arguments.max_epochs)
         record: dict[str, Any] = {
-            "rate": winner.rate,
-            "epochs": winner.reached(arguments.target),
-            "curve": winner.curve,
+            "rate": best.lr,
+            "epochs": best.epochs_to(arguments.target),
+            "curve": best.curve,
             "settings": shared,
         }
         write_atomically(out / f"{activation}.json", json.dumps(record).encode())
         found[activation] = record
-    curves = {a: curve for a in PAPER if (curve := found[a])}
-    figure = draw(curves, arguments.target, out)
-    for line in conclusion(curves, arguments.target):
+    records = {a: r for a in PAPER if (r := found[a])}
+    figure = draw(records, arguments.target, out)
+    for line in conclusion(records, arguments.target):
         print(line)
     print(f"the curves: {figure}", flush=True)
 
 
-def described(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
-    """What a curve says of the pictures it was made with."""
+def data_settings(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
+    """The number and the SHA-256 of the images and labels, as a curve's file records them."""
     digest = hashlib.sha256(images.tobytes())
     digest.update(labels.astype("<i8").tobytes())
     return {"the number of images": len(images), "the images' SHA-256": digest.hexdigest()[:16]}
 
 
 def earlier_record(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The curve that an earlier command of these settings left, None where there is none."""
+    """The record of an earlier command with these settings; None where there is none.
+
+    Raises UserError when its settings differ or are missing.
+    """
     if not path.exists():
         return None
     try:
         record: dict[str, Any] = json.loads(path.read_text())
         found = dict(record["settings"])
     except (ValueError, KeyError, TypeError):
-        raise unreadable(path, "it does not say what it was made with") from None
-    refuse_other_settings(path, differences(found, settings))
+        raise cannot_continue(path, "it has no settings") from None
+    require_same_settings(path, differences(found, settings))
     return record
 
 
-def conclusion(found: dict[str, dict[str, Any]], target: float) -> list[str]:
-    """What was found, a line each; the paper's figure beside it where it is the paper's target."""
+def conclusion(records: dict[str, dict[str, Any]], target: float) -> list[str]:
+    """The results, a line each, next to the paper's where the target is the paper's."""
     lines = []
-    for activation, record in found.items():
-        epochs, asked = record["epochs"], f"{100 * target:g} %"
+    for activation, record in records.items():
+        epochs, percent = record["epochs"], f"{100 * target:g} %"
         last = record["curve"][-1][0]
-        said = f"not at {asked} after {last:g}" if epochs is None else f"at {asked} after {epochs:.1f}"
+        result = f"not at {percent} after {last:g}" if epochs is None else f"at {percent} after {epochs:.1f}"
         paper = f" (paper: about {PAPER[activation]})" if target == 0.25 else ""
-        lines.append(f"{activation}, rate {record['rate']:g}: {said} epochs{paper}")
-    if len(found) == len(PAPER):
-        curves = [found[activation]["curve"] for activation in PAPER]
-        # Where one has not come as far, the lowest error that both have reached.
+        lines.append(f"{activation}, learning rate {record['rate']:g}: {result} epochs{paper}")
+    if len(records) == len(PAPER):
+        curves = [records[activation]["curve"] for activation in PAPER]
+        # Where one has not reached the target: the lowest error that both have reached.
         level = max(target, *(min(error for _, error in curve) for curve in curves))
-        relu, tanh = (reached(curve, level) for curve in curves)
+        relu, tanh = (epochs_to(curve, level) for curve in curves)
         if relu and tanh:
             paper = " (paper: six times)" if level == target == 0.25 else ""
             lines.append(f"to {100 * level:.1f} % ReLU is {tanh / relu:.1f} times faster{paper}")
     return lines
 
 
-def draw(found: dict[str, dict[str, Any]], target: float, folder: Path) -> Path:
-    """Write folder/figure1.png and .svg: training error over the epochs, as the paper's Figure 1."""
+def draw(records: dict[str, dict[str, Any]], target: float, folder: Path) -> Path:
+    """Write folder/figure1.png and .svg: training error over the epochs, as in the paper's Figure 1."""
     import matplotlib
 
     with matplotlib.rc_context(cast(Any, style.SETTINGS)):
-        made = style.figure(3.6, "CIFAR-10, four layers: ReLU and tanh")
-        axes = made.subplots()
+        figure = style.figure(3.6, "CIFAR-10, four layers: ReLU and tanh")
+        axes = figure.subplots()
         for activation, line, colour in (("relu", "-", style.BLUE), ("tanh", "--", style.VERMILLION)):
-            if activation not in found:
+            if activation not in records:
                 continue
-            record = found[activation]
+            record = records[activation]
             x, y = zip(*record["curve"], strict=True)
             name = {"relu": "ReLU", "tanh": "tanh"}[activation]
-            label = f"{name}, rate {record['rate']:g}"
+            label = f"{name}, learning rate {record['rate']:g}"
             axes.plot(x, [100 * e for e in y], line, color=colour, linewidth=1.4, label=label)
             if (epochs := record["epochs"]) is not None:
                 axes.plot(epochs, 100 * target, "o", color=colour, markersize=4)
@@ -201,5 +210,5 @@ def draw(found: dict[str, dict[str, Any]], target: float, folder: Path) -> Path:
         axes.set_ylim(0, 80)
         axes.legend(loc="upper right")
         for kind in ("png", "svg"):
-            made.savefig(folder / f"figure1.{kind}", dpi=style.DPI)
+            figure.savefig(folder / f"figure1.{kind}", dpi=style.DPI)
     return folder / "figure1.png"

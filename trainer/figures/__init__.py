@@ -1,4 +1,4 @@
-"""Figures of a run, as PNG and SVG: drawn at its end, and by `python -m trainer.figures RUN`."""
+"""Figures of a run, as PNG and SVG: drawn when it is complete, and by `python -m trainer.figures RUN`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from trainer.data.batches import open_data
 from trainer.errors import UserError
-from trainer.evaluation.pretrained import open_trained
+from trainer.evaluation.pretrained import load
 from trainer.figures import confusion, curves, filters, neighbours, predictions, style, views
-from trainer.figures.subject import ON_CPU, ON_GPU, Subject
+from trainer.figures.run_data import LIMIT_CPU, LIMIT_GPU, RunData
 from trainer.runs import run_folder
 from trainer.runs.log import read_log
 from trainer.runs.training_set import as_seen
@@ -20,7 +20,7 @@ from trainer.runs.training_set import as_seen
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FOLDER = "figures"
+FOLDER = run_folder.FIGURES
 
 Name = Literal[
     "learning-curves",
@@ -32,7 +32,7 @@ Name = Literal[
     "pca-colour",
 ]
 NAMES: tuple[Name, ...] = get_args(Name)
-DRAWERS: dict[Name, Callable[[Subject], Figure]] = {
+DRAWERS: dict[Name, Callable[[RunData], Figure]] = {
     "learning-curves": curves.draw,
     "conv1-filters": filters.draw,
     "predictions": predictions.draw,
@@ -41,50 +41,50 @@ DRAWERS: dict[Name, Callable[[Subject], Figure]] = {
     "ten-crops": views.ten_crops,
     "pca-colour": views.color_range,
 }
-OF_VALIDATION = ("predictions", "neighbours", "confusion")
+NEED_VALIDATION = ("predictions", "neighbours", "confusion")
 
 
 def draw(
     run: Path,
     *,
     names: Iterable[Name] = NAMES,
-    which: str = "best",
+    checkpoint: Literal["best", "latest"] = "best",
     store: Path | None = None,
     device: str = "auto",
-    pictures: int | None = None,
+    images: int | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Path]:
-    """Draw a run's figures into run/figures and return the files.
+    """Draw a run's figures into run/figures; returns the files.
 
     Args:
-        names: which figures.
-        which: of the run's checkpoints: best or latest.
-        store: another store than the one the run was trained on.
-        pictures: of a split to look at; none is about half a minute of work.
-        say: takes a line for each figure that is drawn or cannot be.
+        names: the figures to draw.
+        checkpoint: the run's, best or latest.
+        store: another store than the one that the run was trained on.
+        images: the largest number of images of a split; None: LIMIT_CPU or LIMIT_GPU.
+        say: is called with a line for each figure that is drawn or cannot be drawn.
 
-    Raises:
-        UserError: there is no such run or store, or no matplotlib. A figure that fails alone is only said.
+    Raises UserError when there is no such run or store, or no matplotlib. An error in one figure is reported
+    by `say`, and the others are drawn.
     """
-    style.available()
-    trained = open_trained(run, which, device)
-    data, remarks = as_seen(open_data(store or trained.config.run.store), trained.trained_on)
+    style.require_matplotlib()
+    network = load(run, checkpoint, device)
+    seen, remarks = as_seen(open_data(store or network.config.run.store), network.trained_on)
     for remark in remarks:
         say(remark)
-    limit = pictures or (ON_GPU if trained.device.type == "cuda" else ON_CPU)
-    subject = Subject(trained, data, read_log(run / run_folder.LOG), limit)
+    limit = images or (LIMIT_GPU if network.device.type == "cuda" else LIMIT_CPU)
+    data = RunData(network, seen, read_log(run / run_folder.LOG), limit)
     written: list[Path] = []
     for name in names:
-        if name in OF_VALIDATION and not len(data.val):
-            say(f"{name}: left out, for the store has no validation pictures")
+        if name in NEED_VALIDATION and not len(seen.val):
+            say(f"{name}: left out, for the store has no validation images")
             continue
         try:
             paths = [run / FOLDER / f"{name}.{kind}" for kind in ("png", "svg")]
-            style.save(functools.partial(DRAWERS[name], subject), paths)
+            style.save(functools.partial(DRAWERS[name], data), paths)
         except UserError as error:
             say(f"{name}: left out, for {error}")
             continue
-        except Exception as error:  # the other figures are worth having
+        except Exception as error:  # or the other figures would not be drawn
             say(f"{name}: not drawn, for {type(error).__name__}: {error}")
             continue
         say(f"{name}: {paths[0]}")
@@ -93,11 +93,11 @@ def draw(
 
 
 def draw_together(of: Sequence[Path], path: Path) -> None:
-    """The learning curves of several runs in one picture; `path` ends in .png or .svg.
+    """Draw the learning curves of several runs in one figure; `path` ends in .png or .svg.
 
-    Raises UserError for a folder that is not a run's, and for one without losses.
+    Raises UserError for a folder that is not a run's, and for a run without losses.
     """
-    style.available()
+    style.require_matplotlib()
     for run in of:
         run_folder.read_config(run)
     logs = {run.name: read_log(run / run_folder.LOG) for run in of}
@@ -105,7 +105,7 @@ def draw_together(of: Sequence[Path], path: Path) -> None:
 
 
 def at_the_end(run: Path, store: Path, device: str, say: Callable[[str], None]) -> None:
-    """Draw what can be drawn of a run that is complete; nothing that goes wrong here can fail it."""
+    """Draw the figures of a complete run. Errors are reported by `say`, not raised: the run has succeeded."""
     try:
         written = draw(run, store=store, device=device, say=lambda line: None)
         say(f"{len(written) // 2} figures in {run / FOLDER}")

@@ -1,4 +1,4 @@
-"""The command that draws a run's figures."""
+"""Draw a run's figures: the command."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Arguments:
     run: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Folders of runs. None: the latest in runs/."""
     together: Path | None = None
-    """Draw nothing but the learning curves of all these runs in one picture, to this file."""
+    """Draw only the learning curves of all these runs, in one figure, into this file."""
     only: tuple[Name, ...] = ()
-    """These figures. None: all of them."""
+    """The figures to draw. None: all of them."""
     checkpoint: Literal["best", "latest"] = "best"
     """best: by validation error. latest: the newest."""
     store: Path | None = None
-    """Another store than the one the run was trained on."""
+    """Another store than the one that the run was trained on."""
     pictures: int | None = None
-    """Pictures of a split to look at. None: 2,000 on the CPU, 50,000 on a GPU."""
+    """The largest number of images of a split. None: 2,000 on the CPU, 50,000 on a GPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU where there is one."""
 
@@ -52,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             written = draw(
                 run,
                 names=a.only or NAMES,
-                which=a.checkpoint,
+                checkpoint=a.checkpoint,
                 store=a.store,
                 device=a.device,
-                pictures=a.pictures,
+                images=a.pictures,
             )
             if not written:
                 raise UserError(f"No figure of {run} could be drawn.")

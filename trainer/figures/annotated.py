@@ -1,4 +1,4 @@
-"""One picture beside the classes that the network finds most probable."""
+"""One image next to its most probable classes, for `trainer.predict --annotate`."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.pretrained import Trained
+from trainer.evaluation.pretrained_network import PretrainedNetwork
 from trainer.figures import predictions, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write(trained: Trained, picture_SS3: NDArray[np.uint8], p_K: NDArray[np.float32], path: Path) -> None:
-    """Write the picture, uint8 [S, S, 3], with its bars to `path`; UserError without matplotlib."""
-    style.available()
+def write(
+    network: PretrainedNetwork, image_SS3: NDArray[np.uint8], p_K: NDArray[np.float32], path: Path
+) -> None:
+    """Write the image, uint8 [S, S, 3], with bars of its probabilities. Needs matplotlib, else UserError."""
+    style.require_matplotlib()
 
     def draw() -> Figure:
-        made = style.figure(2.6, style.short(path.stem.partition("-")[2], 80))
-        left, right = made.subplots(1, 2, width_ratios=(1, 1.6))
-        style.show(left, picture_SS3)
-        predictions.bars(right, p_K, None, trained.name)
+        figure = style.figure(2.6, style.short(path.stem.partition("-")[2], 80))
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.6))
+        style.show(left, image_SS3)
+        predictions.bars(right, p_K, None, network.name)
         right.set_xlabel("probability")
-        return made
+        return figure
 
     style.save(draw, [path])

@@ -1,4 +1,4 @@
-"""Loss, validation error and rate over the epochs, with the rate's sudden changes marked."""
+"""Learning curves: loss, validation error and learning rate over the epochs, with its drops marked."""
 
 from __future__ import annotations
 
@@ -9,54 +9,54 @@ import numpy as np
 
 from trainer.errors import UserError
 from trainer.figures import style
-from trainer.figures.subject import Subject
+from trainer.figures.run_data import RunData
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-POINTS = 600  # of a curve; more than the page can show only makes the file large
-SUDDEN = 2.0  # the paper divides by 10; less than this is a change of the log's spacing
+POINTS = 600  # of a curve; more would not be visible and make a large file
+DROP = 2.0  # the factor of a drop at least; the paper divides the learning rate by 10
 
 
-def draw(subject: Subject) -> Figure:
-    """Panels over one another that share the epochs. Raises UserError for a log without losses."""
-    steps = [line for line in subject.log if "loss" in line]
-    epochs = [line for line in subject.log if "val_top1_error" in line]
+def draw(data: RunData) -> Figure:
+    """Draw a panel for each curve, with one axis of epochs. Raises UserError for a log without losses."""
+    steps = [line for line in data.log if "loss" in line]
+    epochs = [line for line in data.log if "val_top1_error" in line]
     if not steps:
         raise UserError("the run's log has no losses yet")
-    made = style.figure(5.2 if epochs else 3.4, "Learning curves")
+    figure = style.figure(5.2 if epochs else 3.4, "Learning curves")
     heights = (3, 3, 1.4) if epochs else (3, 1.4)
-    panels = made.subplots(len(heights), sharex=True, height_ratios=heights)
-    loss, rate = panels[0], panels[-1]
+    panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
+    loss, lr = panels[0], panels[-1]
     loss.plot(*thinned(steps, "loss"), color=style.BLUE, linewidth=1)
     loss.set_ylabel("training loss")
     if epochs:
         _errors(panels[1], epochs)
-    rate.plot(*thinned(steps, "lr"), color=style.GREY, linewidth=1)
-    rate.set(ylabel="rate", xlabel="epoch", xlim=(0, None))
+    lr.plot(*thinned(steps, "lr"), color=style.GREY, linewidth=1)
+    lr.set(ylabel="learning rate", xlabel="epoch", xlim=(0, None))
     for axes in panels:
         axes.set_ylim(bottom=0)
-    # A cosine falls all the time, and steeply at its end.
-    sudden = [] if subject.trained.config.optim.schedule == "cosine" else falls(steps)
-    if sudden:
-        rate.set_yscale("log")
-        rate.set_ylim(bottom=0.5 * min(line["lr"] for line in steps))
-    for epoch, before, after in sudden:
+    # A cosine's last steps differ by more than DROP too.
+    found = [] if data.network.config.optim.schedule == "cosine" else drops(steps)
+    if found:
+        lr.set_yscale("log")
+        lr.set_ylim(bottom=0.5 * min(line["lr"] for line in steps))
+    for epoch, before, after in found:
         for axes in panels:
             axes.axvline(epoch, color=style.GREY, linestyle=(0, (4, 3)), linewidth=0.8, zorder=0)
         text = f"{before:.2g} → {after:.2g}"
         loss.annotate(text, (epoch, 1.0), (2, -8), loss.get_xaxis_transform(), "offset points")
-    return made
+    return figure
 
 
 def together(logs: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Training loss and top-1 validation error of several runs, by name, over their epochs.
+    """Draw the training loss and the top-1 validation error of several runs, by name, over their epochs.
 
     Raises UserError for a log without losses.
     """
-    made = style.figure(4.6, "Learning curves")
-    loss, error = made.subplots(2, sharex=True)
+    figure = style.figure(4.6, "Learning curves")
+    loss, error = figure.subplots(2, sharex=True)
     for number, (name, log) in enumerate(logs.items()):
         steps = [line for line in log if "loss" in line]
         if not steps:
@@ -69,10 +69,11 @@ def together(logs: dict[str, list[dict[str, Any]]]) -> Figure:
     loss.set(ylabel="training loss", ylim=(0, None))
     error.set(ylabel="top-1 validation error, %", xlabel="epoch", ylim=(0, 100), xlim=(0, None))
     loss.legend(loc="lower left", frameon=True, facecolor="white", edgecolor="none", framealpha=1)
-    return made
+    return figure
 
 
 def _errors(axes: Axes, epochs: list[dict[str, Any]]) -> None:
+    """Draw the top-1 and the top-5 validation error."""
     for name, label, color, marker in (
         ("val_top1_error", "top-1", style.VERMILLION, "o"),
         ("val_top5_error", "top-5", style.GREEN, "s"),
@@ -87,17 +88,17 @@ def _errors(axes: Axes, epochs: list[dict[str, Any]]) -> None:
 
 
 def thinned(lines: list[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
-    """Epochs and values, as many neighbours averaged as it takes to leave at most POINTS."""
+    """Epochs and values of at most POINTS points, each the mean of neighbouring lines."""
     each = -(-len(lines) // POINTS)
     groups = [lines[first : first + each] for first in range(0, len(lines), each)]
     at = [float(np.mean([line["epoch"] for line in group])) for group in groups]
     return at, [float(np.mean([line[name] for line in group])) for group in groups]
 
 
-def falls(lines: list[dict[str, Any]]) -> list[tuple[float, float, float]]:
-    """Where the rate falls at once: (epoch, rate before, rate after)."""
+def drops(lines: list[dict[str, Any]]) -> list[tuple[float, float, float]]:
+    """Where the learning rate is divided by DROP or more at once: (epoch, learning rate before, after)."""
     return [
         (after["epoch"], before["lr"], after["lr"])
         for before, after in pairwise(lines)
-        if before["lr"] >= SUDDEN * after["lr"] > 0
+        if before["lr"] >= DROP * after["lr"] > 0
     ]

@@ -1,4 +1,4 @@
-"""Training pictures whose last hidden layer is nearest to a validation picture's: Figure 4, right."""
+"""Training images with the features nearest to a validation image's, as in the paper's Figure 4, right."""
 
 from __future__ import annotations
 
@@ -8,43 +8,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.figures import style
-from trainer.figures.subject import Subject
+from trainer.figures.run_data import RunData
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROWS, NEAREST = 5, 6
-LETTERS = 16  # of a class's name, as wide as a picture; bold ones are wider
+LETTERS = 16  # of a class's name, as wide as an image; bold ones are wider
 
 
-def draw(subject: Subject) -> Figure:
-    """A validation picture in the first column, the nearest of the training set beside it."""
-    val, train = subject.store.val, subject.store.train
-    queries = subject.of_different_classes(ROWS)
-    asked = val.read(queries)
-    features = subject.over(train, subject.trained.features)
-    found = nearest(subject.trained.features(asked), features, NEAREST)
-    made = style.figure(
-        1.05 * len(queries) + 0.5,
-        f"Validation pictures, and the nearest of {len(features):,} training pictures by fc7",
+def draw(data: RunData) -> Figure:
+    """Draw a row for each validation image: the image, then the training images nearest to it by fc7."""
+    val, train, network = data.store.val, data.store.train, data.network
+    chosen = data.of_different_classes(ROWS)
+    queries = val.read(chosen)
+    features = data.compute(train, lambda images: network.features(images)["fc7"])
+    found = nearest(network.features(queries)["fc7"], features, NEAREST)
+    figure = style.figure(
+        1.05 * len(chosen) + 0.5,
+        f"Validation images, and the nearest of {len(features):,} training images by fc7",
     )
     columns = found.shape[1]
-    places = made.subplots(len(queries), columns + 1, squeeze=False)
-    for row, which in enumerate(queries):
-        truth = int(val.labels[which])
-        style.show(places[row, 0], asked[row])
-        places[row, 0].set_title(style.short(subject.name(truth), LETTERS - 3), weight="bold", fontsize=7)
-        for column, picture in enumerate(train.read(found[row])):
+    places = figure.subplots(len(chosen), columns + 1, squeeze=False)
+    for row, index in enumerate(chosen):
+        truth = int(val.labels[index])
+        style.show(places[row, 0], queries[row])
+        places[row, 0].set_title(style.short(network.name(truth), LETTERS - 3), weight="bold", fontsize=7)
+        for column, image in enumerate(train.read(found[row])):
             axes, label = places[row, column + 1], int(train.labels[found[row, column]])
-            style.show(axes, picture)
-            how = {} if label == truth else {"color": style.VERMILLION, "style": "italic"}
-            axes.set_title(style.short(subject.name(label), LETTERS), fontsize=7, **how)
-    made.supxlabel("in colour, slanted: another class than the first picture's", fontsize=8, color=style.GREY)
-    return made
+            style.show(axes, image)
+            look = {} if label == truth else {"color": style.VERMILLION, "style": "italic"}
+            axes.set_title(style.short(network.name(label), LETTERS), fontsize=7, **look)
+    figure.supxlabel(
+        "in colour, slanted: another class than the validation image's", fontsize=8, color=style.GREY
+    )
+    return figure
 
 
-def nearest(asked_AF: NDArray[np.float32], known_NF: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """For each row of `asked` the rows of `known` at the smallest Euclidean distances, int64 [A, count]."""
-    # |a - n|^2 = |a|^2 - 2 a n + |n|^2, of which |a|^2 is the same for all n.
-    distances_AN = (known_NF**2).sum(1) - 2 * asked_AF @ known_NF.T
-    return np.argsort(distances_AN, axis=1, kind="stable")[:, :count]
+def nearest(queries_QF: NDArray[np.float32], keys_NF: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """For each query, the indices of the keys at the smallest Euclidean distances, int64 [Q, count]."""
+    # |q - n|^2 = |q|^2 - 2 q n + |n|^2, of which |q|^2 is the same for all n.
+    distances_QN = (keys_NF**2).sum(1) - 2 * queries_QF @ keys_NF.T
+    return np.argsort(distances_QN, axis=1, kind="stable")[:, :count]

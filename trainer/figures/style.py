@@ -1,6 +1,6 @@
-"""How figures look, and how they are written: for a page 7 inches wide, in colours that all can tell apart.
+"""Fonts, colours and file formats of figures, for a page 7 inches wide and for readers with colour blindness.
 
-matplotlib is imported where it is used: a run trains without it.
+matplotlib is imported inside functions: a run trains without it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 WIDTH = 7.0  # inches, a page's text at usual margins
 DPI = 200  # of the PNG: 1400 pixels wide
 
-# Okabe and Ito (2008): told apart with every common kind of colour blindness.
+# Okabe and Ito (2008): distinguishable with every common kind of colour blindness.
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
 COLORS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE)
 GREY = "#6E6E6E"
@@ -32,34 +32,34 @@ SETTINGS: dict[str, Any] = {
     "figure.titlesize": 10,
     "legend.frameon": False,
     "savefig.facecolor": "white",
-    "svg.hashsalt": "figure",  # the same figure is the same file
+    "svg.hashsalt": "figure",  # identifiers in SVG files are the same each time
 }
 
 
 def figure(height: float, title: str) -> Figure:
-    """An empty figure, `height` inches high; its parts find their places themselves."""
+    """An empty figure, `height` inches high, with matplotlib's constrained layout."""
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
 
-    made = Figure(figsize=(WIDTH, height), layout="constrained")
-    made.suptitle(title, x=0.01, ha="left", weight="bold")
-    return made
+    empty = Figure(figsize=(WIDTH, height), layout="constrained")
+    empty.suptitle(title, x=0.01, ha="left", weight="bold")
+    return empty
 
 
 def save(draw: Callable[[], Figure], paths: Sequence[Path]) -> None:
-    """Draw, and write one file for each path, by its suffix."""
+    """Draw a figure with these settings and write it to each path, in the format of its suffix."""
     import matplotlib
 
     with matplotlib.rc_context(cast(Any, SETTINGS)):
-        made = draw()
+        drawn = draw()
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
             metadata = {"Date": None} if path.suffix == ".svg" else {}
-            made.savefig(path, dpi=DPI, metadata=metadata)
+            drawn.savefig(path, dpi=DPI, metadata=metadata)
 
 
-def show(axes: Axes, image: Any, **how: Any) -> None:
-    """A picture in its place, without ticks or frame."""
-    axes.imshow(image, **how)
+def show(axes: Axes, image: Any, **options: Any) -> None:
+    """Draw an image without ticks or frame."""
+    axes.imshow(image, **options)
     axes.set_axis_off()
 
 
@@ -68,8 +68,8 @@ def short(name: str, width: int) -> str:
     return name if len(name) <= width else name[: width - 1].rstrip() + "…"
 
 
-def available() -> None:
-    """Raise UserError, with the remedy, where there is no matplotlib."""
+def require_matplotlib() -> None:
+    """Raise UserError, with the remedy, when matplotlib is not installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:

@@ -1,4 +1,4 @@
-"""What one picture becomes: ten crops in evaluation, a range of PCA colours in training (paper 4.1)."""
+"""Views of one image: the ten crops of evaluation, the PCA colour shifts of training (paper, section 4.1)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trainer.data import augmentation
 from trainer.figures import style
-from trainer.figures.subject import Subject
+from trainer.figures.run_data import RunData
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,70 +19,72 @@ COLORS = (style.BLUE, style.VERMILLION, style.GREEN, style.PURPLE, style.ORANGE)
 LINES = ("-", "--", "-.", ":", (0, (1, 1)))
 
 
-def ten_crops(subject: Subject) -> Figure:
-    """The whole picture with the five places, and the ten views with what the network makes of each."""
-    picture, truth = subject.example()
-    cuts = augmentation.ten_crops(len(picture))
-    p = np.array([_probability(subject, picture, view, truth) for view in cuts])
-    made = style.figure(
-        2.9, f"Ten crops of one picture, with the probability of {style.short(subject.name(truth), 30)}"
+def ten_crops(data: RunData) -> Figure:
+    """Draw the image with five crops outlined, and the ten views, each with the true class's probability."""
+    image, truth = data.example()
+    views = augmentation.ten_crops(len(image))
+    p = np.array([_probability(data, image, view, truth) for view in views])
+    figure = style.figure(
+        2.9, f"Ten crops of one image, with the probability of {style.short(data.network.name(truth), 30)}"
     )
-    left, right = made.subfigures(1, 2, width_ratios=(1, 2.3), squeeze=False)[0]
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 2.3), squeeze=False)[0]
     whole = left.subplots()
-    style.show(whole, picture)
-    for inset, ((top, at, _), color, line) in enumerate(zip(cuts, COLORS, LINES, strict=False)):
-        # Edges that fall together stay visible, 2 pixels apart.
+    style.show(whole, image)
+    for inset, ((top, at, _), color, line) in enumerate(zip(views, COLORS, LINES, strict=False)):
+        # Common edges of two crops are drawn 2 pixels apart.
         _outline(whole, at + 2 * inset, top + 2 * inset, augmentation.CROP - 4 * inset, color, line)
-    whole.set_title(f"crops of {augmentation.CROP} in {len(picture)} pixels", loc="center", fontsize=7)
+    whole.set_title(f"crops of {augmentation.CROP} in {len(image)} pixels", loc="center", fontsize=7)
     for axes, view, color, value, place in zip(
-        right.subplots(2, 5).flat, cuts, 2 * COLORS, p, 2 * PLACES, strict=True
+        right.subplots(2, 5).flat, views, 2 * COLORS, p, 2 * PLACES, strict=True
     ):
-        style.show(axes, cut(picture, *view))
+        style.show(axes, crop(image, *view))
         axes.set_axis_on()
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(visible=True, color=color, linewidth=1.5)
-        mirrored = "mirrored" if view[2] else place
-        axes.set_title(f"{mirrored}\n{value:.3f}", loc="center", fontsize=7)
+        title = "flipped" if view[2] else place
+        axes.set_title(f"{title}\n{value:.3f}", loc="center", fontsize=7)
     left.supxlabel(f"average of the ten: {p.mean():.3f}", fontsize=8)
-    return made
+    return figure
 
 
-def cut(picture_SS3: NDArray[np.uint8], top: int, left: int, flip: bool) -> NDArray[np.uint8]:
-    """One view as the eye sees it."""
-    part = picture_SS3[top : top + augmentation.CROP, left : left + augmentation.CROP]
+def crop(image_SS3: NDArray[np.uint8], top: int, left: int, flip: bool) -> NDArray[np.uint8]:
+    """One view as an image, uint8 [224, 224, 3]: the mean image is not subtracted."""
+    part = image_SS3[top : top + augmentation.CROP, left : left + augmentation.CROP]
     return part[:, ::-1] if flip else part
 
 
 def _probability(
-    subject: Subject, picture: NDArray[np.uint8], view: tuple[int, int, bool], index: int
+    data: RunData, image_SS3: NDArray[np.uint8], view: tuple[int, int, bool], index: int
 ) -> float:
-    inputs = subject.trained.inputs(picture[None], view)
-    return float(subject.trained.logits(inputs).softmax(1)[0, index])
+    """The softmax output of one class for one view."""
+    inputs = data.network.inputs(image_SS3[None], view)
+    return float(data.network.logits(inputs).softmax(1)[0, index])
 
 
 def _outline(axes: Any, left: float, top: float, side: float, color: str, line: Any) -> None:
+    """Draw the outline of a crop, in pixels of the image."""
     from matplotlib.patches import Rectangle
 
     axes.add_patch(Rectangle((left, top), side, side, fill=False, color=color, linestyle=line, linewidth=1.2))
 
 
-def color_range(subject: Subject) -> Figure:
-    """One picture along each principal axis of the pixels' colours, two standard deviations of the draw."""
-    picture, _ = subject.example()
-    std = subject.trained.config.augment.color_std or 0.1  # the paper's, where the run had none
-    axes_33 = augmentation.color_axes(subject.store.eigenvalues, subject.store.eigenvectors)
+def color_range(data: RunData) -> Figure:
+    """Draw one image shifted along each principal axis of its colours by -2 to 2 standard deviations."""
+    image, _ = data.example()
+    std = data.network.config.augment.color_std or 0.1  # the paper's, where the run had none
+    axes_33 = augmentation.color_axes(data.store.eigenvalues, data.store.eigenvectors)
     amounts = np.array([-2, -1, 0, 1, 2])
-    made = style.figure(4.9, f"PCA colour: shifts of one picture, in standard deviations of {std:g}")
-    places = made.subplots(3, len(amounts))
+    figure = style.figure(4.9, f"PCA colour: shifts of one image, in standard deviations of {std:g}")
+    places = figure.subplots(3, len(amounts))
     for component, row in enumerate(places):
         for axes, amount in zip(row, amounts, strict=True):
             shift = amount * std * axes_33[:, component]
-            style.show(axes, np.clip(np.rint(picture + shift), 0, 255).astype(np.uint8))
+            style.show(axes, np.clip(np.rint(image + shift), 0, 255).astype(np.uint8))
             rgb = " ".join(f"{round(value):+d}" for value in shift)
             axes.set_title(f"{amount:+d}: {rgb}" if amount else "0", fontsize=7, loc="center")
-        spread = np.sqrt(subject.store.eigenvalues[component])
+        spread = np.sqrt(data.store.eigenvalues[component])
         row[0].set_axis_on()
         row[0].set(xticks=[], yticks=[], ylabel=f"component {component + 1}\nstd. deviation {spread:.0f}")
         row[0].spines[:].set_visible(False)
-    made.supxlabel("shift of red, green and blue above each picture, on the scale 0 to 255", fontsize=8)
-    return made
+    figure.supxlabel("shift of red, green and blue above each image, on the scale 0 to 255", fontsize=8)
+    return figure

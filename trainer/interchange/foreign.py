@@ -1,7 +1,7 @@
-"""Files of weights as other programs write them: what a file is, from its first bytes, and how to convert it.
+"""Recognise files of weights of other programs by their first bytes, and name the command that converts them.
 
-Nothing is unpickled here: a pickle can run any code. A pickle's owner converts it, with the command that
-`sentence` gives, where the file is one to trust.
+Nothing is unpickled here: a pickle can run any code. Users who trust a file convert it themselves, with the
+command that `remedy` returns.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch import Tensor
 Kind = Literal["safetensors", "npz", "torch", "pickle", "npy", "unknown"]
 
 DAMAGE = (ValueError, OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged .npz raises; RuntimeError: it is encrypted, or packed in a way that is not known."""
+"""What reading a damaged .npz raises. RuntimeError: it is encrypted, or compressed by an unknown method."""
 
 NPY = b"\x93NUMPY"
-LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch.save wrote first, to 1.5
+LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.save up to version 1.5
 
 FROM_TORCH = (
     "import sys, torch; from safetensors.torch import save_file; "
@@ -30,8 +30,8 @@ FROM_TORCH = (
     "save_file({k: v.clone().contiguous() for k, v in d.items()}, sys.argv[2])"
 )
 
-# TensorFlow's order [height, width, inputs, outputs] into Caffe's. fc6 reads 6 x 6 places of all channels:
-# there channel last, here channel first.
+# From TensorFlow's axes [height, width, inputs, outputs] to Caffe's [outputs, inputs, height, width].
+# fc6 reads 6 x 6 pixels of all channels: channels last in TensorFlow, channels first in Caffe.
 FROM_NPY = (
     "import sys, numpy as np; "
     "d = np.load(sys.argv[1], allow_pickle=True, encoding='latin1').item(); "
@@ -44,7 +44,7 @@ FROM_NPY = (
 
 
 def kind_of(path: Path) -> Kind:
-    """What a file is, whatever its name. Raises zipfile.BadZipFile where a zip is damaged."""
+    """Recognise a file by its content, not by its name. Raises zipfile.BadZipFile for a damaged zip."""
     with path.open("rb") as file:
         head = file.read(16)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
@@ -63,8 +63,8 @@ def kind_of(path: Path) -> Kind:
     return "unknown"
 
 
-def sentence(path: Path, kind: Kind) -> str:
-    """Why a file that is neither .safetensors nor .npz is not read, and how to convert it."""
+def remedy(path: Path, kind: Kind) -> str:
+    """The message for a file that is neither .safetensors nor .npz: why it is not read, how to convert it."""
     unread = "and a pickle can run any code, so it is not read here"
     if kind == "torch":
         return (
@@ -82,7 +82,7 @@ def sentence(path: Path, kind: Kind) -> str:
             )
         return (
             f"{path} is one array of shape {list(shape)} without a name; conv1 to fc8, each with .weight and "
-            ".bias, must stand in one file: numpy.savez('weights.npz', **{'conv1.weight': ..., 'conv1.bias': "
+            ".bias, must be in one file: numpy.savez('weights.npz', **{'conv1.weight': ..., 'conv1.bias': "
             "..., 'fc8.bias': ...})."
         )
     if kind == "pickle":
@@ -103,6 +103,7 @@ def is_torchvisions(names: Mapping[str, Tensor]) -> bool:
 
 
 def _command(program: str, path: Path, suffix: str) -> str:
+    """The shell command that converts the file by a Python program into one of another suffix next to it."""
     target = path.with_suffix(suffix)
     if target == path:
         target = path.with_name(f"{path.stem}-converted{suffix}")

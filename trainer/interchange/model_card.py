@@ -1,4 +1,4 @@
-"""The model card: what a stranger must know of a network, from the run's own record."""
+"""The model card in Markdown: errors, recipe, data, versions, use and limits, from the run's own files."""
 
 from __future__ import annotations
 
@@ -6,43 +6,43 @@ import json
 from pathlib import Path
 
 from trainer.config import Config
-from trainer.evaluation.pretrained import Trained
+from trainer.evaluation.pretrained_network import PretrainedNetwork
 from trainer.recipes import RECIPES
 from trainer.runs import run_folder
 from trainer.runs.log import read_log
 
-RECIPE_WORDS = {
-    "auto": "this project's own for any set of pictures",
-    "paper": "Krizhevsky, Sutskever, Hinton (2012) as the paper states it",
-    "cuda-convnet": "Krizhevsky, Sutskever, Hinton (2012) as the program of that year ran it",
+RECIPES_IN_WORDS = {
+    "auto": "this project's own for any set of images",
+    "paper": "Krizhevsky, Sutskever, Hinton (2012), as the paper has it",
+    "cuda-convnet": "Krizhevsky, Sutskever, Hinton (2012), as the program of that year had it",
 }
 
 
-def write(trained: Trained, figures: list[Path], onnx: bool) -> str:
-    """The card as Markdown. figures: paths relative to the card."""
-    run = trained.run or trained.source
-    parameters = sum(p.numel() for p in trained.network.parameters())
-    towers = "two towers" if trained.config.network.towers == 2 else "one tower"
+def markdown(network: PretrainedNetwork, figures: list[Path], onnx: bool) -> str:
+    """The card's text. figures: paths relative to the card; onnx: whether there is an ONNX file."""
+    run = network.run or network.source
+    parameters = sum(p.numel() for p in network.network.parameters())
+    towers = "two towers" if network.config.network.towers == 2 else "one tower"
     return "\n".join(
         [
             f"# AlexNet, {run.name}",
             "",
             f"The network of Krizhevsky, Sutskever, Hinton (2012) in {towers}, {parameters:,} parameters, "
-            f"trained from scratch to tell {len(trained.classes):,} classes of pictures apart.",
+            f"trained from scratch on {len(network.classes):,} classes of images.",
             "",
-            *_errors(trained, run),
-            *_recipe(trained.config),
-            *_data(trained, run),
-            *_made_with(trained),
-            *_use(onnx, trained.image_size),
-            *_limits(trained),
+            *_errors(network, run),
+            *_recipe(network.config),
+            *_data(network, run),
+            *_made_with(network),
+            *_use(onnx, network.image_size),
+            *_limits(network),
             *_figures(figures),
         ]
     )
 
 
-def _errors(trained: Trained, run: Path) -> list[str]:
-    step = trained.state.get("step")
+def _errors(network: PretrainedNetwork, run: Path) -> list[str]:
+    step = network.state.get("step")
     lines = [
         line for line in read_log(run / run_folder.LOG) if "val_top1_error" in line and line["step"] == step
     ]
@@ -58,7 +58,7 @@ def _errors(trained: Trained, run: Path) -> list[str]:
         "|---|---|",
         f"| {100 * last['val_top1_error']:.2f} % | {100 * last['val_top5_error']:.2f} % |",
         "",
-        "`python -m trainer.evaluate --ten-crop` gives those of ten crops.",
+        "`python -m trainer.evaluate --ten-crop` measures those of ten crops.",
         "",
     ]
 
@@ -66,40 +66,41 @@ def _errors(trained: Trained, run: Path) -> list[str]:
 def _recipe(config: Config) -> list[str]:
     o = config.optim
     changed = run_folder.differences(RECIPES[config.recipe], config)
-    decided = ("batch_size", "lr", "epochs", "warmup_epochs")  # stated in the sentence
-    others = [words for name, words in changed.items() if name not in decided]
+    in_sentence = ("batch_size", "lr", "epochs", "warmup_epochs")
+    others = [phrase for name, phrase in changed.items() if name not in in_sentence]
     return [
         "## Recipe",
         "",
-        f"`{config.recipe}`: {RECIPE_WORDS[config.recipe]}. Batch {o.batch_size}, rate {o.lr:g}, schedule "
-        f"{o.schedule}, momentum {o.momentum:g}, weight decay {o.weight_decay:g}, {o.epochs} epochs, "
+        f"`{config.recipe}`: {RECIPES_IN_WORDS[config.recipe]}. Batch {o.batch_size}, "
+        f"learning rate {o.lr:g}, schedule {o.schedule}, momentum {o.momentum:g}, "
+        f"weight decay {o.weight_decay:g}, {o.epochs} epochs, "
         f"warm-up over {o.warmup_epochs:g}, seed {config.run.seed}.",
         "",
-        *(["Unlike the recipe:", "", *(f"- {words}" for words in others), ""] if others else []),
+        *(["Different from the recipe:", "", *(f"- {phrase}" for phrase in others), ""] if others else []),
     ]
 
 
-def _data(trained: Trained, run: Path) -> list[str]:
+def _data(network: PretrainedNetwork, run: Path) -> list[str]:
     fingerprint = json.loads((run / run_folder.CONFIG).read_text()).get("store", "unknown")
-    shown = [trained.name(index) for index in range(min(12, len(trained.classes)))]
-    more = ", ..." if len(trained.classes) > len(shown) else ""
+    shown = [network.name(index) for index in range(min(12, len(network.classes)))]
+    more = ", ..." if len(network.classes) > len(shown) else ""
     return [
         "## Data",
         "",
-        f"A store of preprocessed pictures with the fingerprint `{fingerprint}`: shorter side to "
-        f"{trained.image_size} pixels, central square, the training set's mean image subtracted.",
+        f"A store of preprocessed images with the fingerprint `{fingerprint}`: shorter side to "
+        f"{network.image_size} pixels, central square, the training set's mean image subtracted.",
         "",
-        f"{len(trained.classes):,} classes: {', '.join(shown)}{more}.",
+        f"{len(network.classes):,} classes: {', '.join(shown)}{more}.",
         "",
     ]
 
 
-def _made_with(trained: Trained) -> list[str]:
-    versions = trained.state.get("versions", {})
-    said = ", ".join(f"{name} {value}" for name, value in versions.items()) or "not recorded"
-    ranks = trained.state.get("world")
+def _made_with(network: PretrainedNetwork) -> list[str]:
+    versions = network.state.get("versions", {})
+    text = ", ".join(f"{name} {value}" for name, value in versions.items()) or "not recorded"
+    ranks = network.state.get("world")
     on = f" on {ranks} rank{'s' if ranks != 1 else ''}" if ranks else ""
-    return ["## Made with", "", f"{said}; step {trained.state.get('step', 0):,}{on}.", ""]
+    return ["## Made with", "", f"{text}; step {network.state.get('step', 0):,}{on}.", ""]
 
 
 def _use(onnx: bool, size: int) -> list[str]:
@@ -112,13 +113,13 @@ def _use(onnx: bool, size: int) -> list[str]:
         "from alexnet import AlexNet",
         "",
         'network = AlexNet.load("alexnet.safetensors")',
-        'picture = Image.open("picture.jpg").convert("RGB")',
-        "# shorter side first, then the central square",
-        f"scale = {size} / min(picture.size)",
-        "picture = picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BICUBIC)",
-        f"left, top = ((side - {size}) // 2 for side in picture.size)",
-        f"picture = picture.crop((left, top, left + {size}, top + {size}))",
-        "p = network.probabilities(torch.from_numpy(numpy.array(picture))[None], ten_crop=True)[0]",
+        'image = Image.open("image.jpg").convert("RGB")',
+        "# the shorter side first, then the central square",
+        f"scale = {size} / min(image.size)",
+        "image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BICUBIC)",
+        f"left, top = ((side - {size}) // 2 for side in image.size)",
+        f"image = image.crop((left, top, left + {size}, top + {size}))",
+        "p = network.probabilities(torch.from_numpy(numpy.array(image))[None], ten_crop=True)[0]",
         "for value, index in zip(*p.topk(5)):",
         '    print(f"{value:.3f} {network.classes[index]}")',
         "```",
@@ -126,19 +127,19 @@ def _use(onnx: bool, size: int) -> list[str]:
     ]
     if onnx:
         lines += [
-            f"`alexnet.onnx` takes `pictures`, uint8 [batch, {size}, {size}, 3] in RGB, and gives the "
-            "`logits` of their centre crops; the mean image is inside, the classes are in its metadata.",
+            f"`alexnet.onnx` takes `pictures`, uint8 [batch, {size}, {size}, 3] in RGB, and returns "
+            "the `logits` of their centre crops. The mean image is inside; the classes are in its metadata.",
             "",
         ]
     return lines
 
 
-def _limits(trained: Trained) -> list[str]:
+def _limits(network: PretrainedNetwork) -> list[str]:
     return [
         "## Limits",
         "",
-        f"It knows these {len(trained.classes):,} classes and answers with one of them whatever it is shown. "
-        "Its probabilities are softmax outputs, not calibrated. The pictures' own licences hold.",
+        f"It has these {len(network.classes):,} classes and assigns one of them to any image. "
+        "Its probabilities are softmax outputs, not calibrated. The images' own licences hold.",
         "",
     ]
 

@@ -1,8 +1,9 @@
-"""Two towers as the network of one device, and back, bit for bit.
+"""Convert the parameters of two towers to those of one network on one device, and back, bit for bit.
 
-On one device the towers are the halves of each layer: conv1 to fc7 stack their outputs, conv2, conv4 and
-conv5 have groups=2 (each half reads its own half), and fc8, split by its inputs, joins them. Names and shapes
-are those of Caffe's grouped network: conv1 [96, 3, 11, 11], conv2 [256, 48, 5, 5], ... fc8 [1000, 4096].
+On one device the towers are the halves of each layer. The outputs of conv1 to fc7 are concatenated. conv2,
+conv4 and conv5 have groups=2: each half reads its own half. fc8 is split by its inputs and reads both.
+Names and shapes are those of Caffe's grouped network: conv1 [96, 3, 11, 11], conv2 [256, 48, 5, 5], ...
+fc8 [1000, 4096].
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from torch import Tensor
 from trainer.model.network import LAYERS
 
 Weights = dict[str, Tensor]
-"""<layer>.weight and <layer>.bias."""
+"""Tensors by name: <layer>.weight and <layer>.bias."""
 
 
 def merge(towers: list[Weights]) -> Weights:
-    """Each tower's parameters, tower a's first -> those of the single device."""
+    """Join the parameters of the towers, tower a's first, to those of one device."""
     merged = {}
     for layer in LAYERS:
         if layer == "fc8":
@@ -30,7 +31,7 @@ def merge(towers: list[Weights]) -> Weights:
 
 
 def split(merged: Weights, towers: int) -> list[Weights]:
-    """The inverse of `merge`; fc8's bias is tower a's alone."""
+    """Split the parameters of one device among the towers, as `merge` joins them; tower a gets fc8's bias."""
     found: list[Weights] = [{} for _ in range(towers)]
     for name, tensor in merged.items():
         if name == "fc8.bias":

@@ -1,13 +1,13 @@
 """The two-tower AlexNet of 2012 as one network on one device. This file needs torch and nothing else.
 
     network = AlexNet.load("alexnet.safetensors")
-    p_BK = network.probabilities(pictures_BSS3)      # torch.uint8, RGB, shorter side 256 and central 256x256
+    p_BK = network.probabilities(images_BSS3)    # uint8, RGB: shorter side to 256, central 256x256
     print(network.classes[p_BK[0].argmax()])
 
 The towers are the halves of each layer: conv2, conv4 and conv5 have two groups, and local response
 normalisation stays within a half. Section numbers are those of Krizhevsky, Sutskever, Hinton (2012).
 
-B batch, S side of the picture (256), C channels, H height, W width, K classes.
+B batch, S side of the image (256), C channels, H height, W width, K classes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CROP = 224
-CONV1_PAD = (0, 3, 0, 3)  # zeros right and below: ceil((224 - 11) / 4) + 1 = 55 windows of 11 pixels, 4 apart
-SPATIAL_NORM = (5, 2.0, 0.001 / 25, 0.75)  # n, k, alpha, beta of the 2012 program's second norm after conv2
+CONV1_PAD = (
+    0,
+    3,
+    0,
+    3,
+)  # zeros right and below: ceil((224 - 11) / 4) + 1 = 55 windows of 11 pixels, stride 4
+SPATIAL_NORM = (5, 2.0, 0.001 / 25, 0.75)  # n, k, alpha, beta of cuda-convnet's second norm after conv2
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "tanh": torch.tanh,
@@ -32,22 +37,22 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 View = tuple[int, int, bool]
-"""Top and left pixel of a crop, and whether it is mirrored."""
+"""Top and left pixel of a crop, and whether it is flipped left to right."""
 
 
 class AlexNet(nn.Module):
     """The network, its mean image and the names of its classes."""
 
-    mean_image: Tensor  # float32 [S, S, 3], of the training pictures, 0..255
+    mean_image: Tensor  # float32 [S, S, 3], of the training images, 0..255
 
     def __init__(self, about: dict[str, Any]) -> None:
-        """about: what the weights' file says of itself; see `read`."""
+        """about: settings, classes and image size, from the header of the weights' file; see `read`."""
         super().__init__()
         s = about["config"]["network"]
         self.settings, self.augment = s, about["config"]["augment"]
         self.classes: list[str] = about["class_names"] or about["classes"]
         towers = self.towers = s["towers"]
-        own = 1 if s["dense"] else towers  # groups of the layers that read their own tower alone
+        own = 1 if s["dense"] else towers  # groups of conv2, conv4, conv5, which read their own tower alone
         c1, c2, c3, c4, _ = (towers * count for count in s["filters"])
         c5, hidden = 2 * s["filters"][4], 2 * s["hidden"]  # one tower alone has conv5, fc6, fc7 of two
         self.conv1 = nn.Conv2d(3, c1, 11, stride=4)
@@ -62,49 +67,57 @@ class AlexNet(nn.Module):
 
     @staticmethod
     def load(path: str | Path) -> AlexNet:
-        """The network in evaluation form, from the file that was written beside this one."""
+        """Load the network, in evaluation form, from the .safetensors file exported with this module."""
         tensors, about = read(path)
         network = AlexNet(about)
         network.load_state_dict(tensors)
         return network.eval().requires_grad_(False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """What `inputs` makes, float32 [B, 3, 224, 224] -> logits float32 [B, K]."""
-        x = self._after(self.conv1(F.pad(x_BCHW, CONV1_PAD)), self.settings["conv1_order"], False)
-        x = self._after(self.conv2(x), self.settings["conv2_order"], self.settings["conv2_spatial_norm"])
+        """Network input float32 [B, 3, 224, 224], as `inputs` returns it -> logits float32 [B, K]."""
+        x = self._relu_lrn_pool(self.conv1(F.pad(x_BCHW, CONV1_PAD)), self.settings["conv1_order"], False)
+        x = self._relu_lrn_pool(
+            self.conv2(x), self.settings["conv2_order"], self.settings["conv2_spatial_norm"]
+        )
         activation = ACTIVATIONS[self.settings["activation"]]
         x = activation(self.conv3(x))
         x = activation(self.conv4(x))
         x = self._pool(activation(self.conv5(x)))
-        speaks = 1 - self.settings["dropout"]  # all units do in evaluation, so their outputs are scaled (4.2)
-        x = activation(self.fc6(x.flatten(1))) * speaks
-        x = activation(self.fc7(x)) * speaks
+        keep = (
+            1 - self.settings["dropout"]
+        )  # evaluation: outputs times the probability that a unit is kept (4.2)
+        x = activation(self.fc6(x.flatten(1))) * keep
+        x = activation(self.fc7(x)) * keep
         logits_BK: Tensor = self.fc8(x)
         return logits_BK
 
-    def inputs(self, pictures_BSS3: Tensor, view: View | None = None) -> Tensor:
-        """Pictures uint8 [B, S, S, 3] -> one view of each, the centre's if none is given, less the mean."""
+    def inputs(self, images_BSS3: Tensor, view: View | None = None) -> Tensor:
+        """Crop images uint8 [B, S, S, 3] and subtract the mean image -> float32 [B, 3, 224, 224].
+
+        view: the crop, by default the centre's.
+        """
         margin = len(self.mean_image) - CROP
-        top, left, mirrored = view or (margin // 2, margin // 2, False)
-        cut = pictures_BSS3[:, top : top + CROP, left : left + CROP].float()
-        own_window = self.augment["mean_window"] == "crop"
-        row, column = (top, left) if own_window else (margin // 2, margin // 2)
+        top, left, flip = view or (margin // 2, margin // 2, False)
+        crop = images_BSS3[:, top : top + CROP, left : left + CROP].float()
+        same_window = self.augment["mean_window"] == "crop"
+        row, column = (top, left) if same_window else (margin // 2, margin // 2)
         mean = self.mean_image[row : row + CROP, column : column + CROP]
-        if mirrored:  # the mean's own window is mirrored with the picture, its centre is not
-            cut = cut.flip(2)
-            mean = mean.flip(1) if own_window else mean
-        return ((cut - mean) / self.augment["divisor"]).permute(0, 3, 1, 2)
+        if flip:  # the mean image is flipped with the image where both have the same window
+            crop = crop.flip(2)
+            mean = mean.flip(1) if same_window else mean
+        return ((crop - mean) / self.augment["divisor"]).permute(0, 3, 1, 2)
 
     @torch.no_grad()
-    def probabilities(self, pictures_BSS3: Tensor, ten_crop: bool = False) -> Tensor:
+    def probabilities(self, images_BSS3: Tensor, ten_crop: bool = False) -> Tensor:
         """Softmax outputs [B, K] of the centre crop, or their average over ten crops (4.1)."""
-        far = len(self.mean_image) - CROP
-        places = [(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)]
-        views: list[View] = [(top, left, mirrored) for mirrored in (False, True) for top, left in places]
+        end = len(self.mean_image) - CROP
+        places = [(0, 0), (0, end), (end, 0), (end, end), (end // 2, end // 2)]
+        views: list[View] = [(top, left, flip) for flip in (False, True) for top, left in places]
         chosen = views if ten_crop else [views[4]]
-        return torch.stack([self(self.inputs(pictures_BSS3, view)).softmax(1) for view in chosen]).mean(0)
+        return torch.stack([self(self.inputs(images_BSS3, view)).softmax(1) for view in chosen]).mean(0)
 
-    def _after(self, x: Tensor, order: str, spatial_norm: bool) -> Tensor:
+    def _relu_lrn_pool(self, x: Tensor, order: str, spatial_norm: bool) -> Tensor:
+        """The operations after conv1 and conv2 in this order, such as "relu-lrn-pool"."""
         s = self.settings
         for operation in order.split("-"):
             if operation == "relu":
@@ -126,7 +139,7 @@ class AlexNet(nn.Module):
 def lrn(x_BCHW: Tensor, towers: int, n: int, k: float, alpha: float, beta: float) -> Tensor:
     """Local response normalisation (3.3) over n channels of the same tower.
 
-    alpha multiplies the sum of squares itself; torch.nn.functional.local_response_norm divides it by n.
+    alpha is the factor of the sum of squares; torch.nn.functional.local_response_norm divides it by n first.
     """
     x = x_BCHW.unflatten(1, (towers, -1))  # [B, tower, C, H, W]
     squares = F.pad(x * x, (0, 0, 0, 0, n // 2, n // 2))
@@ -136,15 +149,17 @@ def lrn(x_BCHW: Tensor, towers: int, n: int, k: float, alpha: float, beta: float
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A .safetensors file's tensors by name, and what it says about them.
+    """Read a .safetensors file: tensors by name, and the settings and classes from its header.
 
-    The format: 8 bytes with the header's length, the header in JSON, then the tensors' bytes.
+    The format: 8 bytes with the header's length (little-endian), the header in JSON, then the tensors' bytes.
     """
     data = Path(path).read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     about: dict[str, Any] = json.loads(header.pop("__metadata__")["about"])
-    values = torch.frombuffer(bytearray(data[8 + length :]), dtype=torch.float32)  # all are float32
+    values = torch.frombuffer(
+        bytearray(data[8 + length :]), dtype=torch.float32
+    )  # the exporter writes float32 alone
     tensors = {}
     for name, entry in header.items():
         begin, end = (offset // 4 for offset in entry["data_offsets"])

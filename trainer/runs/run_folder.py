@@ -23,6 +23,7 @@ RUNS = Path("runs")
 COMPLETE = "complete"
 CONFIG = "config.json"
 LOG = "metrics.jsonl"
+FIGURES = "figures"
 
 CHANGEABLE = (
     *("lr", "warmup_epochs", "schedule", "patience", "lr_steps", "epochs"),

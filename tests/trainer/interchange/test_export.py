@@ -1,4 +1,4 @@
-"""What is exported computes what the towers do, needs nothing of this project, and comes back bit for bit."""
+"""Exported files compute what the towers compute, need torch alone, and are imported bit for bit."""
 
 import dataclasses
 import json
@@ -12,12 +12,14 @@ import torch
 from PIL import Image
 
 from tests.launch import ROOT, run
-from trainer import export, import_weights
 from trainer.config import AugmentConfig, NetworkConfig
 from trainer.data import augmentation
 from trainer.data.batches import open_data
 from trainer.errors import UserError
-from trainer.evaluation.pretrained import Trained, open_trained
+from trainer.evaluation.pretrained import load
+from trainer.evaluation.pretrained_network import PretrainedNetwork
+from trainer.interchange import to_towers, weights_file
+from trainer.interchange.write import write_weights
 from trainer.model import standalone
 from trainer.model.grouped import merge, split
 from trainer.model.network import TwoTowerAlexNet, build_tower
@@ -36,12 +38,12 @@ def folder(small_run, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(small_run):
-    return open_trained(small_run, device="cpu")
+def network(small_run):
+    return load(small_run, device="cpu")
 
 
 @pytest.fixture(scope="module")
-def pictures(tiny_store):
+def images(tiny_store):
     return open_data(tiny_store).val.read(np.arange(5))
 
 
@@ -67,38 +69,38 @@ def test_shapes_are_those_of_the_grouped_network_on_one_device(folder):
     }
 
 
-def test_the_module_needs_torch_alone(folder, trained, pictures, tmp_path):
-    pictures.tofile(tmp_path / "pictures")
+def test_the_module_needs_torch_alone(folder, network, images, tmp_path):
+    images.tofile(tmp_path / "images")
     blocked = ("trainer", "preprocess", "safetensors", "mpi4py", "numba", "PIL")
     script = f"""
 import json, pathlib, sys
 for name in {blocked}: sys.modules[name] = None
 import torch
 from alexnet import AlexNet
-data = bytearray(pathlib.Path({str(tmp_path / "pictures")!r}).read_bytes())
-pictures = torch.frombuffer(data, dtype=torch.uint8).view(5, 256, 256, 3)
+data = bytearray(pathlib.Path({str(tmp_path / "images")!r}).read_bytes())
+images = torch.frombuffer(data, dtype=torch.uint8).view(5, 256, 256, 3)
 network = AlexNet.load("alexnet.safetensors")
-found = [network.probabilities(pictures, ten_crop).tolist() for ten_crop in (False, True)]
+found = [network.probabilities(images, ten_crop).tolist() for ten_crop in (False, True)]
 print(json.dumps([network.classes, *found]))
 """
     done = run("python", "-c", script, cwd=folder, PYTHONPATH="")
     assert done.returncode == 0, done.stderr
     classes, center, ten = json.loads(done.stdout)
-    assert tuple(classes) == trained.class_names
-    close(center, trained.probabilities(pictures))
-    close(ten, trained.probabilities(pictures, ten_crop=True))
+    assert tuple(classes) == network.class_names
+    close(center, network.probabilities(images))
+    close(ten, network.probabilities(images, ten_crop=True))
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_onnx_gives_the_towers_logits_for_any_number_of_pictures(count, folder, trained, pictures):
+def test_onnx_gives_the_towers_logits_for_any_number_of_images(count, folder, network, images):
     session = onnxruntime.InferenceSession(folder / "alexnet.onnx", providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"pictures": pictures[:count]})
-    close(found, trained.logits(trained.inputs(pictures[:count], (16, 16, False))))
-    said = session.get_modelmeta().custom_metadata_map["classes"]
-    assert tuple(json.loads(said)) == trained.class_names
+    (found,) = session.run(None, {"pictures": images[:count]})
+    close(found, network.logits(network.inputs(images[:count], (16, 16, False))))
+    names = session.get_modelmeta().custom_metadata_map["classes"]
+    assert tuple(json.loads(names)) == network.class_names
 
 
-def test_nothing_written_names_this_machines_folders(folder, small_run):
+def test_no_written_file_has_a_path_of_this_machine(folder, small_run):
     for file in ("alexnet.onnx", "alexnet.safetensors", "README.md"):
         for place in (small_run.parent.parent, ROOT):
             assert str(place).encode() not in (folder / file).read_bytes(), file
@@ -121,13 +123,13 @@ SWITCHES = {
 
 
 @pytest.mark.parametrize("name", SWITCHES)
-def test_every_switch_reaches_the_module(name, pictures, tmp_path):
-    network, settings = SWITCHES[name]
-    towers = TwoTowerAlexNet(network, 7)
+def test_every_switch_reaches_the_module(name, images, tmp_path):
+    settings, augment = SWITCHES[name]
+    towers = TwoTowerAlexNet(settings, 7)
     for tower in towers.towers:
-        tower.load_state_dict(build_tower(network, 7, tower.name, seed=3).state_dict())
-    trained = Trained(
-        config=dataclasses.replace(PAPER, network=network, augment=settings),
+        tower.load_state_dict(build_tower(settings, 7, tower.name, seed=3).state_dict())
+    network = PretrainedNetwork(
+        config=dataclasses.replace(PAPER, network=settings, augment=augment),
         source=tmp_path,
         run=None,
         state={},
@@ -136,14 +138,14 @@ def test_every_switch_reaches_the_module(name, pictures, tmp_path):
         mean_SS3=np.random.default_rng(1).uniform(60, 180, (256, 256, 3)).astype(np.float32),
         network=towers.eval().requires_grad_(False),
     )
-    export.write_weights(trained, tmp_path / "w.safetensors")
+    write_weights(network, tmp_path / "w.safetensors")
     module = standalone.AlexNet.load(tmp_path / "w.safetensors")
-    for view in augmentation.ten_crops()[3:6]:  # bottom right, the centre, top left mirrored
-        inputs = trained.inputs(pictures[:2], view)
-        close(module.inputs(torch.from_numpy(pictures[:2]), view), inputs)
-        close(module(inputs), trained.logits(inputs))
-    again = open_trained(tmp_path / "w.safetensors", device="cpu")
-    for old, new in zip(trained.towers, again.towers, strict=True):
+    for view in augmentation.ten_crops()[3:6]:  # bottom right, the centre, top left flipped
+        inputs = network.inputs(images[:2], view)
+        close(module.inputs(torch.from_numpy(images[:2]), view), inputs)
+        close(module(inputs), network.logits(inputs))
+    again = load(tmp_path / "w.safetensors", device="cpu")
+    for old, new in zip(network.towers, again.towers, strict=True):
         for key, tensor in old.state_dict().items():
             assert torch.equal(new.state_dict()[key], tensor), key
 
@@ -154,7 +156,7 @@ def test_there_and_back_is_bit_for_bit(folder, small_run, tiny_store, tmp_path):
     importing = ("python", "-m", "trainer.import_weights", source, "--run", str(target))
     done = run(*importing, "--store", str(tiny_store), cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    old, new = (open_trained(folder, device="cpu") for folder in (small_run, target))
+    old, new = (load(folder, device="cpu") for folder in (small_run, target))
     for before, after in zip(old.towers, new.towers, strict=True):
         for key, tensor in before.state_dict().items():
             assert torch.equal(after.state_dict()[key], tensor), key
@@ -201,12 +203,12 @@ def random_weights(dense=False):
 def test_caffes_halves_become_towers(dense, tmp_path):
     arrays = random_weights(dense)
     np.savez(tmp_path / "caffe.npz", **arrays)
-    weights, about = import_weights.read(tmp_path / "caffe.npz")
-    network = import_weights.shaped(NetworkConfig(), weights)
+    weights, about = weights_file.read(tmp_path / "caffe.npz")
+    network = to_towers.with_widths_of(NetworkConfig(), weights)
     assert about is None
     assert (network.filters, network.hidden, network.dense) == ((6, 8, 12, 12, 8), 32, dense)
     config = dataclasses.replace(PAPER, network=network)
-    a, b = import_weights.build(config, weights, classes=10)
+    a, b = to_towers.build_towers(config, weights, classes=10)
     expected = {name: array.astype(np.float32) for name, array in arrays.items()}
     np.testing.assert_array_equal(b.conv2.weight.detach(), expected["conv2.weight"][8:])
     np.testing.assert_array_equal(b.fc7.bias.detach(), expected["fc7.bias"][0, 0, 0, 32:])
@@ -217,7 +219,7 @@ def test_caffes_halves_become_towers(dense, tmp_path):
 
 def test_blue_green_red_becomes_red_green_blue():
     weight = torch.arange(6.0).view(2, 3, 1, 1)
-    assert import_weights.reverse_channels(weight)[:, :, 0, 0].tolist() == [[2, 1, 0], [5, 4, 3]]
+    assert to_towers.reverse_channels(weight)[:, :, 0, 0].tolist() == [[2, 1, 0], [5, 4, 3]]
 
 
 def test_merge_undoes_split():
@@ -239,24 +241,24 @@ def test_merge_undoes_split():
     ],
     ids=["a layer less", "a layer more", "pickled"],
 )
-def test_what_is_no_alexnet_is_refused(change, sentence, tmp_path):
+def test_a_file_with_other_layers_is_refused(change, sentence, tmp_path):
     arrays = random_weights()
     change(arrays)
     np.savez(tmp_path / "w.npz", **arrays)
     with pytest.raises(UserError, match=sentence):
-        import_weights.read(tmp_path / "w.npz")
+        weights_file.read(tmp_path / "w.npz")
 
 
 def test_other_classes_than_the_stores_are_refused():
     weights = {name: torch.from_numpy(array.squeeze()) for name, array in random_weights().items()}
-    network = import_weights.shaped(NetworkConfig(), weights)
+    network = to_towers.with_widths_of(NetworkConfig(), weights)
     with pytest.raises(UserError, match="same 11 classes"):
-        import_weights.build(dataclasses.replace(PAPER, network=network), weights, classes=11)
+        to_towers.build_towers(dataclasses.replace(PAPER, network=network), weights, classes=11)
 
 
-def test_the_card_states_the_runs_own_record_and_its_example_runs(folder, small_run, tiny_store, trained):
+def test_the_card_states_the_runs_own_record_and_its_example_runs(folder, small_run, tiny_store, network):
     card = (folder / "README.md").read_text()
-    step = trained.state["step"]
+    step = network.state["step"]
     lines = [line for line in read_log(small_run / "metrics.jsonl") if line["step"] == step]
     (errors,) = [line for line in lines if "val_top1_error" in line]
     assert f"| {100 * errors['val_top1_error']:.2f} % | {100 * errors['val_top5_error']:.2f} % |" in card
@@ -265,7 +267,7 @@ def test_the_card_states_the_runs_own_record_and_its_example_runs(folder, small_
     for link in re.findall(r"\]\((.*?)\)", card):
         assert (folder / link).exists(), link
     (example,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    Image.fromarray(open_data(tiny_store).val.read(np.array([3]))[0]).save(folder / "picture.jpg")
+    Image.fromarray(open_data(tiny_store).val.read(np.array([3]))[0]).save(folder / "image.jpg")
     done = run("python", "-c", example, cwd=folder, PYTHONPATH="")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 5

@@ -1,4 +1,4 @@
-"""Foreign weights: the logits that they give, against Caffe's forward pass in torch, and what is refused."""
+"""Imported weights: their logits against Caffe's forward pass in torch, and the files that are refused."""
 
 import json
 import pickle
@@ -13,9 +13,9 @@ import torch.nn.functional as F
 
 from tests.launch import ROOT, run
 from tests.weights import narrow_alexnet
-from trainer import import_weights
 from trainer.errors import UserError
-from trainer.evaluation.pretrained import open_trained
+from trainer.evaluation.pretrained import load
+from trainer.interchange import to_towers, weights_file
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 CAFFE = ("--bgr", "--lrn-k", "1", "--lrn-alpha", "2e-5")
@@ -48,7 +48,7 @@ def caffe(weights, x_BCHW, towers=1):
 
 @pytest.fixture(scope="module")
 def images():
-    """What a network is given, red, green, blue, about -120..120."""
+    """Network input, red, green, blue, about -120..120."""
     return torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 60
 
 
@@ -65,11 +65,11 @@ def imported(file, folder, store, *flags):
     )
     done = run(*command, *flags, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    return open_trained(folder, device="cpu"), done.stdout
+    return load(folder, device="cpu"), done.stdout
 
 
 def difference(found, expected):
-    """The largest, as a share of the largest expected."""
+    """The largest difference relative to the largest expected value."""
     return float((found.double() - expected).abs().max() / expected.abs().max())
 
 
@@ -81,49 +81,49 @@ def caffe_npz(tmp_path_factory):
 
 
 def test_caffes_weights_give_caffes_logits(caffe_npz, images, tiny_store, tmp_path):
-    trained, said = imported(caffe_npz, tmp_path / "run", tiny_store, *CAFFE)
-    # Where Caffe's 227 pixels are these 224 and zeros, and its normalisation ends at the towers' border.
+    network, output = imported(caffe_npz, tmp_path / "run", tiny_store, *CAFFE)
+    # Caffe with 224 of its 227 pixels and zeros, and with a normalisation within each tower.
     x = F.pad(images, (0, 3, 0, 3)).flip(1).double()
-    found = trained.logits(images)
+    found = network.logits(images)
     assert difference(found, caffe(narrow_alexnet(), x, towers=2)) < 1e-5
-    assert "weights of fc7 and fc8 are divided by 0.5" in said
-    # With Caffe's own normalisation, across the border, they differ: 4 of only 12 channels are beside it.
+    assert "weights of fc7 and fc8 are divided by 0.5" in output
+    # Caffe's own normalisation crosses the border of the towers, which 4 of only 12 channels are next to.
     assert 1e-4 < difference(found, caffe(narrow_alexnet(), x)) < 0.3
 
 
 def test_without_the_division_the_logits_would_be_others(caffe_npz, images, tiny_store, tmp_path):
-    trained, said = imported(caffe_npz, tmp_path / "run", tiny_store, *CAFFE, "--no-inverted-dropout")
+    network, output = imported(caffe_npz, tmp_path / "run", tiny_store, *CAFFE, "--no-inverted-dropout")
     expected = caffe(narrow_alexnet(), F.pad(images, (0, 3, 0, 3)).flip(1).double(), towers=2)
-    assert difference(trained.logits(images), expected) > 0.3
-    assert "divided" not in said
+    assert difference(network.logits(images), expected) > 0.3
+    assert "divided" not in output
     # The paper's dropout: outputs of fc6 and fc7 times 0.5, which is Caffe's network with halved weights.
     halved = {n: a / 2 if n in ("fc7.weight", "fc8.weight") else a for n, a in narrow_alexnet().items()}
     expected = caffe(halved, F.pad(images, (0, 3, 0, 3)).flip(1).double(), towers=2)
-    assert difference(trained.logits(images), expected) < 1e-5
+    assert difference(network.logits(images), expected) < 1e-5
 
 
 @pytest.mark.parametrize("dropout", ["0", "0.25"])
 def test_the_division_follows_the_dropout(dropout, caffe_npz, images, tiny_store, tmp_path):
-    trained, _ = imported(caffe_npz, tmp_path / "run", tiny_store, *CAFFE, "--dropout", dropout)
+    network, _ = imported(caffe_npz, tmp_path / "run", tiny_store, *CAFFE, "--dropout", dropout)
     expected = caffe(narrow_alexnet(), F.pad(images, (0, 3, 0, 3)).flip(1).double(), towers=2)
-    assert difference(trained.logits(images), expected) < 1e-5
+    assert difference(network.logits(images), expected) < 1e-5
 
 
 def test_a_factor_of_two_is_exact():
     weights = {name: torch.from_numpy(array.astype(np.float32)) for name, array in narrow_alexnet().items()}
-    for name, tensor in import_weights.for_papers_dropout(weights, 0.5).items():
+    for name, tensor in to_towers.from_inverted_dropout(weights, 0.5).items():
         factor = 2 if name in ("fc7.weight", "fc8.weight") else 1
         assert torch.equal(tensor, factor * weights[name]), name
 
 
-def test_what_this_project_exported_is_taken_as_it_is(small_run, tiny_store, tmp_path):
+def test_an_export_of_this_project_is_imported_unchanged(small_run, tiny_store, tmp_path):
     done = run("python", "-m", "trainer.export", str(small_run), "--to", str(tmp_path), "--no-onnx", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     for flag in ("--inverted-dropout", "--no-inverted-dropout"):
-        trained, said = imported(tmp_path / "alexnet.safetensors", tmp_path / flag, tiny_store, flag)
-        assert "divided" not in said
-        old = open_trained(small_run, device="cpu")
-        for before, after in zip(old.towers, trained.towers, strict=True):
+        network, output = imported(tmp_path / "alexnet.safetensors", tmp_path / flag, tiny_store, flag)
+        assert "divided" not in output
+        old = load(small_run, device="cpu")
+        for before, after in zip(old.towers, network.towers, strict=True):
             assert torch.equal(before.fc7.weight, after.fc7.weight)
             assert torch.equal(before.fc8.weight, after.fc8.weight)
 
@@ -131,7 +131,7 @@ def test_what_this_project_exported_is_taken_as_it_is(small_run, tiny_store, tmp
 def remedy(path, tmp_path):
     """Run the command that the sentence ends with, as it stands there; returns the file that it wrote."""
     with pytest.raises(UserError) as refused:
-        import_weights.read(path)
+        weights_file.read(path)
     command = str(refused.value)[str(refused.value).index("python -c") :]
     done = run("sh", "-c", command, cwd=tmp_path, PYTHONPATH="")
     assert done.returncode == 0, done.stderr
@@ -140,7 +140,7 @@ def remedy(path, tmp_path):
 
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("legacy", [False, True])
-def test_what_torch_saved_is_imported_after_the_command_that_the_sentence_gives(
+def test_a_file_of_torch_save_is_imported_after_the_command_in_the_message(
     nested, legacy, images, tiny_store, tmp_path
 ):
     state = {name: torch.from_numpy(array) for name, array in narrow_alexnet().items()}
@@ -149,13 +149,13 @@ def test_what_torch_saved_is_imported_after_the_command_that_the_sentence_gives(
     with pytest.raises(
         UserError, match=r"written by torch.save: it is a pickle, and a pickle can run any code"
     ):
-        import_weights.read(path)
-    trained, _ = imported(remedy(path, tmp_path), tmp_path / "run", tiny_store, *CAFFE)
+        weights_file.read(path)
+    network, _ = imported(remedy(path, tmp_path), tmp_path / "run", tiny_store, *CAFFE)
     expected = caffe(narrow_alexnet(), F.pad(images, (0, 3, 0, 3)).flip(1).double(), towers=2)
-    assert difference(trained.logits(images), expected) < 1e-5
+    assert difference(network.logits(images), expected) < 1e-5
 
 
-def test_a_pickled_npy_is_imported_after_the_command_that_the_sentence_gives(images, tiny_store, tmp_path):
+def test_a_pickled_npy_is_imported_after_the_command_in_the_message(images, tiny_store, tmp_path):
     """bvlc_alexnet.npy: a dictionary of [weights, biases], convolutions [H, W, I, O], layers [I, O]; there
     fc6 reads a row of channels for each place, since TensorFlow flattens [H, W, C]."""
     weights, theirs = narrow_alexnet(), {}
@@ -171,9 +171,9 @@ def test_a_pickled_npy_is_imported_after_the_command_that_the_sentence_gives(ima
     path = tmp_path / "bvlc alexnet.npy"  # with a space, which the command must quote
     np.save(path, theirs, allow_pickle=True)
     remedy(path, tmp_path)
-    trained, _ = imported(tmp_path / "bvlc alexnet.npz", tmp_path / "run", tiny_store, *CAFFE)
+    network, _ = imported(tmp_path / "bvlc alexnet.npz", tmp_path / "run", tiny_store, *CAFFE)
     expected = caffe(narrow_alexnet(), F.pad(images, (0, 3, 0, 3)).flip(1).double(), towers=2)
-    assert difference(trained.logits(images), expected) < 1e-5
+    assert difference(network.logits(images), expected) < 1e-5
 
 
 class Danger:
@@ -296,19 +296,19 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_imported_is_one_sentence_and_never_unpickled(name, tmp_path):
+def test_other_files_are_a_clear_error_and_never_unpickled(name, tmp_path):
     write, sentence = REFUSED[name]
     path, marker = tmp_path / name, tmp_path / "was unpickled"
     write(path, marker)
     with pytest.raises(UserError, match=sentence) as refused:
-        import_weights.read(path)
+        weights_file.read(path)
     assert str(path) in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
     assert not marker.exists()
 
 
 @pytest.mark.parametrize("name", ["pickle.pth", "object.npy", "cut.npz", "vision.safetensors"])
-def test_the_command_ends_with_that_sentence_and_makes_no_run(name, tiny_store, tmp_path):
+def test_the_command_ends_with_that_error_and_makes_no_run(name, tiny_store, tmp_path):
     REFUSED[name][0](tmp_path / name, tmp_path / "was unpickled")
     command = ("python", "-m", "trainer.import_weights", name, "--run", "run", "--store", str(tiny_store))
     done = run(*command, cwd=tmp_path)
@@ -319,17 +319,17 @@ def test_the_command_ends_with_that_sentence_and_makes_no_run(name, tiny_store, 
 
 
 @pytest.mark.parametrize("about", ["by hand", "[]", '{"author": "me"}'])
-def test_another_programs_remark_makes_no_export_of_a_file(about, tmp_path):
+def test_a_header_of_another_program_is_no_export(about, tmp_path):
     tensors = {name: torch.from_numpy(array) for name, array in narrow_alexnet().items()}
     safetensors.torch.save_file(tensors, tmp_path / "w.safetensors", {"about": about})
-    assert import_weights.read(tmp_path / "w.safetensors")[1] is None
+    assert weights_file.read(tmp_path / "w.safetensors")[1] is None
 
 
 @pytest.mark.parametrize("config", [{"network": {"lrn_size": -1}}, {"network": 3}, [], {"model": "alexnet"}])
-def test_an_export_that_this_version_cannot_read_is_one_sentence(config, tmp_path):
+def test_an_export_that_this_version_cannot_read_is_a_clear_error(config, tmp_path):
     tensors = {name: torch.from_numpy(array) for name, array in narrow_alexnet().items()}
     safetensors.torch.save_file(
         tensors, tmp_path / "w.safetensors", {"about": json.dumps({"config": config})}
     )
     with pytest.raises(UserError, match="exported by another version, or is damaged: "):
-        import_weights.read(tmp_path / "w.safetensors")
+        weights_file.read(tmp_path / "w.safetensors")

@@ -13,7 +13,7 @@ from tests.trainer.in_process import train
 from trainer import evaluate, predict
 from trainer import run as command
 from trainer.errors import UserError
-from trainer.evaluation.pretrained import open_trained
+from trainer.evaluation.pretrained import load
 from trainer.figures import draw
 from trainer.runs.training_set import TrainingSet, as_seen, match
 
@@ -80,7 +80,7 @@ def test_another_store_is_seen_less_the_networks_own_mean(trained, stores):
         with pytest.raises(SystemExit):  # two wnids do not say which of four numbers they are
             errors(folder, "--store", stores["dark"])
         return
-    network, dark = open_trained(folder, device="cpu"), open_store(stores["dark"])
+    network, dark = load(folder, device="cpu"), open_store(stores["dark"])
     assert abs(dark.mean - network.mean_SS3).max() > 20
     guesses = network.probabilities(dark.val.read(np.arange(len(dark.val)))).argmax(1)
     wrong = [network.classes[g] != dark.classes[k] for g, k in zip(guesses, dark.val.labels, strict=True)]

@@ -1,0 +1,126 @@
+"""Read the weights of a single-device network from a .safetensors or an .npz file.
+
+A pickle can run any code and is never read; the error message has the command that converts it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainer.config import from_dict
+from trainer.errors import UserError
+from trainer.interchange import foreign
+from trainer.model.grouped import Weights
+from trainer.model.network import LAYERS
+from trainer.runs.training_set import MEAN
+
+
+def read(path: Path) -> tuple[Weights, dict[str, Any] | None]:
+    """Read conv1 to fc8, float32, and the settings that an exported file of this project has in its header.
+
+    The settings are None in another program's file. Raises UserError, with the remedy, for any other content.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no file {path}.")
+    about = None
+    try:
+        kind = foreign.kind_of(path)
+        if kind == "safetensors":
+            with safetensors.safe_open(path, "pt") as file:
+                about = _about(path, (file.metadata() or {}).get("about"))
+                found = {name: file.get_tensor(name).float() for name in file.keys() if name != MEAN}  # noqa: SIM118
+        elif kind == "npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                found = {name: torch.from_numpy(_as_float32(arrays[name])) for name in arrays.files}
+        else:
+            raise UserError(foreign.remedy(path, kind))
+    except (safetensors.SafetensorError, *foreign.DAMAGE) as error:
+        raise UserError(
+            f"{path} is neither a safetensors file nor an .npz of plain arrays, or it is damaged: {error}"
+        ) from None
+    if foreign.is_torchvisions(found):
+        raise UserError(
+            f"{path} holds torchvision's alexnet, which is another network and cannot be imported: it has 64 "
+            "filters in conv1, no towers and no response normalisation. Import a network of the paper's "
+            "shapes, such as Caffe's bvlc_alexnet."
+        )
+    expected = {f"{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias")}
+    if set(found) != expected:
+        missing, unknown = _some(expected - set(found)), _some(set(found) - expected)
+        raise UserError(
+            f"{path} must hold conv1 to fc8, each with .weight and .bias, and nothing else; "
+            f"missing: {missing}, unknown: {unknown}."
+        )
+    found = {name: _without_ones(name, tensor) for name, tensor in found.items()}
+    _require_shapes(path, found)
+    return found, about
+
+
+def _about(path: Path, text: str | None) -> dict[str, Any] | None:
+    """The settings in an exported file's header; None for another program's header.
+
+    Raises UserError for settings that this version does not know.
+    """
+    try:
+        about: dict[str, Any] | None = json.loads(text or "null")
+    except ValueError:
+        return None
+    if not isinstance(about, dict) or "config" not in about:
+        return None
+    try:
+        from_dict(about["config"])
+    except (ValueError, TypeError, AttributeError, UserError) as error:
+        raise UserError(
+            f"{path} was exported by another version, or is damaged: {error!s:.200} Export the network anew."
+        ) from None
+    return about
+
+
+def _as_float32(array: NDArray[Any] | bytes) -> NDArray[np.float32]:
+    """One member of an .npz as float32. Raises ValueError when it holds no real numbers."""
+    if isinstance(array, bytes):  # NumPy returns a member without an array's header as bytes
+        raise ValueError("a part of it is no array")
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"an array is of {array.dtype}, not of real numbers")
+    return array.astype(np.float32)
+
+
+def _some(names: Iterable[str]) -> str:
+    """At most four of the names, for a message."""
+    first, more = sorted(names)[:4], max(0, len(set(names)) - 4)
+    return f"{first} and {more} more" if more else str(first)
+
+
+def _without_ones(name: str, tensor: Tensor) -> Tensor:
+    """Drop axes of length 1: old Caffe files have biases 1 x 1 x 1 x N and fc layers 1 x 1 x N x M."""
+    if name.endswith(".bias"):
+        return tensor.flatten()
+    old = name.startswith("fc") and tensor.ndim == 4 and tensor.shape[:2] == (1, 1)
+    return tensor.reshape(tensor.shape[-2:]) if old else tensor
+
+
+def _require_shapes(path: Path, weights: Weights) -> None:
+    """Raise UserError for axes in another order than Caffe's, layers that do not fit, or NaN and infinity."""
+    previous = {"fc7": "fc6", "fc8": "fc7"}
+    for layer in LAYERS:
+        weight, bias = weights[f"{layer}.weight"], weights[f"{layer}.bias"]
+        order = "outputs, inputs" if layer.startswith("fc") else "filters, channels, height, width"
+        right = weight.ndim == len(order.split(", ")) and len(weight) == len(bias) > 0
+        if right and layer in previous:
+            right = weight.shape[1] == len(weights[f"{previous[layer]}.weight"])
+        if not right:
+            raise UserError(
+                f"{path}: {layer}.weight has the shape {list(weight.shape)} and {layer}.bias {len(bias)} "
+                f"numbers; the weights must be [{order}], as Caffe and torch have them."
+            )
+        if not (weight.isfinite().all() and bias.isfinite().all()):
+            raise UserError(f"{path}: {layer} holds a value that is not a finite number.")
