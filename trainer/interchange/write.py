@@ -90,7 +90,5 @@ def _copy_figures(run: Path | None, folder: Path) -> list[Path]:
     found = sorted((run / run_folder.FIGURES).glob("*.png")) if run else []
     if found:
         (folder / run_folder.FIGURES).mkdir(exist_ok=True)
-    return [
-        Path(shutil.copyfile(path, folder / run_folder.FIGURES / path.name)).relative_to(folder)
-        for path in found
-    ]
+    copies = [shutil.copyfile(path, folder / run_folder.FIGURES / path.name) for path in found]
+    return [Path(copy).relative_to(folder) for copy in copies]
