@@ -1,7 +1,7 @@
 """The plan of a store: its images, their order and its settings, decided before the first image is read.
 
-All files of a store outside the zarr hierarchy lie in its hidden folder `.preprocess`: the plan, the tables
-of images, one record a shard, one manifest a stage, the logs. They move and go with the store.
+All files of a store outside the zarr hierarchy are in its hidden folder `.preprocess`: the plan, the tables
+of images, one record a shard, one manifest a stage, the logs. They are moved and removed with the store.
 """
 
 import hashlib

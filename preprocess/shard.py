@@ -69,7 +69,7 @@ def make_all(store: Path, plan: Plan, settings: argparse.Namespace) -> tuple[int
 
 
 def _failed_reads(store: Path, reads: dict[tuple[str, int], Future[bool]]) -> dict[tuple[str, int], str]:
-    """The shards that differ from what was written, with reasons. Their records are removed."""
+    """The shards that cannot be read back as they were written, with reasons. Their records are removed."""
     found = {}
     for shard, read in reads.items():
         if error := read.exception():

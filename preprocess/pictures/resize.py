@@ -15,7 +15,7 @@ import PIL
 from PIL import Image
 
 try:
-    from preprocess.pictures import _square
+    import preprocess.pictures._square as _square
 except ImportError:  # not built: this folder was never installed
     _square = None  # type: ignore[assignment]
 

@@ -71,7 +71,7 @@ class _Writer:
                 self._buffer, self._other, self._filled = self._other, self._buffer, 0
 
     def finish(self) -> None:
-        """Write what is left. Raises OSError."""
+        """Write the rest. Raises OSError."""
         self._wait()
         direct_io.set_direct_io(self._handle, False)  # direct I/O takes whole blocks only
         direct_io.write(self._handle, self._buffer, self._filled)

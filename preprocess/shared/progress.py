@@ -21,7 +21,7 @@ LINE = (
 
 
 class Progress(Protocol):
-    """Counts what is done and shows it; tqdm has these methods."""
+    """Counts finished units and shows the count; tqdm has these methods."""
 
     def update(self, count: int) -> Any:
         """Add `count` units."""
@@ -107,7 +107,7 @@ def counter(
     Args:
         unit: such as "img" or "B"; counts get a prefix: 1.28M.
         total: units in all; None where it is unknown.
-        desc: what comes first in the line.
+        desc: the beginning of the line.
         initial: units that were done before.
         shown: False for ranks that write nothing.
         leave: whether the end stays in the terminal or is written to the log.

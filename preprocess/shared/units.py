@@ -6,7 +6,7 @@ SIZES = ("B", "kB", "MB", "GB", "TB", "PB")  # powers of 1000
 def size(count: float) -> str:
     """Bytes with three significant digits: 0 B, 64 kB, 488 MB, 1.5 TB."""
     for unit in SIZES[:-1]:
-        if count < 999.5:  # what rounds to 1000 takes the next unit
+        if count < 999.5:  # 999.5 would be rounded to 1000
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:,.3g} {SIZES[-1]}"

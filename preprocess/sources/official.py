@@ -112,6 +112,6 @@ def describe_extent(source: Source, subset: bool = False) -> str:
     if classes == FULL_CLASSES and nearly and not subset:
         raise UserError(
             f"{source.root} is nearly the full ILSVRC-2012, with {compared}: get the missing ones again, "
-            "or say --config subset=true if it is meant so"
+            "or set --config subset=true if a subset is intended"
         )
     return f"a subset of ILSVRC-2012's size: {compared}, {classes:,} of {FULL_CLASSES:,} classes"

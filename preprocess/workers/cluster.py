@@ -82,7 +82,7 @@ def _cluster(mode: str, workers: int, shared: Path | None) -> Any:
         jobqueue = importlib.import_module("dask_jobqueue")
     except ImportError as error:
         raise UserError(
-            "dask: slurm needs dask-jobqueue: `pip install dask-jobqueue cryptography`, or say dask: local"
+            "dask: slurm needs dask-jobqueue: `pip install dask-jobqueue cryptography`, or set dask: local"
         ) from error
     # the site's partition, account and time limit are in ~/.config/dask/jobqueue.yaml
     given = dask.config.get("jobqueue.slurm", {})
