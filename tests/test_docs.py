@@ -40,6 +40,11 @@ LINES = [
     if line.strip()
 ]
 COMMANDS = list(dict.fromkeys(LINES))
+EXAMPLES = [
+    (page, example)
+    for page, text in TEXT.items()
+    for example in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+]
 SMALL = (*NETWORK, "--batch-size", "16", "--no-figures")
 INSTEAD = {
     "trainer.run": (*SMALL, "--max-steps", "1"),
@@ -74,6 +79,14 @@ def test_the_map_describes_every_folder():
     for package in ("preprocess", "trainer"):
         for file in (ROOT / package).glob("*/__init__.py"):
             assert f"**`{file.parent.name}/`**" in TEXT["how-it-works.md"], file.parent
+
+
+def test_the_files_that_the_map_names_exist():
+    folders = ("preprocess", "trainer", "tests")
+    sources = [f"/{path}" for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    named = set(re.findall(r"[\w/]+\.py\b", TEXT["how-it-works.md"]))
+    assert len(named) > 50
+    assert [name for name in named if not any(path.endswith(f"/{name}") for path in sources)] == []
 
 
 def test_every_command_is_of_a_kind_that_is_run_here():
@@ -175,6 +188,15 @@ def test_the_trainers_commands_run(many, workplace, monkeypatch):
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert sum(line.startswith("$ trainer.") for line in done.stdout.splitlines()) >= len(batch)
+
+
+@pytest.mark.parametrize(("page", "example"), EXAMPLES)
+def test_the_examples_in_python_run(page, example, workplace):
+    images = 'images_BSS3 = open_store("data/imagenet256.zarr").val.read(np.arange(2))\n'
+    imports = "import numpy as np\nfrom preprocess.store import open_store\n"
+    code = imports + images + example.replace("auto-001", "paper-001")
+    done = run(sys.executable, "-c", code, cwd=workplace)
+    assert done.returncode == 0, f"{page}: {done.stderr}"
 
 
 def test_the_live_page_starts(workplace):
