@@ -1,14 +1,14 @@
-"""README.md and docs/: what they show exists, their tables are the code's, and their commands run.
+"""README.md and docs/: files and folders that they name exist, tables match the code, commands run.
 
-Every line of a block marked `sh` is a command. What stands in for what, so that a laptop can run them:
+Every line of a block marked `sh` is a command. So that a laptop can run them, some things are replaced:
 
-- the store is the tiny miniature, in data/imagenet256.zarr; runs/paper-001 and -002 are small runs on it
-- training: a network of a few filters, one step, batch 16, no figures; `mpirun -n 8` is `-n 2`
-- Snakemake: its own dry run, on the tiny store's source; the store is made by the real command elsewhere
-- make: `make -n`, which names what it would run; CI itself runs lint and test
-- SLURM: the flags for the trainer are parsed; tests/slurm runs the scripts on a real SLURM
+- the store is a tiny miniature, in data/imagenet256.zarr; runs/paper-001 and -002 are small runs on it
+- training: a network of few filters, one step, batch size 16, no figures; `mpirun -n 8` becomes `-n 2`
+- Snakemake: a dry run, on the source of the tiny store; other tests run the real command
+- make: `make -n`, which prints the commands; CI runs lint and test
+- SLURM: the trainer's flags are parsed; tests/slurm runs the scripts on a real SLURM
 - the ablations: the flags are parsed; tests/trainer/test_experiments.py runs them
-- the live page: started, and ended once it says where it is; tests/trainer/test_watch.py looks at it
+- the live page: started, and ended once it prints its address; tests/trainer/test_watch.py tests the page
 """
 
 import io
@@ -40,6 +40,11 @@ LINES = [
     if line.strip()
 ]
 COMMANDS = list(dict.fromkeys(LINES))
+EXAMPLES = [
+    (page, example)
+    for page, text in TEXT.items()
+    for example in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+]
 SMALL = (*NETWORK, "--batch-size", "16", "--no-figures")
 INSTEAD = {
     "trainer.run": (*SMALL, "--max-steps", "1"),
@@ -48,7 +53,7 @@ INSTEAD = {
     "trainer.timeline": (*NETWORK, "--batch-size", "4"),
     "trainer.experiments": ("--max-epochs", "1", "--relu-rates", "0.001", "--tanh-rates", "0.001"),
 }
-"""Flags that are added; of two the later one counts."""
+"""Flags that are added; of two equal flags the later one wins."""
 
 
 def test_the_switches_are_those_of_the_code():
@@ -60,14 +65,28 @@ def test_the_recipes_are_those_of_the_code():
     assert page == reference.with_table(page), "run: python -m tests.reference"
 
 
-def test_links_lead_somewhere_and_pictures_are_small():
+def test_links_lead_somewhere_and_images_are_small():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
-    for picture in (ROOT / "docs").glob("*.*g"):
-        assert picture.stat().st_size < 150_000, picture
-        assert any(picture.name in text for text in TEXT.values()), f"{picture} is shown nowhere"
+    for image in (ROOT / "docs").glob("*.*g"):
+        assert image.stat().st_size < 150_000, image
+        assert any(image.name in text for text in TEXT.values()), f"no page shows {image}"
+
+
+def test_the_map_describes_every_folder():
+    for package in ("preprocess", "trainer"):
+        for file in (ROOT / package).glob("*/__init__.py"):
+            assert f"**`{file.parent.name}/`**" in TEXT["how-it-works.md"], file.parent
+
+
+def test_the_files_that_the_map_names_exist():
+    folders = ("preprocess", "trainer", "tests")
+    sources = [f"/{path}" for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    named = set(re.findall(r"[\w/]+\.py\b", TEXT["how-it-works.md"]))
+    assert len(named) > 50
+    assert [name for name in named if not any(path.endswith(f"/{name}") for path in sources)] == []
 
 
 def test_every_command_is_of_a_kind_that_is_run_here():
@@ -111,7 +130,7 @@ def test_scripts_are_there_and_the_trainer_knows_what_follows(command):
 
 
 def modules() -> list[tuple[int, str, list[str]]]:
-    """(ranks, module, flags) of every command of the trainer but those with a test of their own."""
+    """(ranks, module, flags) of each command of the trainer, except those with their own tests below."""
     found = []
     for command in COMMANDS:
         words = shlex.split(command)
@@ -125,7 +144,7 @@ def modules() -> list[tuple[int, str, list[str]]]:
 
 @pytest.fixture(scope="module")
 def workplace(tiny_store, small_run, tmp_path_factory):
-    """A folder in which the commands find what they name."""
+    """A folder with the files that the commands name."""
     folder = tmp_path_factory.mktemp("docs")
     (folder / "data").mkdir()
     (folder / "data" / "imagenet256.zarr").symlink_to(tiny_store)
@@ -151,9 +170,11 @@ def test_the_trainers_commands_run(many, workplace, monkeypatch):
             continue
         asks = "--help" in flags or "--tyro-print-completion" in flags
         mine = [] if asks else [*INSTEAD.get(module, ())]
-        if module == "trainer.run" and not asks:  # each a run of its own, on one step
+        if module == "trainer.run" and not asks:  # each in its own run, of one step
             mine += ["--run", f"runs/docs-{number}"]
-        flags = [re.sub(r"step-\d+", "step-00000004", flag) for flag in flags]  # which the small run has
+        flags = [
+            re.sub(r"step-\d+", "step-00000004", flag) for flag in flags
+        ]  # a step that the small run has
         batch.append([module, *flags, *mine])
     assert len(batch) >= 5
     target = workplace / f"commands-{many}.json"
@@ -167,6 +188,15 @@ def test_the_trainers_commands_run(many, workplace, monkeypatch):
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert sum(line.startswith("$ trainer.") for line in done.stdout.splitlines()) >= len(batch)
+
+
+@pytest.mark.parametrize(("page", "example"), EXAMPLES)
+def test_the_examples_in_python_run(page, example, workplace):
+    images = 'images_BSS3 = open_store("data/imagenet256.zarr").val.read(np.arange(2))\n'
+    imports = "import numpy as np\nfrom preprocess.store import open_store\n"
+    code = imports + images + example.replace("auto-001", "paper-001")
+    done = run(sys.executable, "-c", code, cwd=workplace)
+    assert done.returncode == 0, f"{page}: {done.stderr}"
 
 
 def test_the_live_page_starts(workplace):

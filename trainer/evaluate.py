@@ -37,7 +37,7 @@ class Arguments:
     """
 
     ten_crop: bool = False
-    """Average the softmax outputs of ten views a image: corners, centre, and their mirror images."""
+    """Average the softmax outputs of ten crops: the corners and the centre, and the same flipped."""
     ensemble: bool = False
     """Average the softmax outputs of all the networks that --run and --checkpoint name (paper, section 6)."""
     per_class: bool = False
