@@ -28,8 +28,8 @@ else:
 
 __all__ = ["load"]
 
-# Read by UCX when MPI starts, at the first import of mpi4py. On TCP it would give up a host after 16 seconds
-# of silence and tell nobody; the next message there, the watchdog's question who is missing, would be a
+# Read by UCX when MPI starts, at the first import of mpi4py. By default UCX drops a TCP connection after 16
+# seconds without a packet and reports nothing. The next message over it, from the watchdog, would be a
 # segmentation fault.
 os.environ.setdefault("UCX_TCP_KEEPIDLE", "3600s")
 

@@ -1,5 +1,5 @@
-/* Ctrl-C at any moment: Python's own handler waits until the interpreter goes on, which it does not do inside
-MPI_Init (mpi4py holds the interpreter's lock there), in a blocking exchange, or while a library is loaded. */
+/* Ctrl-C at any moment. Python runs its own handler between two instructions, so never inside MPI_Init
+(mpi4py holds the interpreter's lock there), in a blocking exchange, or while a library is loaded. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
