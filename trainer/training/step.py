@@ -19,10 +19,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trainer import kernels
 from trainer.config import Config
 from trainer.errors import UserError
-from trainer.kernels.conv import LANES
-from trainer.model.network import Keep, Tower, build_tower, dropout_keep
+from trainer.model.dropout import dropout_masks
+from trainer.model.initial_weights import build_tower
+from trainer.model.network import DropoutMasks, Tower
 from trainer.parallel.topology import Topology, first_on_each_host
 from trainer.parallel.transport import Pending, Transport, connect
 from trainer.training.compiled import CompiledTower, require_compiler
@@ -150,7 +152,9 @@ class Trainer:
             )
         return mean_loss, self._backward(inputs, outputs, grad_BK)
 
-    def _forward(self, x: Tensor, keeps: list[Keep | None]) -> tuple[list[Tensor], list[list[Tensor]]]:
+    def _forward(
+        self, x: Tensor, keeps: list[DropoutMasks | None]
+    ) -> tuple[list[Tensor], list[list[Tensor]]]:
         """Each stage's input, a leaf that gathers its gradient, and its outputs, one for each tower."""
         inputs: list[Tensor] = []
         outputs: list[list[Tensor]] = []
@@ -195,13 +199,13 @@ class Trainer:
             x = self.transport.pair_all_gather(self._stage(stage, x, everyone))
         return self.transport.pair_all_reduce(self._stage(self.last, x, everyone))
 
-    def _stage(self, stage: int, x: Tensor, keeps: Sequence[Keep | None]) -> list[Tensor]:
+    def _stage(self, stage: int, x: Tensor, keeps: Sequence[DropoutMasks | None]) -> list[Tensor]:
         return [runner.stage(stage, x, keep) for runner, keep in zip(self.runners, keeps, strict=True)]
 
-    def _dropout(self, step: int) -> list[Keep | None]:
+    def _dropout(self, step: int) -> list[DropoutMasks | None]:
         c = self.config
         return [
-            dropout_keep(c.network, tower.name, c.run.seed, step, self.positions(), self.topology.device)
+            dropout_masks(c.network, tower.name, c.run.seed, step, self.positions(), self.topology.device)
             for tower in self.towers
         ]
 
@@ -209,12 +213,12 @@ class Trainer:
 def compile_loops(config: Config, dtype: torch.dtype, travel: torch.dtype | None) -> None:
     """Have the loops that a step compiles on the disk, for every process that comes later: a picture goes
     through a small tower's first stage and back, and its update is made."""
-    network = replace(config.network, filters=(LANES,) * 5, hidden=2)
+    network = replace(config.network, filters=(kernels.CHANNEL_MULTIPLE,) * 5, hidden=2)
     tower = build_tower(network, 1, "a", config.run.seed)
     stage = flatten(tower, dtype, travel)[0]
     said = tower.stage(0, torch.zeros(1, 3, 224, 224))
     said.backward(torch.zeros_like(said))
-    dropout_keep(network, "a", 0, 0, torch.zeros(1, dtype=torch.int64), torch.device("cpu"))("fc6")
+    dropout_masks(network, "a", 0, 0, torch.zeros(1, dtype=torch.int64), torch.device("cpu"))("fc6")
     stage.cast_grads_for_reduce()
     sgd_step_(stage, config.optim, lr=0.0)
 

@@ -21,7 +21,8 @@ from trainer.evaluation.metrics import read_log
 from trainer.evaluation.pretrained import Trained, open_trained
 from trainer.model import standalone
 from trainer.model.grouped import merge, split
-from trainer.model.network import TwoTowerAlexNet, build_tower
+from trainer.model.initial_weights import build_tower
+from trainer.model.network import TwoTowerAlexNet
 from trainer.recipes import PAPER
 
 NARROW = {"filters": (6, 8, 12, 12, 8), "hidden": 32, "init": "scaled"}
