@@ -133,7 +133,7 @@ def test_the_trainer_enters_preprocessing_by_its_doors():
     ("library", "rooms"),
     [
         ("mpi4py", {"parallel"}),  # the doctor looks at it in a process of its own
-        ("numba", {"kernels", "parallel", "training"}),
+        ("numba", {"kernels"}),
         ("triton", {"kernels"}),
     ],
 )
@@ -144,6 +144,11 @@ def test_a_library_is_imported_by_one_room(library, rooms):
         if module.startswith("trainer") and library in {name.split(".")[0] for name in imports(path)}
     }
     assert found == rooms
+
+
+def test_the_model_imports_the_kernels_door_and_no_backend():
+    of_model = [name for m, path in FILES.items() if m.startswith("trainer.model") for name in imports(path)]
+    assert {name for name in of_model if "kernels" in name} == {"trainer.kernels"}
 
 
 def test_commands_are_few():

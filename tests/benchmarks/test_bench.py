@@ -15,10 +15,9 @@ from tests.benchmarks.fused import FusedGather
 from tests.benchmarks.harness import Contender, Row, contenders, medians, rate, result
 from tests.benchmarks.networks import one_tower, two_towers
 from tests.benchmarks.settings import Settings, Stage
-from tests.benchmarks.stages.lrn import forward_backward, theirs
+from tests.benchmarks.stages.lrn import forward_backward, lrn, theirs
 from tests.benchmarks.workers.reduce import stage_sizes
 from trainer.data.batches import TrainingBatches
-from trainer.kernels.lrn import local_response_norm
 from trainer.recipes import AUTO
 
 KEYS = {"stage", "ours", "peer", "limit", "unit", "of_peer", "of_limit"}
@@ -83,8 +82,8 @@ def test_a_turn_lasts_long_enough_and_its_first_call_ever_is_not_counted():
 
 def test_the_peer_and_ours_normalise_alike_in_both_directions():
     x, grad = torch.randn(2, 2, 48, 7, 7)
-    torch.testing.assert_close(local_response_norm(x), theirs(x))
-    ours, peer = (forward_backward(f, x, grad)() for f in (local_response_norm, theirs))
+    torch.testing.assert_close(lrn(x), theirs(x))
+    ours, peer = (forward_backward(f, x, grad)() for f in (lrn, theirs))
     torch.testing.assert_close(ours, peer)
 
 

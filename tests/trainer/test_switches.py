@@ -12,7 +12,8 @@ from torch import nn
 from trainer.config import AugmentConfig, NetworkConfig
 from trainer.data.augmentation import Views, cut, draw, fixed
 from trainer.errors import UserError
-from trainer.model.network import LAYERS, TOWERS, Tower, TwoTowerAlexNet, build_tower
+from trainer.model.initial_weights import build_tower
+from trainer.model.network import LAYERS, TOWERS, Tower, TwoTowerAlexNet
 from trainer.recipes import PAPER
 
 SMALL = NetworkConfig(filters=(6, 8, 12, 12, 8), hidden=20, dropout=0.0)

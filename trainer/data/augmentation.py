@@ -1,7 +1,7 @@
 """From stored pictures to network input: crop, flip, mean image, PCA colour (paper, section 4.1), rotation.
 
-What is drawn depends on (seed, epoch, place in the epoch's order) alone. The arithmetic is one compiled loop
-over bytes, crop_numba.py; the same loop cuts the views of evaluation.
+What is drawn depends on (seed, epoch, place in the epoch's order) alone. `kernels.crop` does the arithmetic,
+of training and of evaluation's views.
 
 B batch, S side of the stored picture (256), the crop's side is 224.
 """
@@ -17,11 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer import kernels
 from trainer.config import AugmentConfig
 from trainer.errors import UserError
-from trainer.kernels import crop_numba
-from trainer.kernels.counter_rng import Purpose, generator
-from trainer.kernels.crop_numba import CROP, ROW
+from trainer.kernels import CROP, Purpose, generator
 
 
 @dataclass(frozen=True)
@@ -38,20 +37,6 @@ class Views:
 
     def __getitem__(self, which: Any) -> Views:
         return Views(*(getattr(self, f.name)[which] for f in fields(Views)))
-
-    def check(self, side: int, which: Any = ...) -> None:
-        """Raises ValueError where `which` of the views reach beyond an image of S pixels a side."""
-        B = len(self.top_B)
-        for name, shape in (("left_B", (B,)), ("flip_B", (B,)), ("shift_B3", (B, 3)), ("angle_B", (B,))):
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"{name} has the shape {getattr(self, name).shape}, not {shape}")
-        for name, first_B in (("top_B", self.top_B), ("left_B", self.left_B)):
-            first = first_B[which].tolist()  # of a few numbers Python finds the least sooner than NumPy does
-            if first and not 0 <= min(first) <= max(first) <= side - CROP:
-                raise ValueError(
-                    f"{name} has {min(first)} to {max(first)}, and a crop of {CROP} pixels begins at 0 to "
-                    f"{side - CROP} in an image of {side}x{side}"
-                )
 
     @staticmethod
     def join(parts: Sequence[Views]) -> Views:
@@ -123,89 +108,44 @@ def ten_crops(side: int = 256) -> list[tuple[int, int, bool]]:
 
 
 class Cutter:
-    """Cuts network input out of pictures: (pixel - mean + colour shift) / divisor.
+    """Crops network input from stored images: (pixel - mean + colour shift) / divisor.
 
-    The mean image is cut like the picture and mirrored with it, or is always its centre when `mean_window`
-    says so. Threads can share one.
+    The mean image is cropped like the image and flipped with it, or is always its centre when `mean_window`
+    is "center". Threads can share one.
     """
 
-    def __init__(self, mean_SS3: NDArray[np.float32], settings: AugmentConfig, training: bool) -> None:
+    def __init__(
+        self,
+        mean_SS3: NDArray[np.float32],
+        settings: AugmentConfig,
+        training: bool,
+        device: torch.device | None = None,
+    ) -> None:
+        """device: where the images will be; the CPU if it is not given. Raises ValueError for a mean image
+        of another shape than [S, S, 3], or smaller than a crop."""
         side = len(mean_SS3)
         if mean_SS3.shape != (side, side, 3) or side < CROP:
             raise ValueError(
                 f"a mean image has the shape [S, S, 3], S at least {CROP}, and not {list(mean_SS3.shape)}"
             )
-        self._side = side
+        means_2SS3 = np.stack([mean_SS3, mean_SS3[:, ::-1]])
+        self._means_2SS3 = torch.from_numpy(means_2SS3).to(device or "cpu")
         self._centered = settings.mean_window == "center"
-        mirrored = np.ascontiguousarray(mean_SS3[:, ::-1])
-        self._mean, self._mirrored = (m.reshape(side, side * 3) for m in (mean_SS3, mirrored))
-        self._scale = input_scale(settings, training)
+        divisor = settings.divisor * (settings.train_divisor if training else 1.0)
+        self._scale = float(np.float32(1 / divisor))
 
-    def cut(
-        self,
-        pictures_KSS3: NDArray[np.uint8],
-        views: Views,
-        places_K: NDArray[np.int64],
-        out_BHW3: NDArray[np.float32],
-    ) -> None:
-        """Picture k, uint8, by view b = places_K[k] into out_BHW3[b], float32 [224, 224, 3]; contiguous.
+    def cut(self, images_BSS3: Tensor, views: Views, out_BHW3: Tensor | None = None) -> Tensor:
+        """Images uint8 [B, S, S, 3] -> network input float32 [B, 3, 224, 224] in channels_last.
 
-        Raises ValueError for arrays that do not belong together: the compiled loops check no index.
+        out: memory for it, contiguous float32 [B, 224, 224, 3]. Raises ValueError for arrays that do not
+        belong together and for crops beyond the images.
         """
-        self._check(pictures_KSS3, views, places_K, out_BHW3)
-        turned_K = views.angle_B[places_K] != 0
-        if turned_K.any():
-            pieces, mean_SS3 = views[places_K[turned_K]], self._mean.reshape(self._side, self._side, 3)
-            where = (pieces.top_B, pieces.left_B, pieces.flip_B, pieces.shift_B3, pieces.angle_B)
-            if not np.isfinite(pieces.angle_B).all():
-                raise ValueError("an angle is not a finite number")
-            turned = np.empty((len(pieces.top_B), CROP, CROP, 3), np.float32)
-            crop_numba.cut_turned(
-                pictures_KSS3[turned_K], mean_SS3, *where, self._scale, self._centered, turned
-            )
-            out_BHW3[places_K[turned_K]] = turned
-            pictures_KSS3, places_K = pictures_KSS3[~turned_K], places_K[~turned_K]
-        crop_numba.cut(
-            pictures_KSS3.reshape(len(pictures_KSS3), self._side, self._side * 3),
-            self._mean,
-            self._mirrored,
-            places_K,
-            views.top_B,
-            views.left_B,
-            views.flip_B,
-            views.shift_B3,
-            self._scale,
-            self._centered,
-            out_BHW3.reshape(len(out_BHW3), CROP, ROW),
+        v = views
+        where = v.top_B, v.left_B, v.flip_B, v.shift_B3, v.angle_B
+        crops_BHW3 = kernels.crop(
+            images_BSS3, self._means_2SS3, *where, self._scale, self._centered, out_BHW3
         )
-
-    def _check(
-        self,
-        pictures_KSS3: NDArray[np.uint8],
-        views: Views,
-        places_K: NDArray[np.int64],
-        out_BHW3: NDArray[np.float32],
-    ) -> None:
-        """Once a call, never for a pixel."""
-        expected = (len(places_K), self._side, self._side, 3)
-        if pictures_KSS3.shape != expected or pictures_KSS3.dtype != np.uint8:
-            raise ValueError(
-                f"images are {pictures_KSS3.dtype} {list(pictures_KSS3.shape)}, not uint8 {list(expected)}"
-            )
-        crops = (len(out_BHW3), CROP, CROP, 3)
-        if out_BHW3.shape != crops or out_BHW3.dtype != np.float32 or not out_BHW3.flags.c_contiguous:
-            raise ValueError(
-                f"the output is {out_BHW3.dtype} {list(out_BHW3.shape)}, not contiguous float32 {list(crops)}"
-            )
-        places, there = places_K.tolist(), min(len(views.top_B), len(out_BHW3))
-        if places and not 0 <= min(places) <= max(places) < there:
-            raise ValueError(f"places {min(places)} to {max(places)} are not within 0 to {there - 1}")
-        views.check(self._side, places_K)
-
-
-def input_scale(settings: AugmentConfig, training: bool) -> np.float32:
-    """What pixels less the mean are multiplied by."""
-    return np.float32(1 / (settings.divisor * (settings.train_divisor if training else 1.0)))
+        return crops_BHW3.permute(0, 3, 1, 2)
 
 
 def cut(
@@ -215,7 +155,5 @@ def cut(
     settings: AugmentConfig,
     training: bool,
 ) -> Tensor:
-    """Pictures uint8 [B, S, S, 3] -> network input float32 [B, 3, 224, 224] in channels_last."""
-    out = np.empty((len(images_BSS3), CROP, CROP, 3), np.float32)
-    Cutter(mean_SS3, settings, training).cut(images_BSS3, views, np.arange(len(out)), out)
-    return torch.from_numpy(out).permute(0, 3, 1, 2)
+    """Images uint8 [B, S, S, 3] -> network input float32 [B, 3, 224, 224] in channels_last, on the CPU."""
+    return Cutter(mean_SS3, settings, training).cut(torch.from_numpy(images_BSS3), views)

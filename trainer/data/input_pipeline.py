@@ -21,7 +21,7 @@ from torch import Tensor
 
 from preprocess.store import Split, StoreError
 from trainer.config import AugmentConfig
-from trainer.data import augmentation, crop_torch
+from trainer.data import augmentation
 from trainer.errors import UserError
 
 # Pictures that are read before they are cut: as many as stay in a core's cache beside each other, for threads
@@ -60,32 +60,33 @@ class InputMaker:
         threads: int = 1,
         device: torch.device | None = None,
     ) -> None:
-        self._split, self._settings = split, settings
+        self._split = split
         self._device = device or torch.device("cpu")
-        self._cutter = augmentation.Cutter(mean_SS3, settings, training=True)
+        self._cutter = augmentation.Cutter(mean_SS3, settings, training=True, device=self._device)
         self._inputs, self._bytes = Recycled(np.float32), Recycled(np.uint8)
         self._threads = threads
         self._pool = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="pictures")
         if self._device.type == "cuda":
-            self._mean = torch.from_numpy(mean_SS3).to(self._device)
             self._stream = torch.cuda.Stream(self._device)
 
     def make(self, indices_B: NDArray[np.int64], views: augmentation.Views) -> Tensor:
         """Float32 [B, 3, 224, 224] in channels_last. Raises UserError where the store is damaged."""
         if self._device.type == "cuda":
             return self._on_gpu(indices_B, views)
-        out_BHW3 = self._inputs.take((len(indices_B), augmentation.CROP, augmentation.CROP, 3))
+        shape = (len(indices_B), augmentation.CROP, augmentation.CROP, 3)
+        out_BHW3 = torch.from_numpy(self._inputs.take(shape))
         side = self._split.image_size
 
         def cut(part: range) -> None:
-            pictures = np.empty((AT_ONCE, side, side, 3), np.uint8)
-            for first in range(0, len(part), AT_ONCE):
-                places = np.array(part[first : first + AT_ONCE])
-                self._split.read_into(indices_B[places], pictures[: len(places)])
-                self._cutter.cut(pictures[: len(places)], views, places, out_BHW3)
+            images = np.empty((AT_ONCE, side, side, 3), np.uint8)
+            for first in range(part.start, part.stop, AT_ONCE):
+                few = slice(first, min(first + AT_ONCE, part.stop))
+                read = images[: few.stop - few.start]
+                self._split.read_into(indices_B[few], read)
+                self._cutter.cut(torch.from_numpy(read), views[few], out_BHW3[few])
 
         self._share_out(cut, len(indices_B))
-        return torch.from_numpy(out_BHW3).permute(0, 3, 1, 2)
+        return out_BHW3.permute(0, 3, 1, 2)
 
     def read(self, indices_B: NDArray[np.int64], pinned: bool = False) -> Tensor:
         """Whole pictures, uint8 [B, S, S, 3]; `pinned` in memory that a GPU copies from by itself."""
@@ -109,7 +110,7 @@ class InputMaker:
         images = self.read(indices_B, pinned=True)
         with torch.cuda.stream(self._stream):  # beside the training step, in this thread
             bytes_BSS3 = images.to(self._device, non_blocking=True)
-            x = crop_torch.cut(bytes_BSS3, self._mean, views, self._settings, training=True)
+            x = self._cutter.cut(bytes_BSS3, views)
         self._stream.synchronize()
         return x
 

@@ -1,6 +1,7 @@
-"""float32 and bfloat16 in compiled loops. These know no bfloat16: its bits are a float32's upper half.
+"""Conversions between bfloat16 and float32 for Numba loops, which have no bfloat16 type.
 
-An array of integers holds bfloat16 here; any other is what it says.
+A bfloat16 number is the upper half of a float32's bits. Here an array of integers holds bfloat16; an array of
+floating-point numbers holds what its dtype says.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numba import types
@@ -16,52 +16,55 @@ from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 from torch import Tensor
 
-PIECE = 1024  # numbers that stay in the L1 cache while they are worked on
+
+def to_float32(number: Any) -> Any:
+    """Convert an array's element to the dtype of computation: bfloat16 bits to float32, others unchanged.
+
+    Works in Python and in compiled loops.
+    """
+    return _from_bits(number) if isinstance(number, np.integer) else number
 
 
-def widened(number: Any) -> Any:
-    """A number of an array to compute with, bfloat16 as float32; in Python and in compiled loops."""
-    return _of_bits(number) if isinstance(number, np.integer) else number
+def from_float32(number: Any, like: Any) -> Any:
+    """Convert a computed number to the element type of `like`: to bfloat16 bits, or unchanged.
+
+    Rounds to nearest, ties to even. Works in Python and in compiled loops.
+    """
+    return _to_bits(number, like) if isinstance(like, np.integer) else number
 
 
-def narrowed(number: Any, like: Any) -> Any:
-    """A number as an array of numbers like `like` holds it, bfloat16 rounded to nearest, ties to even; in
-    Python and in compiled loops."""
-    return _upper_half(number, like) if isinstance(like, np.integer) else number
+@overload(to_float32, inline="always", strict=False)
+def _to_float32(number: Any) -> Callable[..., Any]:
+    return _from_bits if isinstance(number, types.Integer) else lambda number: number
 
 
-@overload(widened, inline="always", strict=False)
-def _widened(number: Any) -> Callable[..., Any]:
-    return _of_bits if isinstance(number, types.Integer) else lambda number: number
+@overload(from_float32, inline="always", strict=False)
+def _from_float32(number: Any, like: Any) -> Callable[..., Any]:
+    return _to_bits if isinstance(like, types.Integer) else lambda number, like: number
 
 
-@overload(narrowed, inline="always", strict=False)
-def _narrowed(number: Any, like: Any) -> Callable[..., Any]:
-    return _upper_half if isinstance(like, types.Integer) else lambda number, like: number
-
-
-def _of_bits(number: Any) -> Any:
+def _from_bits(number: Any) -> Any:
     return np.uint32(np.uint32(number) << np.uint32(16)).view(np.float32)
 
 
-def _upper_half(number: Any, like: Any) -> Any:
+def _to_bits(number: Any, like: Any) -> Any:
     bits = np.float32(number).view(np.uint32)
     return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
 
 def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    """In a compiled loop: a * b + c, rounded once, whatever the processor."""
+    """Compute a * b + c in a compiled loop, rounded once, on any processor."""
     return a(a, a, a), lambda context, builder, signature, arguments: builder.fma(*arguments)
 
 
 fma: Any = intrinsic(_fma)
 
 
-def _wide_vectors(typing: Any) -> Any:
-    """In a compiled loop: have it use the processor's widest vectors."""
+def _use_512_bits(typing: Any) -> Any:
+    """Let the compiled function that calls this use vectors of 512 bits."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        # LLVM's name for it, which llvmlite's own set of attributes does not know, and so would refuse.
+        # llvmlite's set of attributes refuses LLVM's name for this, which it does not know.
         if isinstance(attributes := builder.function.attributes, set):
             set.add(attributes, '"prefer-vector-width"="512"')
         return context.get_dummy_value()
@@ -69,25 +72,9 @@ def _wide_vectors(typing: Any) -> Any:
     return types.none(), generate
 
 
-wide_vectors: Any = intrinsic(_wide_vectors)
-
-
-@numba.njit(cache=True, nogil=True)
-def add_rows(rows_RN: Any, out_N: Any) -> None:
-    """Add R rows to `out_N`, in float32, and round once."""
-    for begin in range(0, out_N.size, PIECE):
-        out = out_N[begin : begin + PIECE]
-        total = np.empty(out.size, np.float32)
-        for i in range(out.size):
-            total[i] = widened(out[i])
-        for r in range(rows_RN.shape[0]):
-            row = rows_RN[r, begin : begin + PIECE]
-            for i in range(out.size):
-                total[i] += widened(row[i])
-        for i in range(out.size):
-            out[i] = narrowed(total[i], out[i])
+use_512_bits: Any = intrinsic(_use_512_bits)
 
 
 def as_array(x: Tensor) -> NDArray[Any]:
-    """A tensor's memory as an array; bfloat16 as the uint16 that hold its bits."""
+    """View a CPU tensor's memory as an array; bfloat16 as the uint16 that hold its bits."""
     return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()

@@ -1,6 +1,6 @@
-"""The compiled loops behind augment.py: bytes of pictures in, numbers for the network out.
+"""Crops as Numba loops over bytes: uint8 images in, float32 network input out.
 
-b place in a batch, k picture of the few that are cut at a time, S side of the stored picture.
+b image of a batch, S side of a stored image; a row of an image is one array of 3 S numbers.
 """
 
 from __future__ import annotations
@@ -9,53 +9,83 @@ from typing import Any
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
-CROP = 224
+CROP = 224  # pixels along a crop: the network's input
 ROW = 3 * CROP  # numbers in a row of the crop
 
 
+def fits(images_BSS3: Tensor, *others: Any) -> bool:
+    """Whether the loops take such images."""
+    return images_BSS3.device.type == "cpu"
+
+
+def crop(
+    images_BSS3: Tensor,
+    means_2SS3: Tensor,
+    top_B: NDArray[np.int64],
+    left_B: NDArray[np.int64],
+    flip_B: NDArray[np.bool_],
+    shift_B3: NDArray[np.float32],
+    angle_B: NDArray[np.float32],
+    scale: float,
+    centered: bool,
+    out_BHW3: Tensor | None,
+) -> Tensor:
+    """See `kernels.crop`."""
+    B, side = images_BSS3.shape[:2]
+    out = images_BSS3.new_empty((B, CROP, CROP, 3), dtype=means_2SS3.dtype) if out_BHW3 is None else out_BHW3
+    images, means = images_BSS3.numpy().reshape(B, side, side * 3), means_2SS3.numpy().reshape(2, side, -1)
+    where = top_B, left_B, flip_B, shift_B3, angle_B
+    _crop(images, means, *where, np.float32(scale), centered, out.numpy().reshape(B, CROP, ROW))
+    return out
+
+
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})
-def cut(
-    pictures: Any,
-    mean: Any,
-    mirrored_mean: Any,
-    places: Any,
+def _crop(
+    images: Any,
+    means: Any,
     top: Any,
     left: Any,
     flip: Any,
     shift: Any,
+    angle: Any,
     scale: Any,
     centered: bool,
     out: Any,
 ) -> None:
-    """Picture k, [S, 3 S], is cut by view b = places[k] into out[b], [224, 3 * 224]."""
+    side = images.shape[1]
+    middle = (side - CROP) // 2
     colour = np.empty(ROW, np.float32)
-    mirrored = np.empty((CROP, ROW), np.uint8)
-    for k in range(len(places)):
-        b = places[k]
+    flipped = np.empty((CROP, ROW), np.uint8)
+    for b in range(len(images)):
+        if angle[b] != 0:
+            where = top[b], left[b], flip[b]
+            _crop_rotated(images[b], means[0], where, shift[b], angle[b], scale, centered, out[b])
+            continue
         for i in range(ROW):
             colour[i] = shift[b, i % 3]
-        first, means = 3 * left[b], mean
+        first, mean = 3 * left[b], means[0]
         mean_top, mean_first = top[b], first
         if centered:
-            mean_top = (mean.shape[0] - CROP) // 2
-            mean_first = 3 * mean_top
+            mean_top, mean_first = middle, 3 * middle
         elif flip[b]:
-            means, mean_first = mirrored_mean, mean.shape[1] - ROW - first
+            mean, mean_first = means[1], 3 * side - ROW - first
         if flip[b]:
-            _mirror(pictures[k], top[b], first, mirrored)
-            _normalise(mirrored, 0, 0, means, mean_top, mean_first, colour, scale, out[b])
+            _flip(images[b], top[b], first, flipped)
+            _normalise(flipped, 0, 0, mean, mean_top, mean_first, colour, scale, out[b])
         else:
-            _normalise(pictures[k], top[b], first, means, mean_top, mean_first, colour, scale, out[b])
+            _normalise(images[b], top[b], first, mean, mean_top, mean_first, colour, scale, out[b])
 
 
 @numba.njit(cache=True, nogil=True)
-def _mirror(picture: Any, top: int, first: int, out: Any) -> None:
-    """The crop's rows, their pixels in reverse. Lengths are constants, and the reversed bytes go into a row
-    of their own, or the compiler would take one byte at a time."""
+def _flip(image: Any, top: int, first: int, out: Any) -> None:
+    """Write the crop's rows with their pixels reversed. Lengths are constants, and the reversed bytes go into
+    an array of one row first, or the compiler would move one byte at a time."""
     row = np.empty(ROW, np.uint8)
     for y in range(CROP):
-        pixels = picture[top + y, first : first + ROW]
+        pixels = image[top + y, first : first + ROW]
         for x in range(CROP):
             for c in range(3):
                 row[3 * x + c] = pixels[3 * (CROP - 1 - x) + c]
@@ -66,7 +96,7 @@ def _mirror(picture: Any, top: int, first: int, out: Any) -> None:
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})
 def _normalise(
-    picture: Any,
+    image: Any,
     top: int,
     first: int,
     mean: Any,
@@ -76,9 +106,9 @@ def _normalise(
     scale: Any,
     out: Any,
 ) -> None:
-    """out = (picture - mean + colour) * scale; rows of pixels as plain rows of numbers, which vectorise."""
+    """out = (image - mean + colour) * scale. Rows of pixels are plain rows of numbers, which vectorise."""
     for y in range(CROP):
-        pixels = picture[top + y, first : first + ROW]
+        pixels = image[top + y, first : first + ROW]
         means = mean[mean_top + y, mean_first : mean_first + ROW]
         target = out[y]
         for i in range(ROW):
@@ -86,40 +116,31 @@ def _normalise(
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})
-def cut_turned(
-    images: Any,
-    mean: Any,
-    top: Any,
-    left: Any,
-    flip: Any,
-    shift: Any,
-    angle: Any,
-    scale: Any,
-    centered: bool,
-    out: Any,
+def _crop_rotated(
+    image: Any, mean: Any, where: Any, shift: Any, angle: Any, scale: Any, centered: bool, out: Any
 ) -> None:
-    """As `_normalise`, each pixel interpolated between the four around its place in the turned picture; what
-    lies beyond the picture is its edge."""
-    last, side = images.shape[1] - 1, out.shape[1]
-    middle, half = (images.shape[1] - side) // 2, 0.5 * side
-    for b in range(out.shape[0]):
-        cos, sin = np.cos(np.radians(angle[b])), np.sin(np.radians(angle[b]))
-        for y in range(side):
-            for x in range(side):
-                across = (side - 1 - x if flip[b] else x) + 0.5 - half
-                down = y + 0.5 - half
-                u = min(max(left[b] + half + cos * across - sin * down - 0.5, 0.0), float(last))
-                v = min(max(top[b] + half + sin * across + cos * down - 0.5, 0.0), float(last))
-                x0, y0 = int(u), int(v)
-                x1, y1 = min(x0 + 1, last), min(y0 + 1, last)
-                for c in range(3):
-                    value = np.float32(0)
-                    for row, row_share in ((y0, y0 + 1 - v), (y1, v - y0)):
-                        for column, share in ((x0, x0 + 1 - u), (x1, u - x0)):
-                            pixel = np.float32(images[b, row, column, c])
-                            if not centered:
-                                pixel -= mean[row, column, c]
-                            value += np.float32(row_share * share) * pixel
-                    if centered:
-                        value -= mean[middle + y, middle + x, c]
-                    out[b, y, x, c] = (value + shift[b, c]) * scale
+    """As `_normalise`, with each pixel interpolated between the four around its place in the rotated image;
+    beyond the image its edge is read."""
+    top, left, flip = where
+    side, last, half = len(image), len(image) - 1, 0.5 * CROP
+    middle = (side - CROP) // 2
+    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    for y in range(CROP):
+        for x in range(CROP):
+            across = (CROP - 1 - x if flip else x) + 0.5 - half
+            down = y + 0.5 - half
+            u = min(max(left + half + cos * across - sin * down - 0.5, 0.0), float(last))
+            v = min(max(top + half + sin * across + cos * down - 0.5, 0.0), float(last))
+            u0, v0 = int(u), int(v)
+            u1, v1 = min(u0 + 1, last), min(v0 + 1, last)
+            for c in range(3):
+                value = np.float32(0)
+                for row, row_weight in ((v0, v0 + 1 - v), (v1, v - v0)):
+                    for column, column_weight in ((u0, u0 + 1 - u), (u1, u - u0)):
+                        pixel = np.float32(image[row, 3 * column + c])
+                        if not centered:
+                            pixel -= mean[row, 3 * column + c]
+                        value += np.float32(row_weight * column_weight) * pixel
+                if centered:
+                    value -= mean[middle + y, 3 * (middle + x) + c]
+                out[y, 3 * x + c] = (value + shift[c]) * scale

@@ -1,4 +1,4 @@
-"""Functions that torch.compile calls as they are: compiled loops, and kernels that are written already."""
+"""Custom operators: functions that torch.compile puts into a graph as a single call, opaque to it."""
 
 from __future__ import annotations
 
@@ -7,34 +7,28 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def like(x: Tensor, *rest: object) -> Tensor:
-    """Shapes of a function whose result is like its first tensor."""
-    return torch.empty_like(x)
+def custom_op(fake: Callable[..., R]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a function of tensors and numbers a custom operator within compiled stages.
 
-
-def opaque(shapes: Callable[..., R]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a function of tensors and numbers an operator of its own where stages are compiled; anywhere else
-    it is called as ever, at no cost.
-
-    `shapes` returns empty tensors like the function's results: their shapes, dtypes and memory formats.
+    Outside of them the function is called directly, at no cost. `fake` takes the same arguments and returns
+    empty tensors of the results' shapes, dtypes and memory formats.
     """
 
     def wrap(function: Callable[P, R]) -> Callable[P, R]:
         name = f"{function.__module__.rpartition('.')[2]}_{function.__name__.strip('_')}"
         operator = torch.library.custom_op(f"trainer::{name}", function, mutates_args=())
-        operator.register_fake(shapes)
+        operator.register_fake(fake)
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if torch.compiler.is_compiling():
-                said: R = operator(*args, **kwargs)
-                return said
+                result: R = operator(*args, **kwargs)
+                return result
             return function(*args, **kwargs)
 
         return call

@@ -1,8 +1,7 @@
-"""LRN and the update as Triton kernels, for NVIDIA GPUs: the same functions as the loops for the CPU.
+"""LRN and the update as Triton kernels, for NVIDIA GPUs. cuda.py makes backends of them.
 
-Imported only where tensors are on a GPU, and torch's build for GPUs brings Triton along. TRITON_INTERPRET=1
-runs them on a CPU, slowly, as a check. `python -m tests.benchmarks gpu` compares them with torch's operations
-before it measures.
+TRITON_INTERPRET=1 runs them on a CPU, slowly, as a check. `python -m tests.benchmarks gpu` compares them with
+torch's operations before it measures.
 """
 
 # mypy: ignore-errors
@@ -44,7 +43,7 @@ def _load(x, place, channel, shift, size, C: tl.constexpr):
 
 @triton.jit
 def _activation(x, place, channel, shift, size, C: tl.constexpr, relu: tl.constexpr):
-    """As `_load`, or the ReLU of it; what is not a number stays that."""
+    """`_load`, or its ReLU; NaN stays NaN."""
     a = _load(x, place, channel, shift, size, C)
     if relu:
         a = tl.where(a < 0, 0.0, a)
@@ -113,7 +112,7 @@ def _lrn_backward(
 
 
 def lrn_forward(x_BCHW: Tensor, relu: bool, n: int, k: float, alpha: float, beta: float) -> Tensor:
-    """x in channels_last, with `relu` the ReLU of it, -> the same shape, dtype and format."""
+    """Normalise x, or its ReLU: channels_last -> the same shape, dtype and format."""
     y = torch.empty_like(x_BCHW)
     size, C = x_BCHW.numel(), x_BCHW.shape[1]
     _lrn_forward[(triton.cdiv(size, BLOCK),)](x_BCHW, y, size, C, relu, n // 2, k, alpha, beta, BLOCK)
@@ -123,7 +122,7 @@ def lrn_forward(x_BCHW: Tensor, relu: bool, n: int, k: float, alpha: float, beta
 def lrn_backward(
     x_BCHW: Tensor, dy_BCHW: Tensor, relu: bool, n: int, k: float, alpha: float, beta: float
 ) -> Tensor:
-    """The input's gradient; everything in channels_last."""
+    """Compute the input's gradient; all tensors are in channels_last."""
     dx = torch.empty_like(x_BCHW)
     size, C = x_BCHW.numel(), x_BCHW.shape[1]
     grid = (triton.cdiv(size, BLOCK),)
@@ -132,7 +131,7 @@ def lrn_backward(
 
 
 @triton.jit
-def _descend(w, v, g, rounded, size, momentum, lr_decay, lr, block: tl.constexpr):
+def _sgd(w, v, g, rounded, size, momentum, lr_decay, lr, block: tl.constexpr):
     place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     inside = place < size
     weight, velocity = tl.load(w + place, mask=inside), tl.load(v + place, mask=inside)
@@ -145,9 +144,9 @@ def _descend(w, v, g, rounded, size, momentum, lr_decay, lr, block: tl.constexpr
     tl.store(g + place, tl.zeros_like(gradient), mask=inside)
 
 
-def sgd_step_(
-    w: Tensor, v: Tensor, g: Tensor, rounded: Tensor, momentum: float, lr_decay: float, lr: float
+def sgd_(
+    w_N: Tensor, v_N: Tensor, g_N: Tensor, rounded_N: Tensor, momentum: float, lr_decay: float, lr: float
 ) -> None:
-    """The update of flat arrays in one pass; leaves the gradients at zero. `rounded` may be `w` itself."""
-    size = w.numel()
-    _descend[(triton.cdiv(size, BLOCK),)](w, v, g, rounded, size, momentum, lr_decay, lr, BLOCK)
+    """Update flat arrays in one pass; leaves the gradients at zero. `rounded_N` may be `w_N` itself."""
+    size = w_N.numel()
+    _sgd[(triton.cdiv(size, BLOCK),)](w_N, v_N, g_N, rounded_N, size, momentum, lr_decay, lr, BLOCK)

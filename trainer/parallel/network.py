@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from trainer.model.network import Keep, Tower
+from trainer.model.network import DropoutMasks, Tower
 from trainer.parallel.topology import Topology
 from trainer.parallel.transport import Transport
 
@@ -24,7 +24,7 @@ from trainer.parallel.transport import Transport
 class RunsStages(Protocol):
     """A tower, or a tower whose stages are compiled."""
 
-    def stage(self, index: int, x: Tensor, keep: Keep | None = None) -> Tensor:
+    def stage(self, index: int, x: Tensor, masks: DropoutMasks | None = None) -> Tensor:
         """The output of one stage."""
 
 
@@ -60,10 +60,10 @@ class ParallelNetwork:
         self.stages = range(len(self.towers[0].stages))
         self.last = self.stages[-1]
 
-    def forward(self, images_BCHW: Tensor, keeps: Sequence[Keep | None]) -> Activations:
+    def forward(self, images_BCHW: Tensor, masks: Sequence[DropoutMasks | None]) -> Activations:
         """The forward pass of a training step.
 
-        images_BCHW: float32 [B, 3, 224, 224]; keeps: dropout masks, one entry for each tower.
+        images_BCHW: float32 [B, 3, 224, 224]; masks: of dropout, one entry for each tower.
         """
         inputs: list[Tensor] = []
         outputs: list[list[Tensor]] = []
@@ -74,7 +74,7 @@ class ParallelNetwork:
                 x = x.to(self.dtype).requires_grad_()
             inputs.append(x)
             self.mark(f"the forward pass of stage {stage + 1}")
-            outputs.append(self._stage(stage, x, keeps))
+            outputs.append(self._stage(stage, x, masks))
             if stage < self.last:
                 self.mark(f"the all-gather after stage {stage + 1}", waiting=True)
                 x = self.transport.pair_all_gather([half.detach() for half in outputs[stage]])
@@ -91,5 +91,5 @@ class ParallelNetwork:
             x = self.transport.pair_all_gather(self._stage(stage, x, no_dropout))
         return self.transport.pair_all_reduce(self._stage(self.last, x, no_dropout))
 
-    def _stage(self, stage: int, x: Tensor, keeps: Sequence[Keep | None]) -> list[Tensor]:
-        return [runner.stage(stage, x, keep) for runner, keep in zip(self.runners, keeps, strict=True)]
+    def _stage(self, stage: int, x: Tensor, masks: Sequence[DropoutMasks | None]) -> list[Tensor]:
+        return [runner.stage(stage, x, own) for runner, own in zip(self.runners, masks, strict=True)]

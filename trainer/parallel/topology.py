@@ -17,10 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numba
 import torch
 from mpi4py import MPI
 
+from trainer import kernels
 from trainer.errors import UserError
 from trainer.model.network import TOWERS, TowerName
 from trainer.parallel.device import choose_device
@@ -107,8 +107,7 @@ def init_topology(device: str = "auto", world: MPI.Comm = MPI.COMM_WORLD, towers
     _refuse_cut_pairs(world, pair_comm)
     threads = max(1, len(os.sched_getaffinity(0)) // host.size)
     configure_malloc()
-    torch.set_num_threads(threads)
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    kernels.set_threads(threads)
     return Topology(
         world=world,
         pair_comm=pair_comm,

@@ -20,12 +20,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from trainer import kernels
 from trainer.errors import UserError
-from trainer.kernels.lrn import has_triton
-from trainer.model.network import Keep, Tower
+from trainer.model.network import DROPOUT_LAYERS, DropoutMasks, Tower
 
 Masks = dict[str, Tensor]
-"""Layer name -> which of its units speak for which sample, [B, F] of 0 and 1."""
+"""Layer name -> its dropout mask, bool [B, F]: True = kept."""
 
 
 class CompiledTower:
@@ -45,25 +45,24 @@ class CompiledTower:
             for index in range(len(tower.stages))
         ]
 
-    def stage(self, index: int, x: Tensor, keep: Keep | None = None) -> Tensor:
+    def stage(self, index: int, x: Tensor, masks: DropoutMasks | None = None) -> Tensor:
         """As `Tower.stage`."""
-        if keep is None or self.tower.watch:
-            return self.tower.stage(index, x, keep)
+        if masks is None or self.tower.watch:
+            return self.tower.stage(index, x, masks)
         if x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)  # another format would be another graph
-        return self._stages[index](x, self._masks(index, keep))
+        return self._stages[index](x, self._draw(index, masks))
 
-    def _masks(self, index: int, keep: Keep) -> Masks:
+    def _draw(self, index: int, masks: DropoutMasks) -> Masks:
         if self.tower.settings.dropout == 0:
             return {}
-        layers = self.tower.stages[index]
-        return {layer: keep(layer) for layer in layers if "dropout" in self.tower.after.get(layer, "")}
+        return {layer: masks(layer) for layer in self.tower.stages[index] if layer in DROPOUT_LAYERS}
 
-    def warm_up(self, x_BCHW: Tensor, dtype: torch.dtype, keep: Keep) -> None:
+    def warm_up(self, x_BCHW: Tensor, dtype: torch.dtype, masks: DropoutMasks) -> None:
         """Compile all stages both ways, on black images of a step's shape; leaves the gradients at zero."""
         x = x_BCHW.zero_()
         for index in range(len(self._stages)):
-            said = self.stage(index, x, keep)
+            said = self.stage(index, x, masks)
             said.backward(torch.zeros_like(said))
             whole = torch.cat([said.detach()] * self.tower.settings.towers, dim=1)
             x = whole.to(dtype).requires_grad_()
@@ -93,7 +92,7 @@ PROGRAM = "#include <Python.h>\n#include <omp.h>\n"
 def require_compiler(device: torch.device) -> None:
     """Raise UserError where torch.compile has nothing to compile with."""
     if device.type == "cuda":
-        if not has_triton(device):
+        if not kernels.HAS_TRITON:
             raise UserError("--compile needs Triton on a GPU, which this torch lacks; leave out --compile.")
         return
     compiler = os.environ.get("CXX", "g++")  # as torch chooses

@@ -19,24 +19,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
-import numba
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainer import kernels
 from trainer.config import OptimizerConfig
-from trainer.kernels.bfloat16 import PIECE, as_array, narrowed, widened
-from trainer.kernels.lrn import has_triton
 from trainer.model.network import Tower
-
-try:
-    from trainer.kernels import _update
-except ImportError:  # another processor, or no compiler when the project was installed
-    _update = None  # type: ignore[assignment]
-
-A_THREAD = 1 << 16  # parameters that are worth a thread
 
 
 class FlatStage:
@@ -123,28 +112,6 @@ def largest_magnitude(flat: Iterable[Iterable[FlatStage]]) -> float:
     return math.inf if any(map(math.isnan, found)) else max(found)
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
-def _descend(w: Any, v: Any, g: Any, momentum: float, lr_decay: float, lr: float) -> None:
-    for i in numba.prange(w.size):
-        v[i] = momentum * v[i] - lr_decay * w[i] - lr * g[i]
-        w[i] += v[i]
-        g[i] = 0
-
-
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
-def _descend_rounded(
-    w: Any, v: Any, g: Any, rounded: Any, momentum: float, lr_decay: float, lr: float
-) -> None:
-    for piece in numba.prange((w.size + PIECE - 1) // PIECE):
-        part = slice(piece * PIECE, min(w.size, (piece + 1) * PIECE))
-        pw, pv, pg, pr = w[part], v[part], g[part], rounded[part]
-        for i in range(pw.size):
-            pv[i] = momentum * pv[i] - lr_decay * pw[i] - lr * widened(pg[i])
-            pw[i] += pv[i]
-            pr[i] = narrowed(pw[i], pr[i])
-            pg[i] = 0
-
-
 def sgd_step_(stage: FlatStage, optim: OptimizerConfig, lr: float, frozen: tuple[str, ...] = ()) -> None:
     """One update of a stage, in one pass over its memory; leaves its gradients at zero.
 
@@ -152,31 +119,11 @@ def sgd_step_(stage: FlatStage, optim: OptimizerConfig, lr: float, frozen: tuple
     """
     for name, part in stage.place.items():
         layer, kind = name.split(".")
-        w, v, g, rounded = (
-            a[part] for a in (stage.master_weights, stage.momenta, stage.reduced_grads, stage.compute_weights)
-        )
+        w, v, g = (a[part] for a in (stage.master_weights, stage.momenta, stage.reduced_grads))
+        rounded = None if stage.compute_weights is stage.master_weights else stage.compute_weights[part]
         if layer in frozen:
             g.zero_()
             continue
         rate = lr * optim.bias_lr if kind == "bias" else lr
         decay = 0.0 if kind == "bias" and not optim.bias_decay else optim.weight_decay
-        if w.device.type == "cpu":
-            numbers = [np.float32(x) for x in (optim.momentum, rate * decay, rate)]
-            arrays = [as_array(x) for x in (w, v, g, rounded)]
-            if stage.compute_weights is stage.master_weights and g.dtype == w.dtype:
-                _descend(*arrays[:3], *numbers)  # type: ignore[arg-type]
-            elif _update and rounded.dtype == torch.bfloat16:
-                threads = max(1, min(torch.get_num_threads(), w.numel() // A_THREAD))
-                _update.descend(*arrays, *numbers, threads)  # type: ignore[arg-type, call-arg]
-            else:
-                _descend_rounded(*arrays, *numbers)  # type: ignore[arg-type]
-        elif has_triton(w.device):
-            from trainer.kernels import triton_kernels  # needs Triton
-
-            triton_kernels.sgd_step_(w, v, g, rounded, optim.momentum, rate * decay, rate)
-        else:
-            v.mul_(optim.momentum).sub_(w, alpha=rate * decay).sub_(g, alpha=rate)
-            w.add_(v)
-            g.zero_()
-            if stage.compute_weights is not stage.master_weights:
-                rounded.copy_(w)
+        kernels.sgd_(w, v, g, rounded, optim.momentum, rate * decay, rate)

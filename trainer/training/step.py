@@ -17,10 +17,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from trainer import kernels
 from trainer.config import Config
 from trainer.errors import UserError
-from trainer.kernels.conv import LANES
-from trainer.model.network import Keep, build_tower, dropout_keep
+from trainer.model.dropout import dropout_masks
+from trainer.model.initial_weights import build_tower
+from trainer.model.network import DropoutMasks
 from trainer.parallel.connect import connect
 from trainer.parallel.device import resolve_precision
 from trainer.parallel.network import Activations, ParallelNetwork
@@ -176,10 +178,10 @@ class Trainer:
                 grads = self.transport.pair_reduce_scatter(whole)
         return pending
 
-    def _dropout(self, step: int) -> list[Keep | None]:
+    def _dropout(self, step: int) -> list[DropoutMasks | None]:
         c = self.config
         return [
-            dropout_keep(c.network, tower.name, c.run.seed, step, self.positions(), self.topology.device)
+            dropout_masks(c.network, tower.name, c.run.seed, step, self.positions(), self.topology.device)
             for tower in self.towers
         ]
 
@@ -187,12 +189,12 @@ class Trainer:
 def compile_loops(config: Config, dtype: torch.dtype, travel: torch.dtype | None) -> None:
     """Have the loops that a step compiles on the disk, for every process that comes later: a picture goes
     through a small tower's first stage and back, and its update is made."""
-    network = replace(config.network, filters=(LANES,) * 5, hidden=2)
+    network = replace(config.network, filters=(kernels.CHANNEL_MULTIPLE,) * 5, hidden=2)
     tower = build_tower(network, 1, "a", config.run.seed)
     stage = flatten(tower, dtype, travel)[0]
     said = tower.stage(0, torch.zeros(1, 3, 224, 224))
     said.backward(torch.zeros_like(said))
-    dropout_keep(network, "a", 0, 0, torch.zeros(1, dtype=torch.int64), torch.device("cpu"))("fc6")
+    dropout_masks(network, "a", 0, 0, torch.zeros(1, dtype=torch.int64), torch.device("cpu"))("fc6")
     stage.cast_grads_for_reduce()
     sgd_step_(stage, config.optim, lr=0.0)
 

@@ -18,9 +18,10 @@ from tests.benchmarks.networks import one_tower
 from tests.benchmarks.pictures import small_store
 from tests.benchmarks.settings import Settings
 from tests.benchmarks.stages.step import GFLOP_AN_IMAGE
+from trainer import kernels
 from trainer.config import Config, OptimizerConfig, with_changes
 from trainer.data.batches import TrainingBatches
-from trainer.kernels.lrn import local_response_norm, sliced
+from trainer.kernels import reference
 from trainer.parallel.topology import init_topology
 from trainer.recipes import AUTO
 from trainer.training.step import Trainer
@@ -119,10 +120,10 @@ def same_lrn(device: torch.device, relu: bool) -> None:
     """Raise AssertionError if the kernel and the formula differ."""
     x = (5 * torch.randn(4, 48, 9, 9, device=device)).contiguous(memory_format=torch.channels_last)
     dy = torch.randn_like(x)
-    constants = (5, 2.0, 1e-2, 0.75)
+    constants = (relu, None, 5, 2.0, 1e-2, 0.75)
     found, expected = x.clone().requires_grad_(), x.double().requires_grad_()
     y, expected_y = (
-        form(leaf, *constants, relu) for form, leaf in ((local_response_norm, found), (sliced, expected))
+        form.relu_lrn_pool(leaf, *constants) for form, leaf in ((kernels, found), (reference, expected))
     )
     torch.testing.assert_close(y, expected_y.float(), rtol=1e-5, atol=1e-5)
     y.backward(dy)

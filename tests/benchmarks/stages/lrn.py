@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.benchmarks.harness import Contender, Row, rate
 from tests.benchmarks.settings import Settings
-from trainer.kernels.lrn import local_response_norm
+from trainer import kernels
 
 SHAPES = ((96, 55, 55), (256, 27, 27))  # as many maps as both towers have, for peers that know no towers
 
@@ -35,12 +35,17 @@ def _row(settings: Settings, shape: tuple[int, ...], dtype: torch.dtype) -> Row:
     return Row(
         stage=f"lrn {'x'.join(map(str, shape))} {name}",
         unit="img/s",
-        ours=contender("trainer.lrn, channels_last", local_response_norm, x_last, grad_last),
+        ours=contender("trainer.kernels.relu_lrn_pool, channels_last", lrn, x_last, grad_last),
         peer=contender("torch's, contiguous; bfloat16 through float32, as autocast does", theirs, x, grad),
         limit=contender(
             "one multiplication by a number, channels_last", lambda x: x * 0.5, x_last, grad_last
         ),
     )
+
+
+def lrn(x_BCHW: Tensor) -> Tensor:
+    """Normalisation alone, with the paper's constants."""
+    return kernels.relu_lrn_pool(x_BCHW, relu=False, window=None, n=5, k=2.0, alpha=1e-4, beta=0.75)
 
 
 def theirs(x_BCHW: Tensor) -> Tensor:

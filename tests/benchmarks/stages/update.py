@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.benchmarks.harness import Contender, Row, rate
 from tests.benchmarks.settings import Settings
-from trainer.model.network import build_tower
+from trainer.model.initial_weights import build_tower
 from trainer.recipes import AUTO
 from trainer.training.optimizer import flatten, sgd_step_
 
@@ -34,7 +34,7 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
     def contender(what: str, function: Callable[[], object]) -> Contender:
         return Contender(what, rate(moved, function, settings.seconds))
 
-    mine = contender("trainer.training.optimizer.descend over the flat stages", ours)
+    mine = contender("trainer.training.optimizer.sgd_step_ over the flat stages", ours)
     copy = contender("a copy that moves as many bytes", lambda: target.copy_(source))
     return [
         Row(

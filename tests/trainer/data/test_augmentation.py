@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
+from trainer import kernels
 from trainer.config import AugmentConfig
-from trainer.data import crop_torch
 from trainer.data.augmentation import (
     Cutter,
     Views,
@@ -25,6 +25,13 @@ from trainer.recipes import CUDA_CONVNET, PAPER
 
 SIDE = 256
 AXES = np.diag([122.0, 37.0, 20.0])
+
+
+@pytest.fixture
+def automatic():
+    """The choice of kernels is a run's again afterwards."""
+    yield
+    kernels.use("auto")
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +62,21 @@ def test_equals_the_arithmetic_written_out(pictures, mean, settings):
         np.testing.assert_allclose(ours[i], expected, rtol=0, atol=5e-5)
 
 
-TURNED = AugmentConfig(rotation=20.0)
-TURNED_CENTERED = AugmentConfig(rotation=20.0, mean_window="center")
+ROTATED = AugmentConfig(rotation=20.0)
+ROTATED_CENTERED = AugmentConfig(rotation=20.0, mean_window="center")
 
 
 @pytest.mark.parametrize(
-    "settings", [PAPER.augment, CUDA_CONVNET.augment, AugmentConfig(divisor=60.0), TURNED, TURNED_CENTERED]
+    "settings",
+    [PAPER.augment, CUDA_CONVNET.augment, AugmentConfig(divisor=60.0), ROTATED, ROTATED_CENTERED],
 )
-def test_a_devices_arithmetic_equals_the_loop(pictures, mean, settings):
+def test_plain_torch_crops_as_the_loop_does(pictures, mean, settings):
     views = draw(settings, AXES, seed=6, epoch=0, images=8)
     for training in (True, False):
         expected = cut(pictures, mean, views, settings, training)
-        found = crop_torch.cut(torch.from_numpy(pictures), torch.from_numpy(mean), views, settings, training)
+        kernels.use("reference")
+        found = cut(pictures, mean, views, settings, training)
+        kernels.use("auto")
         assert found.is_contiguous(memory_format=torch.channels_last)
         # Sums of up to six numbers below 512, whose float32 steps are 3e-5, and one product.
         torch.testing.assert_close(found, expected, rtol=2e-7, atol=6 * 3e-5 / settings.divisor)
@@ -191,15 +201,13 @@ WRONG_VIEWS = {
 
 
 @pytest.mark.parametrize("name", WRONG_VIEWS)
-def test_a_view_beyond_the_image_is_refused_before_anything_is_read(pictures, mean, name):
+def test_a_view_beyond_the_image_is_refused_before_anything_is_read(pictures, mean, name, automatic):
     change, sentence = WRONG_VIEWS[name]
     views = change(fixed(8, 16, 16, True))
-    with pytest.raises(ValueError, match=sentence):
-        cut(pictures, mean, views, AugmentConfig(), training=True)
-    with pytest.raises(ValueError, match=sentence):
-        crop_torch.cut(
-            torch.from_numpy(pictures), torch.from_numpy(mean), views, AugmentConfig(), training=True
-        )
+    for mode in ("auto", "reference"):
+        kernels.use(mode)
+        with pytest.raises(ValueError, match=sentence):
+            cut(pictures, mean, views, AugmentConfig(), training=True)
 
 
 def test_an_angle_that_is_no_number_is_refused(pictures, mean):
@@ -208,35 +216,37 @@ def test_an_angle_that_is_no_number_is_refused(pictures, mean):
         cut(pictures, mean, views, AugmentConfig(), training=True)
 
 
-OUT = np.zeros((8, 224, 224, 3), np.float32)
+OUT = torch.zeros(8, 224, 224, 3)
 WRONG_ARRAYS = {
-    "smaller images": (lambda a: a | {"pictures_KSS3": a["pictures_KSS3"][:, :255, :255]}, "uint8 .8, 255"),
-    "fewer images": (lambda a: a | {"pictures_KSS3": a["pictures_KSS3"][:7]}, "uint8 .7, 256"),
-    "floats": (lambda a: a | {"pictures_KSS3": a["pictures_KSS3"].astype(np.float32)}, "images are float32"),
-    "grey": (lambda a: a | {"pictures_KSS3": a["pictures_KSS3"][..., :1]}, "256, 256, 1"),
-    "place below": (lambda a: a | {"places_K": np.arange(8) - 1}, "places -1 to 6 are not within 0 to 7"),
-    "place beyond": (lambda a: a | {"places_K": np.arange(8) + 1}, "places 1 to 8 are not within 0 to 7"),
-    "short output": (lambda a: a | {"out_BHW3": OUT[:7].copy()}, "places 0 to 7 are not within 0 to 6"),
-    "small output": (lambda a: a | {"out_BHW3": OUT[:, 1:].copy()}, "the output is float32 .8, 223"),
-    "output of another kind": (lambda a: a | {"out_BHW3": OUT.astype(np.float64)}, "the output is float64"),
-    "output of which a copy is made": (lambda a: a | {"out_BHW3": OUT[:, :, ::-1]}, "not contiguous"),
+    "smaller images": (lambda a: a | {"images_BSS3": a["images_BSS3"][:, :255, :255]}, "uint8 .8, 255"),
+    "fewer images": (lambda a: a | {"images_BSS3": a["images_BSS3"][:7]}, "uint8 .7, 256"),
+    "floats": (lambda a: a | {"images_BSS3": a["images_BSS3"].float()}, "images are float32"),
+    "grey": (lambda a: a | {"images_BSS3": a["images_BSS3"][..., :1]}, "256, 256, 1"),
+    "fewer views": (lambda a: a | {"views": a["views"][:7]}, "not contiguous uint8 .7, 256"),
+    "short output": (lambda a: a | {"out_BHW3": OUT[:7].clone()}, "the output is float32 .7, 224"),
+    "small output": (lambda a: a | {"out_BHW3": OUT[:, 1:].clone()}, "the output is float32 .8, 223"),
+    "output of another kind": (lambda a: a | {"out_BHW3": OUT.double()}, "the output is float64"),
+    "output that is not contiguous": (
+        lambda a: a | {"out_BHW3": OUT.transpose(1, 2)},
+        "the output is float32 .8, 224, 224, 3., not contiguous",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", WRONG_ARRAYS)
-def test_arrays_that_do_not_belong_together_are_refused(pictures, mean, name):
+def test_arrays_that_do_not_belong_together_are_refused(pictures, mean, name, automatic):
     change, sentence = WRONG_ARRAYS[name]
-    right = {"pictures_KSS3": pictures, "places_K": np.arange(8), "out_BHW3": OUT.copy()}
-    cutter, views = Cutter(mean, AugmentConfig(), training=True), fixed(8, 16, 16, False)
-    cutter.cut(views=views, **right)
-    with pytest.raises(ValueError, match=sentence):
-        cutter.cut(views=views, **change(right))
-
-
-def test_a_device_refuses_images_of_another_size_than_the_means(pictures, mean):
-    views = fixed(8, 16, 16, False)
-    for images, means in ((pictures[:, :250, :250], mean), (pictures, mean[:250]), (pictures[:7], mean)):
-        with pytest.raises(ValueError, match="for 8 views and a mean image"):
-            crop_torch.cut(
-                torch.from_numpy(images), torch.from_numpy(means), views, AugmentConfig(), training=True
-            )
+    right = {
+        "images_BSS3": torch.from_numpy(pictures),
+        "views": fixed(8, 16, 16, False),
+        "out_BHW3": OUT.clone(),
+    }
+    for mode in ("auto", "reference"):
+        kernels.use(mode)
+        cutter = Cutter(mean, AugmentConfig(), training=True)
+        found = cutter.cut(**right)
+        assert found.data_ptr() == right["out_BHW3"].data_ptr()
+        with pytest.raises(ValueError, match=sentence):
+            cutter.cut(**change(right))
+    with pytest.raises(ValueError, match=r"uint8 \[8, 256, 256, 3\], not contiguous uint8 \[8, 250"):
+        Cutter(mean[:250, :250], AugmentConfig(), training=True).cut(right["images_BSS3"], right["views"])

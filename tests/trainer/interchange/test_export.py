@@ -22,7 +22,8 @@ from trainer.interchange import to_towers, weights_file
 from trainer.interchange.write import write_weights
 from trainer.model import standalone
 from trainer.model.grouped import merge, split
-from trainer.model.network import TwoTowerAlexNet, build_tower
+from trainer.model.initial_weights import build_tower
+from trainer.model.network import TwoTowerAlexNet
 from trainer.recipes import PAPER
 from trainer.runs.log import read_log
 

@@ -1,9 +1,9 @@
-"""Random numbers by place: the same from the compiled loop as from whole numbers of Python."""
+"""Random numbers by place, compared with the same hash in Python's integers."""
 
 import numpy as np
 import torch
 
-from trainer.kernels.counter_rng import Purpose, uniform
+from trainer.kernels import Purpose, uniform
 
 
 def mixed(h: int) -> int:
@@ -14,12 +14,12 @@ def mixed(h: int) -> int:
 
 
 def test_each_number_is_the_hash_of_its_place():
-    rows, columns = [0, 1, 127, 2**40 + 3], [0, 1, 2047, 4095]
-    said = uniform(7, Purpose.DROPOUT, (12, 5), torch.tensor(rows), torch.tensor(columns))
-    assert said.dtype == torch.float32
+    positions, units = [0, 1, 127, 2**40 + 3], [0, 1, 2047, 4095]
+    found = uniform(7, Purpose.DROPOUT, (12, 5), torch.tensor(positions), torch.tensor(units))
+    assert found.dtype == torch.float32
     key0, key1 = (int(w) for w in np.random.SeedSequence((7, Purpose.DROPOUT, 12, 5)).generate_state(2))
-    for i, row in enumerate(rows):
-        for j, column in enumerate(columns):
-            of_row = mixed((row * 0x9E3779B1 + key0) % 2**32)
-            of_column = mixed((column * 0x85EBCA77 + key1) % 2**32)
-            assert said[i, j].item() == (mixed(of_row ^ of_column) >> 8) / 2**24
+    for i, position in enumerate(positions):
+        for j, unit in enumerate(units):
+            of_position = mixed((position * 0x9E3779B1 + key0) % 2**32)
+            of_unit = mixed((unit * 0x85EBCA77 + key1) % 2**32)
+            assert found[i, j].item() == (mixed(of_position ^ of_unit) >> 8) / 2**24

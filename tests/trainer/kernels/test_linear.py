@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.kernels.linear import Linear
+from trainer.model.layers import Linear
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -1,12 +1,12 @@
-"""conv1 over blocks of pixels: the numbers of torch's own convolution, both ways."""
+"""conv1 over blocks of pixels, compared with torch's convolution, both ways."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from trainer.config import NetworkConfig
-from trainer.kernels import space_to_depth
-from trainer.model.network import build_tower
+from trainer.kernels import reference, space_to_depth
+from trainer.model.initial_weights import build_tower
 
 
 def images(count: int, dtype: torch.dtype = torch.float32, side: int = 224) -> torch.Tensor:
@@ -18,14 +18,14 @@ def images(count: int, dtype: torch.dtype = torch.float32, side: int = 224) -> t
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_block_holds_four_lines_of_four_pixels_and_zeros_follow(dtype, layout):
     x = images(2, dtype, side=16).contiguous(memory_format=layout)
-    said = space_to_depth.of_images(x)
-    assert said.shape == (2, 48, 5, 5)
+    y = space_to_depth.of_images(x)
+    assert y.shape == (2, 48, 5, 5)
     for line in range(4):
         for column in range(4):
-            pixels = said[:, (line * 4 + column) * 3 :][:, :3]
+            pixels = y[:, (line * 4 + column) * 3 :][:, :3]
             assert torch.equal(pixels[:, :, :4, :4], x[:, :, line::4, column::4].bfloat16())
-    assert not said[:, :, 4].any()
-    assert not said[:, :, :, 4].any()
+    assert not y[:, :, 4].any()
+    assert not y[:, :, :, 4].any()
 
 
 def test_the_sums_are_those_of_windows_of_11_pixels_and_so_are_the_gradients():
@@ -33,25 +33,25 @@ def test_the_sums_are_those_of_windows_of_11_pixels_and_so_are_the_gradients():
     draw = torch.Generator().manual_seed(2)
     weight = torch.randn(6, 3, 11, 11, generator=draw, dtype=torch.float64)
     leaves = [weight.clone().requires_grad_() for _ in range(2)]
-    padded = F.pad(x.double(), (0, space_to_depth.PAD, 0, space_to_depth.PAD))
+    padded = F.pad(x.double(), (0, reference.CONV1_PAD, 0, reference.CONV1_PAD))
     expected = F.conv2d(padded, leaves[0], stride=4)
-    said = F.conv2d(space_to_depth.of_images(x).double(), space_to_depth.of_weights(leaves[1]))
+    y = F.conv2d(space_to_depth.of_images(x).double(), space_to_depth.of_weights(leaves[1]))
     dy = torch.randn(expected.shape, generator=draw, dtype=torch.float64)
     expected.backward(dy)
-    said.backward(dy)
-    torch.testing.assert_close(said, expected, rtol=0, atol=1e-11)
+    y.backward(dy)
+    torch.testing.assert_close(y, expected, rtol=0, atol=1e-11)
     torch.testing.assert_close(leaves[1].grad, leaves[0].grad, rtol=0, atol=1e-10)
 
 
-def test_a_bfloat16_tower_says_what_a_float32_one_says_but_for_rounding():
-    """2^-9 of each weight and picture, and of the sum: 1e-2 of the norm is far above, a lost window below."""
-    said = {}
+def test_conv1_in_bfloat16_is_that_in_float32_but_for_rounding():
+    """2^-9 of each weight and pixel, and of the sum: 1e-2 of the norm is far above, a lost window below."""
+    results = {}
     for dtype in (torch.float32, torch.bfloat16):
         tower = build_tower(NetworkConfig(filters=(6, 8, 12, 12, 8), hidden=32), 10, "a", seed=0).to(dtype)
-        y = space_to_depth.conv1(tower.conv1, images(2))
+        y = tower.conv1(images(2))
         y.backward(torch.ones_like(y))
-        said[dtype] = y.float(), tower.conv1.weight.grad.float(), tower.conv1.bias.grad.float()
-    for low, exact in zip(said[torch.bfloat16], said[torch.float32], strict=True):
+        results[dtype] = y.float(), tower.conv1.weight.grad.float(), tower.conv1.bias.grad.float()
+    for low, exact in zip(results[torch.bfloat16], results[torch.float32], strict=True):
         assert (low - exact).norm() < 1e-2 * exact.norm()
 
 

@@ -17,7 +17,7 @@ import inspect, json
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from trainer import triton_kernels as kernels
+from trainer.kernels import triton_kernels as kernels
 
 FLOATS = ("k", "alpha", "momentum", "lr_decay", "lr")
 WIDE = ("w", "v")  # float32, whatever the network computes in
@@ -41,14 +41,14 @@ for target in (80, 90):
         print(json.dumps([
             compiled(kernels._lrn_forward, ("x", "y"), number, lrn, target),
             compiled(kernels._lrn_backward, ("x", "dy", "dx"), number, lrn, target),
-            compiled(kernels._descend, ("g", "rounded"), number, {"block": kernels.BLOCK}, target),
+            compiled(kernels._sgd, ("g", "rounded"), number, {"block": kernels.BLOCK}, target),
         ]))
 """
 
 NORMALISE = """
 import sys
 import torch
-from trainer import triton_kernels as kernels
+from trainer.kernels import triton_kernels as kernels
 
 cases = torch.load(sys.argv[1])
 for case in cases:
@@ -61,10 +61,10 @@ torch.save(cases, sys.argv[1])
 UPDATE = """
 import sys
 import torch
-from trainer import triton_kernels as kernels
+from trainer.kernels import triton_kernels as kernels
 
 arrays = torch.load(sys.argv[1])
-kernels.sgd_step_(*arrays, 0.9, 0.02 * 0.0005, 0.02)
+kernels.sgd_(*arrays, 0.9, 0.02 * 0.0005, 0.02)
 torch.save(arrays, sys.argv[1])
 """
 

@@ -1,12 +1,17 @@
 """The towers against the paper's counts and against a plain grouped network of torch's own layers."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd import gradcheck
 
 from trainer.config import NetworkConfig
-from trainer.model.network import LAYERS, TOWERS, Tower, TwoTowerAlexNet, build_tower, dropout_keep
+from trainer.model.dropout import dropout_masks
+from trainer.model.initial_weights import build_tower
+from trainer.model.network import LAYERS, TOWERS, Tower, TwoTowerAlexNet
+from trainer.model.operations import Operation, operations_after, spatial_norm
 from trainer.recipes import CUDA_CONVNET
 from trainer.training.optimizer import flatten
 
@@ -118,10 +123,10 @@ def test_every_layer_has_the_papers_shape():
                 )
             )
     assert two(images).shape == (2, 1000)
-    # Section 3.5 by hand: 227 is 224 and the 3 zeros beyond the edge; pools 55 -> 27, 27 -> 13, 13 -> 6;
-    # conv3, fc6 and fc7 read both towers, fc8 its share.
+    # Section 3.5 by hand: pools 55 -> 27, 27 -> 13, 13 -> 6; conv3, fc6 and fc7 read both towers, fc8 its
+    # share.
     expected = {
-        "conv1": ((3, 227, 227), (48, 55, 55)),
+        "conv1": ((3, 224, 224), (48, 55, 55)),
         "conv2": ((48, 27, 27), (128, 27, 27)),
         "conv3": ((256, 13, 13), (192, 13, 13)),
         "conv4": ((192, 13, 13), (192, 13, 13)),
@@ -169,21 +174,21 @@ def test_the_towers_start_different_and_the_same_in_every_process():
     assert b.fc8.bias is None
 
 
-def test_dropout_silences_in_training_and_halves_in_evaluation():
+def test_dropout_sets_to_zero_in_training_and_halves_in_evaluation():
     settings = NetworkConfig(filters=(6, 8, 12, 12, 8), hidden=400, dropout=0.5)
     tower = build_tower(settings, 10, "a", seed=0)
     x = torch.rand(2, 16, 6, 6)
-    spoken = F.relu(tower.fc6(x.flatten(1)))
-    keep = dropout_keep(settings, "a", 0, 7, torch.tensor([4, 5]), torch.device("cpu"))
-    assert torch.equal(tower.stage(2, x, keep), spoken * keep("fc6"))
-    assert torch.equal(tower.stage(2, x), spoken * 0.5)
+    y = F.relu(tower.fc6(x.flatten(1)))
+    masks = dropout_masks(settings, "a", 0, 7, torch.tensor([4, 5]), torch.device("cpu"))
+    assert torch.equal(tower.stage(2, x, masks), y * masks("fc6"))
+    assert torch.equal(tower.stage(2, x), y * 0.5)
 
 
 def test_dropout_depends_on_sample_step_layer_and_unit_alone():
     s = NetworkConfig()
 
     def mask(name, step, positions, layer="fc6"):
-        return dropout_keep(s, name, 1, step, torch.tensor(positions), torch.device("cpu"))(layer)
+        return dropout_masks(s, name, 1, step, torch.tensor(positions), torch.device("cpu"))(layer)
 
     everything = mask("a", 3, [0, 1, 2, 3])
     assert torch.equal(mask("a", 3, [2, 3]), everything[2:])
@@ -203,3 +208,78 @@ def test_flat_stages_hold_the_very_memory_of_the_layers():
     assert not tower.conv1.weight.any()
     assert not tower.conv2.bias.any()
     assert tower.conv3.weight.any()
+
+
+@pytest.mark.parametrize("order", ["relu-lrn-pool", "lrn-pool-relu"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("filters", [(6, 8, 12, 12, 8), (32, 32, 32, 32, 32)])
+def test_a_tower_that_is_watched_has_the_bits_of_one_that_is_not(order, dtype, filters):
+    settings = NetworkConfig(filters=filters, hidden=32, conv1_order=order)
+    draw = torch.Generator().manual_seed(5)
+    images = torch.randn(3, 3, 224, 224, generator=draw)
+    both = torch.randn(3, 2 * filters[1], 13, 13, generator=draw).to(dtype)
+    results, shown = [], []
+    for watch in (None, lambda layer, y: shown.append((layer, y.min() >= 0))):
+        tower = build_tower(settings, 10, "a", seed=0).to(dtype)
+        tower.watch = watch
+        for stage, x in enumerate((images, both)):
+            y = tower.stage(stage, x)
+            y.backward(y.detach())
+            results.append(y)
+        results += [p.grad for name, p in tower.named_parameters() if name.startswith("conv")]
+    assert shown == [(f"conv{i}", True) for i in range(1, 6)]
+    half = len(results) // 2
+    assert half == 12
+    assert all(map(torch.equal, results[:half], results[half:]))
+
+
+RELU, LRN = Operation("activation"), Operation("lrn")
+PARSED = {
+    "the paper's": ({}, "conv1", (Operation("lrn", relu=True, window=3),)),
+    "windows that do not overlap": ({"overlap": False}, "conv1", (Operation("lrn", relu=True, window=2),)),
+    "the program's conv1": (
+        {"conv1_order": "lrn-pool-relu"},
+        "conv1",
+        (Operation("lrn", window=3), RELU),
+    ),
+    "the program's conv2": (
+        {"conv2_spatial_norm": True},
+        "conv2",
+        (Operation("lrn", relu=True), Operation("spatial norm"), Operation("pool", window=3)),
+    ),
+    "a textbook's": (
+        {"conv1_order": "lrn-relu-pool"},
+        "conv1",
+        (LRN, RELU, Operation("pool", window=3)),
+    ),
+    "without LRN": (
+        {"lrn": False, "conv2_spatial_norm": True},
+        "conv2",
+        (RELU, Operation("pool", window=3)),
+    ),
+    "tanh": ({"activation": "tanh"}, "conv1", (RELU, Operation("lrn", window=3))),
+    "conv3": ({}, "conv3", (RELU,)),
+    "conv5": ({}, "conv5", (RELU, Operation("pool", window=3))),
+    "fc6": ({}, "fc6", (RELU, Operation("dropout"))),
+    "fc7 without dropout": ({"dropout": 0.0}, "fc7", (RELU,)),
+}
+
+
+@pytest.mark.parametrize(("changes", "layer", "expected"), PARSED.values(), ids=PARSED)
+def test_operations_that_one_kernel_computes_are_joined(changes, layer, expected):
+    assert operations_after(NetworkConfig(**changes), layer) == expected
+
+
+def test_spatial_window_sums_one_map_and_zeros_beyond_its_border():
+    a = np.random.default_rng(4).normal(scale=40, size=(1, 2, 6, 6))
+    ours = spatial_norm(torch.from_numpy(a), 5, 2.0, 0.001 / 25, 0.75).numpy()
+    for y in range(6):
+        for x in range(6):
+            window = a[0, 1, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3]
+            expected = a[0, 1, y, x] / (2 + 0.001 / 25 * (window**2).sum()) ** 0.75
+            assert ours[0, 1, y, x] == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_spatial_gradient_equals_finite_differences():
+    x = torch.randn(2, 7, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert gradcheck(lambda t: spatial_norm(t, 5, 2.0, 0.3, 0.75), x.requires_grad_())

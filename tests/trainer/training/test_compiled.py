@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch._dynamo.backends.debugging import aot_eager
 from torch._dynamo.utils import counters
 from torch._inductor import config as inductor
 
@@ -15,7 +16,10 @@ from tests.launch import ROOT, ranks, run
 from tests.proofs import in_float64
 from trainer.config import HardwareConfig, RunConfig, with_changes
 from trainer.errors import UserError
-from trainer.model.network import Tower, build_tower, dropout_keep
+from trainer.kernels.table import TABLE
+from trainer.model.dropout import dropout_masks
+from trainer.model.initial_weights import build_tower
+from trainer.model.network import Tower
 from trainer.parallel.topology import init_topology
 from trainer.recipes import PAPER
 from trainer.training.compiled import CompiledTower, of_stage, require_compiler
@@ -135,15 +139,15 @@ def test_a_stages_graph_has_the_bits_of_the_stage_both_ways(kind, dtype):
     settings = dataclasses.replace(SMALL, **NETWORKS[kind])
     tower = build_tower(settings, CLASSES, "a", seed=1)
     flatten(tower, dtype)
-    keep = dropout_keep(settings, "a", 1, 2, torch.arange(2), torch.device("cpu"))
+    masks = dropout_masks(settings, "a", 1, 2, torch.arange(2), torch.device("cpu"))
     x = IMAGES[:2].float().contiguous(memory_format=torch.channels_last)
     for index in range(len(tower.stages)):
         graph = torch.compile(of_stage(tower, index), backend="aot_eager", fullgraph=True, dynamic=False)
         layers = [layer for layer in tower.stages[index] if layer in ("fc6", "fc7")]
         found = both_ways(
-            tower, x, lambda x, graph=graph, layers=layers: graph(x, {w: keep(w) for w in layers})
+            tower, x, lambda x, graph=graph, layers=layers: graph(x, {w: masks(w) for w in layers})
         )
-        expected = both_ways(tower, x, lambda x, index=index: tower.stage(index, x, keep))
+        expected = both_ways(tower, x, lambda x, index=index: tower.stage(index, x, masks))
         for name, value in expected.items():
             assert torch.equal(found[name], value), f"stage {index + 1}: {name}"
         x = torch.cat([expected["output"].detach()] * settings.towers, dim=1).to(dtype).requires_grad_()
@@ -165,13 +169,21 @@ def both_ways(
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_stage_is_one_graph_on_a_gpu_too(kind, monkeypatch):
-    """Tensors without memory are nothing to the loops for CPUs, so these are the graphs of a GPU; whether it
-    has Triton is nothing that a graph could ask."""
+    """With tensors that have no memory, taken for a GPU's, on a machine that has Triton."""
+    *others, triton, torchs = TABLE["relu_lrn_pool"]
+    on_gpu = dataclasses.replace(
+        triton,
+        needs=dataclasses.replace(triton.needs, available=True),
+        fits=lambda x, *settings: x.device.type == "meta" and x.dtype != torch.float64,
+    )
+    monkeypatch.setitem(TABLE, "relu_lrn_pool", (*others, on_gpu, torchs))
+    code = ""
 
-    def asked(device):
-        raise AssertionError("where it is asked, the formula could be taken in the kernels' place")
+    def backend(graph, examples):
+        nonlocal code
+        code += graph.print_readable(print_output=False)
+        return aot_eager(graph, examples)
 
-    monkeypatch.setattr("trainer.kernels.lrn.has_triton", asked)
     settings = dataclasses.replace(SMALL, **NETWORKS[kind])
     with torch.device("meta"):
         tower = Tower(settings, CLASSES, "a").to(torch.bfloat16)
@@ -180,11 +192,10 @@ def test_a_stage_is_one_graph_on_a_gpu_too(kind, monkeypatch):
     for p in tower.parameters():
         p.grad = torch.zeros_like(p)
     for index in range(len(tower.stages)):
-        said = torch.compile(of_stage(tower, index), backend="aot_eager", fullgraph=True, dynamic=False)(
-            x, masks
-        )
+        said = torch.compile(of_stage(tower, index), backend=backend, fullgraph=True, dynamic=False)(x, masks)
         said.backward(torch.zeros_like(said))
         x = torch.cat([said.detach()] * settings.towers, dim=1).bfloat16().requires_grad_()
+    assert code.count("torch.ops.trainer.cuda_forward") == (2 if settings.lrn else 0)
 
 
 RANKS = """

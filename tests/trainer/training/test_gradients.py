@@ -12,7 +12,8 @@ import torch.nn.functional as F
 
 from tests.proofs import in_float64
 from trainer.config import HardwareConfig, NetworkConfig, RunConfig
-from trainer.model.network import LAYERS, TOWERS, TwoTowerAlexNet, dropout_keep
+from trainer.model.dropout import dropout_masks
+from trainer.model.network import LAYERS, TOWERS, TwoTowerAlexNet
 from trainer.parallel.topology import init_topology
 from trainer.recipes import CUDA_CONVNET, PAPER
 from trainer.training.step import Trainer
@@ -65,7 +66,7 @@ def test_gradients_equal_finite_differences(kind):
     reference = TwoTowerAlexNet(settings, 7).double().requires_grad_(False)
     for ours, tower in zip(trainer.towers, reference.towers, strict=True):
         tower.load_state_dict(ours.state_dict())
-    keep = {n: dropout_keep(settings, n, 5, STEP, POSITIONS, torch.device("cpu")) for n in TOWERS}
+    keep = {n: dropout_masks(settings, n, 5, STEP, POSITIONS, torch.device("cpu")) for n in TOWERS}
 
     def loss() -> float:
         return F.cross_entropy(reference(images, keep), labels).item()

@@ -7,16 +7,11 @@ import pytest
 import torch
 
 from trainer.config import NetworkConfig, OptimizerConfig
-from trainer.kernels.bfloat16 import as_array
-from trainer.model.network import build_tower
+from trainer.model.initial_weights import build_tower
 from trainer.recipes import AUTO, CUDA_CONVNET, PAPER, settle
-from trainer.training import optimizer as optim_module
 from trainer.training.optimizer import flatten, sgd_step_
 from trainer.training.schedule import Schedule
 
-needs_wide = pytest.mark.skipif(
-    optim_module._update is None, reason="no AVX-512 BF16 here, or trainer/kernels/_update.c is not built"
-)
 SMALL = NetworkConfig(filters=(2, 2, 2, 2, 2), hidden=4)
 
 
@@ -69,42 +64,6 @@ def test_any_dtypes_of_network_and_gradients_give_the_same_update(dtype, travel)
             assert torch.equal(p, stage.value(name).to(dtype)), (
                 "the network's weights are not the rounded ones"
             )
-
-
-@pytest.mark.parametrize("travel", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.processor
-@needs_wide
-def test_the_update_by_hand_begins_and_ends_anywhere(threads, travel):
-    dtypes = torch.float32, torch.float32, travel, torch.bfloat16
-    draw = torch.Generator().manual_seed(0)
-    for first, size in [(0, 64), (1, 31), (2, 32), (31, 97), (5, 0), (7, 1), (63, 1500)]:
-        mine, end = slice(first, first + size), size + first + 40
-        before = [torch.randn(end, generator=draw, dtype=torch.float32) for _ in range(4)]
-        w, v, g, rounded = (x.clone().to(dtype) for x, dtype in zip(before, dtypes, strict=True))
-        g_before, rounded_before = g.clone(), rounded.clone()
-        arrays = [as_array(x)[mine] for x in (w, v, g, rounded)]
-        optim_module._update.sgd_step_(*arrays, 0.9, 0.01, 0.1, threads)
-        exact_v = 0.9 * before[1].double() - 0.01 * before[0].double() - 0.1 * g_before.double()
-        exact_w = before[0].double() + exact_v
-        for found, exact, kept in ((v, exact_v, before[1]), (w, exact_w, before[0])):
-            np.testing.assert_allclose(found[mine], exact[mine], rtol=0, atol=1e-6)
-            assert torch.equal(found[:first], kept[:first])
-            assert torch.equal(found[mine.stop :], kept[mine.stop :])
-        rounded_before[mine], g_before[mine] = w[mine].bfloat16(), 0
-        assert torch.equal(rounded, rounded_before)
-        assert torch.equal(g, g_before)
-
-
-@pytest.mark.parametrize("wrong", range(4))
-@pytest.mark.processor
-@needs_wide
-def test_arrays_of_other_lengths_are_not_updated(wrong):
-    arrays = [np.zeros(9, dtype) for dtype in (np.float32, np.float32, np.uint16, np.uint16)]
-    optim_module._update.sgd_step_(*arrays, 0.9, 0.0, 0.1, 1)
-    arrays[wrong] = arrays[wrong][:8]
-    with pytest.raises(ValueError, match="not of one length"):
-        optim_module._update.sgd_step_(*arrays, 0.9, 0.0, 0.1, 1)
 
 
 def test_the_rate_is_inside_the_velocity():

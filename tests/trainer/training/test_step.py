@@ -11,7 +11,8 @@ from tests.proofs import in_float64
 from tests.trainer.model.test_network import SMALL, Grouped, transplant
 from trainer.config import HardwareConfig, RunConfig
 from trainer.data.batches import TrainingBatches, open_data
-from trainer.model.network import LAYERS, TOWERS, dropout_keep
+from trainer.model.dropout import dropout_masks
+from trainer.model.network import LAYERS, TOWERS
 from trainer.parallel.topology import init_topology
 from trainer.recipes import PAPER
 from trainer.training.step import Trainer
@@ -49,7 +50,7 @@ def twenty_steps(tiny_store):
         images, labels = batch.images_BCHW.double(), batch.labels_B
         for layer in ("fc6", "fc7"):
             keeps = [
-                dropout_keep(NETWORK, t, 2, batch.step, torch.arange(BATCH), torch.device("cpu"))(layer)
+                dropout_masks(NETWORK, t, 2, batch.step, torch.arange(BATCH), torch.device("cpu"))(layer)
                 for t in TOWERS
             ]
             masks[layer] = torch.cat(keeps, dim=1)
