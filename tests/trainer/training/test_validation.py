@@ -133,12 +133,12 @@ def test_leftovers_of_interrupted_writing_are_removed(tiny_store, tmp_path):
     folder = run / "checkpoints"
     (folder / ".step-00000009.partial").mkdir()
     (folder / ".step-00000001.pruned").mkdir()
-    (folder / ".latest.123").write_text("half")
-    (run / ".config.json.123").write_text("half")
-    (run / ".metrics.jsonl.123").write_text("half")
+    (folder / ".latest.0a1b2c3d.partial").write_text("half")
+    (run / ".config.json.0a1b2c3d.partial").write_text("half")
+    (run / ".metrics.jsonl.0a1b2c3d.partial").write_text("half")
     (run / ".lock.elsewhere.123").write_text("")
-    (folder / ".best.77").write_text("half")
-    (folder / "step-00000002" / ".validation.json.5").write_text("half")
+    (folder / ".best.0a1b2c3d.partial").write_text("half")
+    (folder / "step-00000002" / ".validation.json.0a1b2c3d.partial").write_text("half")
     assert train(tiny_store, run, *FLAGS, "--max-steps", "3") == 0
     assert list(run.rglob(".*")) == []
 
