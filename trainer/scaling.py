@@ -66,11 +66,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Step:
-    """Parts of one step's time, in seconds."""
+    """One step: its images, over all pairs, and the parts of its time in seconds."""
 
     images: float
     compute: float
     exchange: float
+    """Of activations, between the two towers of a pair."""
     exposed: float
     """The part of the all-reduce that does not overlap with computation."""
 

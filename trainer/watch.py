@@ -69,11 +69,11 @@ def status(run: Path) -> dict[str, Any]:
     """Everything that the page shows of one run, read from its files now."""
     config = run_folder.read_config(run)
     lines = read_log(run / run_folder.LOG)
-    trained = [line for line in lines if "images_per_second" in line]
+    training = [line for line in lines if "images_per_second" in line]
     starts = [line for line in lines if "last_step" in line]
     last = lines[-1] if lines else {}
     complete = (run / run_folder.COMPLETE).exists()
-    speed = trained[-1]["images_per_second"] if trained else None
+    speed = training[-1]["images_per_second"] if training else None
     batch, end = config.optim.batch_size or 0, starts[-1]["last_step"] if starts else None
     left = (end - last["step"]) * batch / speed if speed and end is not None else None
     return {
@@ -82,15 +82,15 @@ def status(run: Path) -> dict[str, Any]:
         "complete": complete,
         "step": last.get("step", 0),
         "last_step": end,
-        "epoch": trained[-1]["epoch"] if trained else 0,
+        "epoch": training[-1]["epoch"] if training else 0,
         "epochs": config.optim.epochs,
         "images_per_second": speed,
         "seconds_left": 0 if complete else left,
-        "seconds_silent": round(time.time() - last["time"], 1) if "time" in last else None,
+        "seconds_since_line": round(time.time() - last["time"], 1) if "time" in last else None,
         "ranks": starts[-1]["ranks"] if starts else None,
         "device": starts[-1]["device"] if starts else None,
         "checkpoint": last_checkpoint(run),
-        "training": thin(trained, ("epoch", "loss", "lr", "images_per_second")),
+        "training": thin(training, ("epoch", "loss", "lr", "images_per_second")),
         "validation": thin(lines, ("epoch", "val_top1_error", "val_top5_error")),
     }
 
@@ -114,10 +114,7 @@ def filters(run: Path) -> bytes | None:
         try:
             with safe_open(path, "numpy") as file:
                 weight_FCHW = file.get_tensor("conv1.weight")
-        except (
-            OSError,
-            SafetensorError,
-        ):  # the network has one tower, or the checkpoint was removed meanwhile
+        except (OSError, SafetensorError):  # there is one tower, or the checkpoint was removed meanwhile
             continue
         if rows:
             rows.append(np.full((3, rows[0].shape[1], 3), 255, np.uint8))

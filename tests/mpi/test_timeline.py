@@ -1,4 +1,4 @@
-"""What a timeline shows, on real ranks."""
+"""Timelines recorded on real ranks."""
 
 from itertools import pairwise
 
@@ -27,7 +27,7 @@ def test_a_timeline_has_every_phase_of_every_step_in_order_and_its_reductions():
     assert computing[-1].end <= 2 * seconds * 1.001
 
     reductions = [span for span in spans if span.row == REDUCTIONS]
-    # A stage's reduction begins once its gradients exist, and is over before its update.
+    # A stage's reduction begins once its gradients exist, and ends before its update.
     backward, updates = (
         [span for span in computing if span.name.startswith(f"the {phase}")]
         for phase in ("backward pass", "update")
@@ -39,9 +39,9 @@ def test_a_timeline_has_every_phase_of_every_step_in_order_and_its_reductions():
     assert 0 < sum(waited.values()) < 2 * seconds
     assert idle > 0
 
-    everyone = MPI.COMM_WORLD.gather(spans)
-    if everyone:
-        events = chrome_trace(everyone)["traceEvents"]
+    gathered = MPI.COMM_WORLD.gather(spans)
+    if gathered:
+        events = chrome_trace(gathered)["traceEvents"]
         assert {event["pid"] for event in events} == set(range(MPI.COMM_WORLD.size))
         shown = [event for event in events if event["ph"] == "X" and event["pid"] == 0]
         assert sum(event["dur"] for event in shown if event["tid"] == MAIN) == pytest.approx(

@@ -77,9 +77,7 @@ def test_images_in_class_folders_are_read_from_a_folder_and_a_tar(tmp_path):
         path.write_bytes(data)
     for path in (tmp_path / "folder", write_tar(tmp_path / "images.tar", files)):
         images, labels = cifar.read(path)
-        assert np.array_equal(
-            images, IMAGES[[1, 2, 0]]
-        )  # sorted by name; classes in the order of their names
+        assert np.array_equal(images, IMAGES[[1, 2, 0]])  # sorted by name, and so are the classes
         assert labels.tolist() == [0, 0, 1]
 
 
@@ -165,14 +163,12 @@ def test_the_command_draws_both_curves_and_continues(archive, tmp_path):
     assert "epoch 1," not in again.stdout  # all is trained
 
 
-OTHER_RACERS = {
+OTHER_SETTINGS = {
     "seed": ({"seed": 2}, "--seed was 1, now 2"),
     "precision": ({"bfloat16": True}, "--precision was float32, now bfloat16"),
     "activation": ({"activation": "relu"}, "the activation was tanh, now relu"),
-    "learning rate": (
-        {"lr": 0.0010000001},
-        "the rate was 0.001, now 0.0010000001",
-    ),  # in a folder of the same name
+    # A folder's name has the learning rate in six digits.
+    "learning rate": ({"lr": 0.0010000001}, "the rate was 0.001, now 0.0010000001"),
     "count": (
         {"data": relu_tanh.data_settings(IMAGES[:100], LABELS[:100])},
         "the number of images was 200, now 100",
@@ -195,9 +191,9 @@ def trained(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", OTHER_RACERS)
+@pytest.mark.parametrize("name", OTHER_SETTINGS)
 def test_a_curve_made_with_other_settings_is_not_continued(name, trained):
-    change, sentence = OTHER_RACERS[name]
+    change, sentence = OTHER_SETTINGS[name]
     same = {"folder": trained, "activation": "tanh", "lr": 0.001, "seed": 1, "bfloat16": False, "data": DATA}
     assert Trial(**same).epochs == 1
     with pytest.raises(

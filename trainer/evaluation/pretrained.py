@@ -97,7 +97,7 @@ def _of_exported(path: Path) -> PretrainedNetwork:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         mean = tensors.pop(MEAN).numpy()
         config, classes, names = from_dict(about["config"]), about["classes"], about["class_names"]
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError):
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError):
         raise UserError(f"{path} was not written by python -m trainer.export, or is damaged.") from None
     return PretrainedNetwork(
         config=config,

@@ -135,7 +135,8 @@ class PretrainedNetwork:
             batch: images that are computed at a time.
 
         Returns: float32 arrays, tower a's channels before tower b's.
-            conv1 to conv5: [B, C, H, W] after ReLU; 55x55 pixels for conv1, 27x27 for conv2, then 13x13.
+            conv1 to conv5: [B, C, H, W] after ReLU. In the paper's order, which pools after it, conv1 has
+            55x55 pixels, conv2 27x27, the others 13x13.
             fc6, fc7: [B, F] after ReLU, times 1 - dropout, as the next layer reads them (section 4.2).
             fc8: the logits, [B, K].
 
@@ -152,7 +153,7 @@ class PretrainedNetwork:
         return {name: torch.cat([part[name] for part in found]).contiguous().numpy() for name in names}
 
     def _outputs(self, x_BCHW: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """One batch's `features`, on the host."""
+        """The outputs of the layers for one batch of network input, on the host."""
         parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}  # tower a's, then tower b's
 
         def watch(layer: str, x: Tensor) -> None:
@@ -169,7 +170,7 @@ class PretrainedNetwork:
         if "fc8" in parts:
             parts["fc8"] = [logits_BK.cpu()]
         found = {layer: torch.cat(outputs, dim=1) for layer, outputs in parts.items()}
-        for layer in found.keys() & {"fc6", "fc7"}:  # a tower shows them before dropout
+        for layer in found.keys() & {"fc6", "fc7"}:  # `watch` gets them before they are scaled
             found[layer] = found[layer] * (1 - self.config.network.dropout)
         return found
 

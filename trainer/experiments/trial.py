@@ -50,13 +50,8 @@ class Trial:
     def __init__(
         self, folder: Path, activation: Activation, lr: float, seed: int, bfloat16: bool, data: dict[str, Any]
     ) -> None:
-        self.folder, self.activation, self.lr, self.seed, self.bfloat16 = (
-            folder,
-            activation,
-            lr,
-            seed,
-            bfloat16,
-        )
+        self.folder, self.activation, self.lr = folder, activation, lr
+        self.seed, self.bfloat16 = seed, bfloat16
         self.settings = {  # curve.json has these names
             "the activation": activation,
             "the rate": lr,

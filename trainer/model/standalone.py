@@ -23,12 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CROP = 224
-CONV1_PAD = (
-    0,
-    3,
-    0,
-    3,
-)  # zeros right and below: ceil((224 - 11) / 4) + 1 = 55 windows of 11 pixels, stride 4
+# Zeros right and below conv1's input: ceil((224 - 11) / 4) + 1 = 55 windows of 11 pixels, stride 4.
+CONV1_PAD = (0, 3, 0, 3)
 SPATIAL_NORM = (5, 2.0, 0.001 / 25, 0.75)  # n, k, alpha, beta of cuda-convnet's second norm after conv2
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -83,9 +79,7 @@ class AlexNet(nn.Module):
         x = activation(self.conv3(x))
         x = activation(self.conv4(x))
         x = self._pool(activation(self.conv5(x)))
-        keep = (
-            1 - self.settings["dropout"]
-        )  # evaluation: outputs times the probability that a unit is kept (4.2)
+        keep = 1 - self.settings["dropout"]  # in evaluation outputs are scaled, none is dropped (4.2)
         x = activation(self.fc6(x.flatten(1))) * keep
         x = activation(self.fc7(x)) * keep
         logits_BK: Tensor = self.fc8(x)
@@ -157,9 +151,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     about: dict[str, Any] = json.loads(header.pop("__metadata__")["about"])
-    values = torch.frombuffer(
-        bytearray(data[8 + length :]), dtype=torch.float32
-    )  # the exporter writes float32 alone
+    values = torch.frombuffer(bytearray(data[8 + length :]), dtype=torch.float32)  # as all are exported
     tensors = {}
     for name, entry in header.items():
         begin, end = (offset // 4 for offset in entry["data_offsets"])

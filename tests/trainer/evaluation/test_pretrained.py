@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
 from tests.launch import ROOT, run
 from trainer import load
@@ -164,6 +165,7 @@ def test_a_checkpoints_own_folder_loads_that_checkpoint(small_run):
 
 FRESH = """
 import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job of a shell
 import trainer
 light = not {"torch", "numpy", "mpi4py"} & set(sys.modules)
 from trainer import load
@@ -201,3 +203,11 @@ def test_a_path_that_is_no_run_is_a_clear_error(tmp_path):
         load(tmp_path)
     with pytest.raises(UserError, match=r"python -m trainer\.export"):
         load(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("about", [None, "[]", '{"config": []}', '{"config": {"network": {"width": 1}}}'])
+def test_a_file_that_was_not_exported_is_a_clear_error(about, tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_file({"mean_image": torch.zeros(256, 256, 3)}, path, about and {"about": about})
+    with pytest.raises(UserError, match=r"was not written by|does not know"):
+        load(path)
