@@ -192,6 +192,9 @@ class HardwareConfig:
     compile: bool = False
     """Fuse the operations between layers by torch.compile, which takes a minute at the first start; a CPU
     needs a C++ compiler for it."""
+    kernels: Literal["auto", "reference"] = "auto"
+    """auto: each operation by the fastest kernel that fits. reference: plain torch for everything, slower, as
+    a check."""
     transport: Literal["auto", "mpi", "torch"] = "auto"
     """How ranks exchange tensors. mpi: through host memory. torch: NCCL on GPUs, gloo on CPUs. auto: NCCL
     where each rank has a GPU to itself, else mpi."""
