@@ -199,6 +199,9 @@ class HardwareConfig:
     compile: bool = False
     """Fuse the operations between layers by torch.compile. The first start takes about a minute longer. On a
     CPU it needs a C++ compiler."""
+    kernels: Literal["auto", "reference"] = "auto"
+    """auto: each operation by the fastest kernel that fits. reference: plain torch for everything, slower, as
+    a check."""
     transport: Literal["auto", "mpi", "torch"] = "auto"
     """How ranks exchange tensors. mpi: through host memory. torch: NCCL on GPUs, gloo on CPUs. auto: NCCL if
     each rank has its own GPU, else mpi."""

@@ -28,7 +28,7 @@ from trainer.recipes import settle
 from trainer.runs import checkpoint, resuming, run_folder, summary
 from trainer.runs.lock import RunLock
 from trainer.runs.resuming import Start
-from trainer.training import dry_run
+from trainer.training import backends, dry_run
 from trainer.training.loop import COMPLETE, Loop
 from trainer.training.signals import Requests
 from trainer.training.step import Trainer
@@ -67,6 +67,7 @@ def train(config: Config, topology: Topology, requests: Requests) -> int:
         lock = locks[0] if locks else None
         loop = Loop(config, store, trainer, start.run, requests, watchdog, lock)
         loop.say(f"{topology.describe()}, {precision}")
+        loop.say(backends.describe(trainer))
         for line in [*reasons, *summary.settings(config), *start.remarks, *changes]:
             loop.say(line)
         if start.found:

@@ -24,13 +24,14 @@ from trainer.kernels.checks import check_crop, check_lrn
 from trainer.kernels.counter_rng import Purpose, generator
 from trainer.kernels.crop_numba import CROP
 from trainer.kernels.cuda import AVAILABLE as HAS_TRITON
-from trainer.kernels.table import run, use
+from trainer.kernels.table import chosen, run, use
 
 __all__ = [
     "CHANNEL_MULTIPLE",
     "CROP",
     "HAS_TRITON",
     "Purpose",
+    "chosen",
     "conv1",
     "conv2d",
     "crop",

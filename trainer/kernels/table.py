@@ -6,7 +6,7 @@ first one is taken that this machine has and that fits the arguments. The last o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -147,6 +147,25 @@ def choose(operation: str, arguments: tuple[Any, ...], compiled: bool) -> Backen
         ):
             return backend
     return last
+
+
+def chosen(calls: Iterable[tuple[str, str, tuple[Any, ...]]], compiled: bool = False) -> str:
+    """One line: the backend that each operation takes. Nothing is computed.
+
+    calls: where an operation is used (such as a layer's name), its name, and arguments of the dtypes, devices
+    and channels that it will have. compiled: the layers are part of compiled stages.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for where, operation, arguments in calls:
+        backend = choose(operation, arguments, compiled)
+        found.setdefault(operation.rstrip("_"), {}).setdefault(backend.name, []).append(where)
+    parts = []
+    for operation, backends in found.items():
+        names = list(backends)
+        if len(backends) > 1:
+            names = [f"{name} ({' '.join(places)})" for name, places in backends.items()]
+        parts.append(f"{operation} {' '.join(names)}")
+    return f"kernels: {', '.join(parts)}"
 
 
 def run(operation: str, *arguments: Any) -> Any:

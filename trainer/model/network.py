@@ -12,7 +12,7 @@ B batch, C channels of one tower (2C of both), H height, W width, F hidden units
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -35,6 +35,7 @@ TowerName = Literal["a", "b"]
 TOWERS: tuple[TowerName, TowerName] = ("a", "b")
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+CONVOLUTIONS = ("conv2", "conv3", "conv4", "conv5")  # those 1 pixel apart
 READ_BOTH = {"conv3", "fc6", "fc7"}  # fc8 reads both too, but its sum is split, not its input gathered
 READ_BOTH_DENSE = READ_BOTH | {"conv2", "conv4", "conv5"}
 DROPOUT_LAYERS = ("fc6", "fc7")
@@ -89,7 +90,7 @@ class Tower(nn.Module):
         """The convolutions that compute the ReLU after them themselves."""
         for layer in LAYERS[:-1]:
             operations = operations_after(settings, layer)
-            if settings.activation == "relu" and layer in LAYERS[1:5] and operations[0] == ACTIVATION:
+            if settings.activation == "relu" and layer in CONVOLUTIONS and operations[0] == ACTIVATION:
                 self.relu_within.add(layer)
                 operations = operations[1:]
             self.after[layer] = operations
@@ -103,6 +104,25 @@ class Tower(nn.Module):
         for layer in self.stages[index]:
             x = self._layer(layer, x, masks)
         return x
+
+    def calls(self) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+        """(layer, operation of `trainer.kernels`, arguments) for each call of a step on one small image."""
+        s = self.settings
+        for layer, module in self.layers.items():
+            weight, bias = module.weight, module.bias
+            x = weight.new_empty(1, *weight.shape[1:])
+            if layer == "conv1":
+                yield layer, "conv1", (weight.new_empty(1, 3, 16, 16), weight, bias)
+            elif layer in CONVOLUTIONS:
+                relu = layer in self.relu_within
+                yield layer, "conv2d", (x, weight, bias, module.padding[0], relu)
+            else:
+                yield layer, "linear", (x, weight, bias)
+            for operation in self.after.get(layer, ()):
+                if operation.kind == "lrn":
+                    y = weight.new_empty(1, len(weight), 8, 8)
+                    constants = s.lrn_size, s.lrn_k, s.lrn_alpha, s.lrn_beta
+                    yield layer, "relu_lrn_pool", (y, operation.relu, operation.window, *constants)
 
     def _layer(self, layer: str, x: Tensor, masks: DropoutMasks | None) -> Tensor:
         module = self.layers[layer]

@@ -49,6 +49,7 @@ class Trainer:
                 f"A batch of {o.batch_size} does not divide among {topology.pairs} pairs of ranks: "
                 f"--batch-size must be a multiple of {topology.pairs}."
             )
+        kernels.use(config.hardware.kernels)
         self.config = config
         self.topology = topology
         self.classes = classes
