@@ -31,7 +31,7 @@ def check_crop(
     """Raise ValueError for arrays that do not belong together, and for crops beyond the images."""
     B, side = len(top_B), means_2SS3.shape[1]
     _check(images_BSS3, "the images are", torch.uint8, [B, side, side, 3])
-    _check(means_2SS3, "the mean image and its mirror image are", torch.float32, [2, side, side, 3])
+    _check(means_2SS3, "the mean image and the flipped one are", torch.float32, [2, side, side, 3])
     if out_BHW3 is not None:
         _check(out_BHW3, "the output is", torch.float32, [B, CROP, CROP, 3])
     for name, array, shape in (

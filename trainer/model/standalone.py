@@ -1,13 +1,13 @@
 """The two-tower AlexNet of 2012 as one network on one device. This file needs torch and nothing else.
 
     network = AlexNet.load("alexnet.safetensors")
-    p_BK = network.probabilities(pictures_BSS3)      # torch.uint8, RGB, shorter side 256 and central 256x256
+    p_BK = network.probabilities(images_BSS3)      # torch.uint8, RGB, shorter side 256 and central 256x256
     print(network.classes[p_BK[0].argmax()])
 
 The towers are the halves of each layer: conv2, conv4 and conv5 have two groups, and local response
 normalisation stays within a half. Section numbers are those of Krizhevsky, Sutskever, Hinton (2012).
 
-B batch, S side of the picture (256), C channels, H height, W width, K classes.
+B batch, S side of the image (256), C channels, H height, W width, K classes.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 View = tuple[int, int, bool]
-"""Top and left pixel of a crop, and whether it is mirrored."""
+"""Top and left pixel of a crop, and whether it is flipped."""
 
 
 class AlexNet(nn.Module):
     """The network, its mean image and the names of its classes."""
 
-    mean_image: Tensor  # float32 [S, S, 3], of the training pictures, 0..255
+    mean_image: Tensor  # float32 [S, S, 3], of the training images, 0..255
 
     def __init__(self, about: dict[str, Any]) -> None:
-        """about: what the weights' file says of itself; see `read`."""
+        """about: the metadata of the weights' file; see `read`."""
         super().__init__()
         s = about["config"]["network"]
         self.settings, self.augment = s, about["config"]["augment"]
@@ -62,47 +62,47 @@ class AlexNet(nn.Module):
 
     @staticmethod
     def load(path: str | Path) -> AlexNet:
-        """The network in evaluation form, from the file that was written beside this one."""
+        """Load the network in evaluation form, from the file that was written next to this one."""
         tensors, about = read(path)
         network = AlexNet(about)
         network.load_state_dict(tensors)
         return network.eval().requires_grad_(False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """What `inputs` makes, float32 [B, 3, 224, 224] -> logits float32 [B, K]."""
+        """Network input float32 [B, 3, 224, 224], made by `inputs` -> logits float32 [B, K]."""
         x = self._after(self.conv1(F.pad(x_BCHW, CONV1_PAD)), self.settings["conv1_order"], False)
         x = self._after(self.conv2(x), self.settings["conv2_order"], self.settings["conv2_spatial_norm"])
         activation = ACTIVATIONS[self.settings["activation"]]
         x = activation(self.conv3(x))
         x = activation(self.conv4(x))
         x = self._pool(activation(self.conv5(x)))
-        speaks = 1 - self.settings["dropout"]  # all units do in evaluation, so their outputs are scaled (4.2)
-        x = activation(self.fc6(x.flatten(1))) * speaks
-        x = activation(self.fc7(x)) * speaks
+        kept = 1 - self.settings["dropout"]  # evaluation keeps all units and scales their outputs (4.2)
+        x = activation(self.fc6(x.flatten(1))) * kept
+        x = activation(self.fc7(x)) * kept
         logits_BK: Tensor = self.fc8(x)
         return logits_BK
 
-    def inputs(self, pictures_BSS3: Tensor, view: View | None = None) -> Tensor:
-        """Pictures uint8 [B, S, S, 3] -> one view of each, the centre's if none is given, less the mean."""
+    def inputs(self, images_BSS3: Tensor, view: View | None = None) -> Tensor:
+        """Images uint8 [B, S, S, 3] -> one view of each less the mean; the centre's if none is given."""
         margin = len(self.mean_image) - CROP
-        top, left, mirrored = view or (margin // 2, margin // 2, False)
-        cut = pictures_BSS3[:, top : top + CROP, left : left + CROP].float()
+        top, left, flipped = view or (margin // 2, margin // 2, False)
+        cut = images_BSS3[:, top : top + CROP, left : left + CROP].float()
         own_window = self.augment["mean_window"] == "crop"
         row, column = (top, left) if own_window else (margin // 2, margin // 2)
         mean = self.mean_image[row : row + CROP, column : column + CROP]
-        if mirrored:  # the mean's own window is mirrored with the picture, its centre is not
+        if flipped:  # the crop's part of the mean is flipped with it, the mean's centre is not
             cut = cut.flip(2)
             mean = mean.flip(1) if own_window else mean
         return ((cut - mean) / self.augment["divisor"]).permute(0, 3, 1, 2)
 
     @torch.no_grad()
-    def probabilities(self, pictures_BSS3: Tensor, ten_crop: bool = False) -> Tensor:
+    def probabilities(self, images_BSS3: Tensor, ten_crop: bool = False) -> Tensor:
         """Softmax outputs [B, K] of the centre crop, or their average over ten crops (4.1)."""
         far = len(self.mean_image) - CROP
         places = [(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)]
-        views: list[View] = [(top, left, mirrored) for mirrored in (False, True) for top, left in places]
+        views: list[View] = [(top, left, flipped) for flipped in (False, True) for top, left in places]
         chosen = views if ten_crop else [views[4]]
-        return torch.stack([self(self.inputs(pictures_BSS3, view)).softmax(1) for view in chosen]).mean(0)
+        return torch.stack([self(self.inputs(images_BSS3, view)).softmax(1) for view in chosen]).mean(0)
 
     def _after(self, x: Tensor, order: str, spatial_norm: bool) -> Tensor:
         s = self.settings
@@ -136,7 +136,7 @@ def lrn(x_BCHW: Tensor, towers: int, n: int, k: float, alpha: float, beta: float
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A .safetensors file's tensors by name, and what it says about them.
+    """Read a .safetensors file: its tensors by name, and their metadata.
 
     The format: 8 bytes with the header's length, the header in JSON, then the tensors' bytes.
     """

@@ -212,8 +212,8 @@ class Trainer:
 
 
 def compile_loops(config: Config, dtype: torch.dtype, travel: torch.dtype | None) -> None:
-    """Warm the Numba cache on the disk with one small step: one image through a small tower's first stage, both
-    ways, and an update."""
+    """Warm the Numba cache on the disk with one small step: an image through a small tower's first stage,
+    both ways, and an update."""
     network = replace(config.network, filters=(kernels.CHANNEL_MULTIPLE,) * 5, hidden=2)
     tower = build_tower(network, 1, "a", config.run.seed)
     stage = flatten(tower, dtype, travel)[0]
