@@ -1,4 +1,4 @@
-"""The loader's limit: raw pictures in a memory map, gathered and changed in one compiled loop."""
+"""The loader's limit: raw images in a memory map, gathered and changed in one compiled loop."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from trainer.config import AugmentConfig
 from trainer.data import augmentation
 from trainer.data.batches import epoch_order
 
-COPIED_AT_ONCE = 256  # pictures, 48 MiB
+COPIED_AT_ONCE = 256  # images, 48 MiB
 
 
 class FusedGather:
-    """Batches of the same pictures, crops, mirror images and colours as the trainer's first epoch."""
+    """Batches of the same images, crops, flips and colours as the trainer's first epoch."""
 
     def __init__(
         self, store: Store, settings: AugmentConfig, seed: int, batch: int, raw: Path, threads: int = 1
@@ -50,29 +50,29 @@ class FusedGather:
 
 @numba.njit(cache=True, nogil=True, parallel=True)
 def _gather(
-    raw: Any, mean: Any, pictures: Any, top: Any, left: Any, flip: Any, shift: Any, scale: Any, out: Any
+    raw: Any, mean: Any, images: Any, top: Any, left: Any, flip: Any, shift: Any, scale: Any, out: Any
 ) -> None:
     width = out.shape[2]
     for b in numba.prange(out.shape[0]):
         colour = np.empty(width, np.float32)
-        mirrored = np.empty(width, np.float32)
+        flipped = np.empty(width, np.float32)
         for i in range(width):
             colour[i] = shift[b, i % 3]
         first = 3 * left[b]
         for y in range(out.shape[1]):
-            pixels = raw[pictures[b], top[b] + y, first : first + width]
+            pixels = raw[images[b], top[b] + y, first : first + width]
             means = mean[top[b] + y, first : first + width]
-            target = mirrored if flip[b] else out[b, y]
+            target = flipped if flip[b] else out[b, y]
             for i in range(width):
                 target[i] = (pixels[i] - means[i] + colour[i]) * scale
             if flip[b]:
                 for x in range(0, width, 3):
                     for c in range(3):
-                        out[b, y, x + c] = mirrored[width - 3 - x + c]
+                        out[b, y, x + c] = flipped[width - 3 - x + c]
 
 
 def _copy(store: Store, path: Path) -> Any:
-    """All training pictures as a raw file, uint8 [N, S, S * 3], mapped; made once."""
+    """All training images as a raw file, uint8 [N, S, S * 3], mapped; made once."""
     images, side = len(store.train), store.image_size
     if path.exists():
         return np.memmap(path, np.uint8, "r", shape=(images, side, side * 3))

@@ -1,5 +1,6 @@
 """The doctor finds what is broken, names the remedy, and runs with the standard library alone."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,8 +13,9 @@ import pytest
 
 from tests.launch import ROOT, run
 from tests.stores import make_store_of_size
-from trainer.doctor import launcher, machine, software
+from trainer.doctor import kernels, launcher, machine, software
 from trainer.doctor.finding import attempt
+from trainer.kernels.table import TABLE
 
 
 def findings(done):
@@ -139,17 +141,46 @@ def test_a_missing_handler_of_ctrl_c_is_noticed(monkeypatch):
     assert software.ctrl_c().level == "warn"
 
 
-def test_instructions_that_nothing_uses_are_noticed(tmp_path, monkeypatch):
-    cpuinfo = tmp_path / "cpuinfo"
-    monkeypatch.setattr(machine, "built", lambda extension: False)
-    wide, unit = ["_lrn_pool", "_update"], ["_convolve", "_weight_gradient"]
-    for flags, modules in (("avx512_bf16 amx_bf16 amx_tile", unit + wide), ("avx512_bf16", wide)):
-        missing = ", ".join(f"trainer/kernels/{module}.c" for module in modules)
-        cpuinfo.write_text(f"flags : {flags}")
-        found = machine.processor(cpuinfo)
-        assert (found.level, f"not built: {missing}," in found.text) == ("warn", True)
-    cpuinfo.write_text("flags : avx512f")
-    assert machine.processor(cpuinfo).level == "ok"
+@pytest.mark.parametrize(
+    ("flags", "text"), [("avx512_bf16 amx_bf16", "bfloat16 on"), ("avx512f", "float32 on")]
+)
+def test_the_precision_that_a_processor_gets_is_told(flags, text, tmp_path):
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}")
+    found = machine.processor(tmp_path / "cpuinfo")
+    assert (found.level, f"--precision auto is {text}" in found.text) == ("ok", True)
+
+
+def test_every_operation_has_its_kernels():
+    found = {finding.subject: finding for finding in kernels.kernels()}
+    assert list(found) == [f"kernel {operation}" for operation in TABLE]
+    for operation, backends in TABLE.items():
+        names = ", ".join(b.name for b in backends if b.needs.available)
+        assert found[f"kernel {operation}"].text.split(";")[0] == names
+
+
+def test_instructions_that_nothing_uses_are_noticed(monkeypatch):
+    lacking = [
+        [b.name, dataclasses.asdict(dataclasses.replace(b.needs, available=b.name == "torch"))]
+        for b in TABLE["conv2d"]
+    ]
+    files = "trainer/kernels/_convolve.c, trainer/kernels/_weight_gradient.c"
+    for built, flags, level in (
+        (False, ["amx_bf16"], "warn"),
+        (False, ["avx512_bf16"], "ok"),
+        (True, ["amx_bf16"], "ok"),
+    ):
+        monkeypatch.setattr(kernels, "built", lambda module, built=built: built)
+        found = kernels.judge("conv2d", lacking, flags)
+        assert found.level == level
+        assert found.text.startswith("torch; amx needs a CPU with AMX")
+        assert (f"not built: {files}:" in found.text, bool(found.remedy)) == (level == "warn",) * 2
+
+
+def test_kernels_that_do_not_import_are_told(tmp_path, monkeypatch):
+    (tmp_path / "numba.py").write_text("raise ImportError('llvmlite is missing')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (found,) = kernels.kernels()
+    assert (found.level, "llvmlite is missing" in found.text) == ("fail", True)
 
 
 def test_a_store_of_images_smaller_than_a_crop_fails(tiny_store, tmp_path):

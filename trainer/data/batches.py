@@ -25,7 +25,7 @@ from trainer.config import AugmentConfig
 from trainer.data import augmentation
 from trainer.data.input_pipeline import InputMaker
 from trainer.errors import UserError
-from trainer.kernels.counter_rng import Purpose, generator
+from trainer.kernels import Purpose, generator
 
 
 def open_data(path: Path) -> Store:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from trainer.doctor import launcher, machine, software
+from trainer.doctor import kernels, launcher, machine, software
 from trainer.doctor.finding import Finding
 
 COLORS = {"ok": "32", "warn": "33", "fail": "31"}
@@ -54,6 +54,7 @@ def examine(store: Path, runs: Path, ranks: int) -> list[Finding]:
         lambda: software.torch(ranks),
         lambda: launcher.mpi(ranks),
         machine.processor,
+        kernels.kernels,
         lambda: machine.memory(ranks),
         machine.shared_memory,
         lambda: machine.disk(runs),

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from preprocess.shared.units import size
-from trainer.doctor.finding import ROOT, Finding, attempt, built
+from trainer.doctor.finding import ROOT, Finding, attempt
 
 # Parameters and momentum of the whole network in float32: 60,965,224 x 2 x 4 bytes = 488 MB.
 CHECKPOINT = 60_965_224 * 2 * 4
@@ -137,7 +137,7 @@ def loopback() -> Finding:
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
-    """Cores, whether they multiply bfloat16, and whether what knows these instructions is built."""
+    """Cores, and whether they multiply bfloat16."""
     flags = cpuinfo.read_text() if cpuinfo.exists() else ""
     fast = "avx512_bf16" in flags or "amx_bf16" in flags
     mine, all_ = len(os.sched_getaffinity(0)), os.cpu_count()
@@ -145,18 +145,4 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
         f"{mine} of {all_} cores, {'with' if fast else 'without'} bfloat16 instructions: "
         f"--precision auto is {'bfloat16' if fast else 'float32'} on the CPU"
     )
-    uses = {
-        "_convolve": "amx_bf16",
-        "_weight_gradient": "amx_bf16",
-        "_lrn_pool": "avx512_bf16",
-        "_update": "avx512_bf16",
-    }
-    missing = [
-        f"trainer/kernels/{module}.c"
-        for module, flag in uses.items()
-        if flag in flags and not built(f"trainer.kernels.{module}")
-    ]
-    if missing:
-        says += f"; not built: {', '.join(missing)}, so that steps take longer"
-        return Finding("warn", "processor", says, "install gcc and Python's headers, then: pip install -e .")
     return Finding("ok", "processor", says)

@@ -120,10 +120,10 @@ def crop(
 ) -> Tensor:
     """Crop stored images to network input, (pixel - mean + shift) * scale: float32 [B, 224, 224, 3].
 
-    images: uint8. means: float32, the mean image and its mirror image, on the images' device. top, left: the
-    crop's first pixel. flip: mirrors the crop. shift: added to R, G, B, in units of 0..255. angle: degrees by
-    which the image is rotated about the crop's centre, counterclockwise, before the flip. centered: subtract
-    the centre of the mean image, else the part that is cropped, flipped and rotated like the image. out:
+    images: uint8. means: float32, the mean image and the same flipped, on the images' device. top, left: the
+    crop's first pixel. flip: reverse the crop's rows. shift: added to R, G, B, in units of 0..255. angle:
+    degrees by which the image is rotated about the crop's centre, counterclockwise, before the flip.
+    centered: subtract the centre of the mean image, else the part cropped, flipped and rotated like it. out:
     memory for the result, contiguous. Raises ValueError for arrays that do not belong together, for a crop
     beyond the image and for an angle that is not finite: the kernels check no index.
     """

@@ -1,27 +1,27 @@
-/* Convolutions in bfloat16 by the matrix unit (AMX) of Intel's processors: windows 1 apart, any zeros around.
+/* Convolutions in bfloat16 on the matrix unit (AMX) of Intel's processors: stride 1, any padding.
 
-What four products have summed up leaves the unit by way of memory. Bias, ReLU and rounding follow there,
-while the next four are under way.
+Four tiles of sums leave the unit through memory. Bias, ReLU and rounding follow there, while the next four
+are computed.
 
-The unit has a habit that no manual tells of: when more than 128 products have passed since a tile was stored,
-the next store takes 300 ns. So one is stored in between, for nobody. */
+Errata (measured): a TILESTORED more than 128 TDPBF16PS after the last one stalls 300 ns; issue a dummy store
+every 16 steps. */
 
-#include "_pictures.h"
+#include "_images.h"
 #include <math.h>
 
 #ifdef HAVE_AMX
-enum { OFTEN = 16 }; /* steps of four products after which a tile is stored at the latest */
+enum { STORE_EVERY = 16 }; /* steps of four products: see Errata */
 
-/* Sums that wait for all that follows: of pixels of some tiles, for 16 or 32 filters. */
+/* Four tiles of sums in memory that wait for bias, ReLU and rounding: of 16 or 32 filters. */
 typedef struct {
     const float *sums, *bias;
     uint16_t *to[4];
-    Py_ssize_t next, wide, done; /* numbers from a pixel to the next; pixels of a tile, and those done */
+    Py_ssize_t next, wide, done; /* numbers from a pixel to the next; pixels of a tile; those finished */
     float floor;
 } Waiting;
 
-/* Add the bias to the next pixel of each tile, cut off what lies below the floor, and round. Where either is
-not a number the maximum is the second: what is not a number stays that. */
+/* Add the bias to the next pixel of each tile, take the maximum with the floor, and round. Of an operand that
+is NaN the maximum is the second operand: NaN stays NaN. */
 WITH_AMX static inline __attribute__((always_inline)) void finish_pixel(Waiting *of, int filters)
 {
     const __m512 floor = _mm512_set1_ps(of->floor);
@@ -44,8 +44,8 @@ WITH_AMX static void finish(Waiting *of, int filters)
     while (of->done < of->wide) finish_pixel(of, filters);
 }
 
-/* Sum up the products of four tiles: of `filters` tiles of filters, `next` numbers apart, and 4 / filters of
-pixels. Meanwhile the last four are finished. */
+/* Compute four tiles of sums: `filters` tiles of filters, `next` numbers apart, times 4 / filters of pixels.
+Meanwhile the last four are finished. */
 WITH_AMX static inline __attribute__((always_inline)) void sum_up(const Work *w, Py_ssize_t steps,
                                                                   const uint16_t *const a[4],
                                                                   const uint16_t *b, Py_ssize_t next,
@@ -75,7 +75,7 @@ WITH_AMX static inline __attribute__((always_inline)) void sum_up(const Work *w,
             _tile_dpbf16ps(3, 5, 6);
         }
         for (Py_ssize_t i = 0; i < a_step && last->done < last->wide; i++) finish_pixel(last, filters);
-        if (s % OFTEN == OFTEN - 1) _tile_stored(4, w->sums + 8 * SUMS, LINE);
+        if (s % STORE_EVERY == STORE_EVERY - 1) _tile_stored(4, w->sums + 8 * SUMS, LINE);
     }
     _tile_stored(0, sums, LINE);
     _tile_stored(1, sums + SUMS, LINE);
@@ -84,16 +84,15 @@ WITH_AMX static inline __attribute__((always_inline)) void sum_up(const Work *w,
     finish(last, filters);
 }
 
-/* Some pictures, of one or two tiles of filters. */
-WITH_AMX static inline __attribute__((always_inline)) void convolve_some(const Work *w, const Layer *l,
-                                                                         Py_ssize_t pictures,
-                                                                         const uint16_t *b, const float *bias,
-                                                                         uint16_t *y, int filters)
+/* Some images, for one or two tiles of filters. */
+WITH_AMX static inline __attribute__((always_inline)) void
+convolve_images(const Work *w, const Layer *l, Py_ssize_t images, const uint16_t *b, const float *bias,
+                uint16_t *y, int filters)
 {
     Py_ssize_t across = w->tiles / l->rows;
     Waiting last = {.wide = 0};
     float *sums = w->sums;
-    for (Py_ssize_t n = 0; n < pictures; n++, y += l->rows * l->columns * l->filters)
+    for (Py_ssize_t n = 0; n < images; n++, y += l->rows * l->columns * l->filters)
         for (Py_ssize_t t = 0; t < w->tiles; t += 4 / filters) {
             const uint16_t *a[4];
             Waiting these = {sums, bias, .next = l->filters, .wide = w->wide, .floor = l->floor};
@@ -119,16 +118,16 @@ WITH_AMX static int convolve(const Layer *l, const uint16_t *x, const uint16_t *
     if (prepared) {
         begin_tiles(w.wide);
         for (Py_ssize_t n = 0; n < l->images; n += w.together) {
-            Py_ssize_t pictures = l->images - n < w.together ? l->images - n : w.together;
-            for (Py_ssize_t i = 0; i < pictures; i++)
-                write_picture(&w, l, x + (n + i) * l->height * l->width * l->channels, w.x + i * w.area);
+            Py_ssize_t images = l->images - n < w.together ? l->images - n : w.together;
+            for (Py_ssize_t i = 0; i < images; i++)
+                copy_image(&w, l, x + (n + i) * l->height * l->width * l->channels, w.x + i * w.area);
             uint16_t *to = y + n * l->rows * l->columns * l->filters;
             for (Py_ssize_t o = 0; o < l->filters; o += 2 * LANES) {
                 const uint16_t *b = tiles + o / LANES * l->steps * TILE;
                 if (l->filters - o > LANES)
-                    convolve_some(&w, l, pictures, b, bias + o, to + o, 2);
+                    convolve_images(&w, l, images, b, bias + o, to + o, 2);
                 else
-                    convolve_some(&w, l, pictures, b, bias + o, to + o, 1);
+                    convolve_images(&w, l, images, b, bias + o, to + o, 1);
             }
         }
         _tile_release();
@@ -144,7 +143,7 @@ static int convolve(const Layer *l, const uint16_t *x, const uint16_t *tiles, co
 }
 #endif
 
-/* One part of the pictures. */
+/* One part of the images. */
 static int convolve_part(Layer l, const uint16_t *x, const uint16_t *tiles, const float *bias, uint16_t *y,
                          Py_ssize_t part, Py_ssize_t parts)
 {
@@ -154,7 +153,7 @@ static int convolve_part(Layer l, const uint16_t *x, const uint16_t *tiles, cons
     return convolve(&l, x, tiles, bias, y + image * l.rows * l.columns * l.filters);
 }
 
-/* All of them; 0 if there is no memory. */
+/* All images; 0 if there is no memory. */
 static int convolve_all(const Layer *l, const uint16_t *x, const uint16_t *weights, const float *bias,
                         uint16_t *y, Py_ssize_t parts)
 {
@@ -215,6 +214,7 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_convolve", NULL, 0,
 
 PyMODINIT_FUNC PyInit__convolve(void)
 {
-    if (!usable()) return PyErr_Format(PyExc_ImportError, "no matrix unit for bfloat16");
+    if (!usable())
+        return PyErr_Format(PyExc_ImportError, "this processor has no AMX, or Linux does not permit its use");
     return PyModule_Create(&module);
 }

@@ -6,7 +6,7 @@ Shape = tuple[int, int, int, int]
 def forward(
     x: NDArray[np.uint16],
     y: NDArray[np.uint16],
-    which: NDArray[np.uint8],
+    position: NDArray[np.uint8],
     shape: Shape,
     k: float,
     alpha: float,
@@ -15,7 +15,7 @@ def forward(
 def backward(
     x: NDArray[np.uint16],
     dy: NDArray[np.uint16],
-    which: NDArray[np.uint8],
+    position: NDArray[np.uint8],
     dx: NDArray[np.uint16],
     shape: Shape,
     k: float,

@@ -1,30 +1,30 @@
-/* The gradient of a convolution's weights in bfloat16, by the matrix unit (AMX) of Intel's processors.
+/* The gradient of a convolution's weights in bfloat16, on the matrix unit (AMX) of Intel's processors.
 
-Lay the pixels of a picture in one line, with `pad` zeros after each row and `pad` rows of zeros after each
-picture. Then what a window's place `tap` reads lies a constant number of pixels further, whatever the pixel:
+Lay the pixels of an image in one line, with `pad` zeros after each row and `pad` rows of zeros after each
+image. Then a tap of the filter (pixel of its window) reads at a constant distance from every pixel p:
 
     gradient[o, tap, c] = sum over p of dy[p, o] * x[p + shift(tap), c]
 
-a product of two matrices for each tap, and all taps read the same ones. The unit multiplies tiles of 16 rows
-of 16 pairs of numbers, and sums over pairs: here a pair is the same pixel of two pictures, so that no shift
-divides one.
+This is a product of two matrices for each tap, and all taps read the same ones. The unit multiplies tiles of
+16 rows of 16 pairs of numbers, and sums over pairs: here a pair is the same pixel of two images, so that any
+shift keeps pairs whole.
 
     dy    tiles of 16 filters x 16 pixels, each a pair
-    x     lines of pixels of 16 channels, each a pair; a tile is any 16 pixels of a line in a row
+    x     lines of pixels of 16 channels, each a pair; any 16 consecutive pixels of a line are a tile
 
-Both are written anew for a few pictures at a time, which stay in the second cache while every tap reads them.
-*/
+Both are copied to this layout for a few images at a time, which stay in the L2 cache while every tap reads
+them. */
 
-#include "_tiles.h"
+#include "_amx.h"
 
 enum {
-    STRETCH = 12,          /* tiles that are added to sums at a time, or nearly: four times as many kB */
-    LONGEST = 17,          /* that a stretch gets where tiles are divided equally */
-    GROUP_BYTES = 3 << 18, /* of pictures that are multiplied at a time, in the second cache */
+    STRETCH = 12,          /* tiles that are multiplied at a time, about: 4 kB each */
+    LONGEST = 17,          /* tiles of a stretch at most, where they are divided equally */
+    GROUP_BYTES = 3 << 18, /* of images that are multiplied at a time: they stay in the L2 cache */
 };
 
-/* Some filters of a convolution with square windows 1 apart: images x height x width x channels -> images x
-rows x columns x all_filters. */
+/* `filters` of a convolution's `all_filters`, which are square, stride 1: images x height x width x channels
+-> images x rows x columns x all_filters. */
 typedef struct {
     Py_ssize_t images, height, width, channels, all_filters, filters, side, pad;
     Py_ssize_t rows, columns;
@@ -33,16 +33,16 @@ typedef struct {
 #ifdef HAVE_AMX
 typedef struct {
     Py_ssize_t taps;
-    Py_ssize_t stride, area; /* pixels from a row to the next, and from a picture to the next */
-    Py_ssize_t together;     /* pairs of pictures */
+    Py_ssize_t stride, area; /* pixels from a row to the next, and from an image to the next */
+    Py_ssize_t together;     /* pairs of images that are copied at a time */
     Py_ssize_t tiles;        /* of all of their pixels */
-    Py_ssize_t before, line; /* pixels of a line before the first picture, and in all */
+    Py_ssize_t before, line; /* pixels of a line before the first image, and in all */
     uint16_t *x, *dy, *ones;
-    const uint16_t **pixel; /* two for each place of a line: one of either picture */
+    const uint16_t **pixel; /* two pointers for each pixel of a line: one to each image of a pair */
     const uint16_t *zeros;
 } Work;
 
-static void *lines_of(size_t bytes) { return aligned_alloc(LINE, (bytes + LINE - 1) / LINE * LINE); }
+static void *allocate(size_t bytes) { return aligned_alloc(LINE, (bytes + LINE - 1) / LINE * LINE); }
 
 static int prepare(Work *w, const Layer *l)
 {
@@ -56,9 +56,9 @@ static int prepare(Work *w, const Layer *l)
     w->tiles = (w->together * w->area + LANES - 1) / LANES;
     w->before = l->pad * (w->stride + 1);
     w->line = w->before + w->tiles * LANES + after * (w->stride + 1);
-    w->x = lines_of(w->line * l->channels * 2 * sizeof(uint16_t));
-    w->dy = lines_of(w->tiles * l->filters * PAIRS * sizeof(uint16_t));
-    w->ones = lines_of(LONGEST * TILE * sizeof(uint16_t));
+    w->x = allocate(w->line * l->channels * 2 * sizeof(uint16_t));
+    w->dy = allocate(w->tiles * l->filters * PAIRS * sizeof(uint16_t));
+    w->ones = allocate(LONGEST * TILE * sizeof(uint16_t));
     w->pixel = malloc(2 * w->line * sizeof *w->pixel);
     w->zeros = calloc(widest, sizeof(uint16_t));
     if (!w->x || !w->dy || !w->ones || !w->pixel || !w->zeros) return 0;
@@ -68,20 +68,21 @@ static int prepare(Work *w, const Layer *l)
 
 static void end(Work *w) { free(w->x), free(w->dy), free(w->ones), free(w->pixel), free((void *)w->zeros); }
 
-/* Where the pixels of a line lie in memory. Places from `at` to `end` are filled; `pictures` from `x` on. */
-static void point(const Work *w, Py_ssize_t at, Py_ssize_t end, const uint16_t *x, Py_ssize_t pictures,
-                  Py_ssize_t height, Py_ssize_t width, Py_ssize_t channels)
+/* Write a pointer to each pixel of a line, from pixel `at` to `end`, of so many images from `x` on; to zeros
+where there is no pixel. */
+static void find_pixels(const Work *w, Py_ssize_t at, Py_ssize_t end, const uint16_t *x, Py_ssize_t images,
+                        Py_ssize_t height, Py_ssize_t width, Py_ssize_t channels)
 {
     const uint16_t **to = w->pixel;
-    Py_ssize_t picture = height * width * channels;
+    Py_ssize_t image = height * width * channels;
     for (Py_ssize_t i = 0; i < 2 * at; i++) *to++ = w->zeros;
-    for (Py_ssize_t n = 0; n < pictures; n += 2, x += 2 * picture)
+    for (Py_ssize_t n = 0; n < images; n += 2, x += 2 * image)
         for (Py_ssize_t i = 0; i < w->area / w->stride; i++) {
             const uint16_t *one = x + i * width * channels;
             for (Py_ssize_t j = 0; j < w->stride; j++, one += channels) {
                 int inside = i < height && j < width;
                 *to++ = inside ? one : w->zeros;
-                *to++ = inside && n + 1 < pictures ? one + picture : w->zeros;
+                *to++ = inside && n + 1 < images ? one + image : w->zeros;
             }
         }
     while (to < w->pixel + 2 * end) *to++ = w->zeros;
@@ -107,8 +108,9 @@ WITH_AMX static void write_dy(const Work *w, Py_ssize_t filters)
         }
 }
 
-/* Where tile `t` of an x for some 16 channels and a tap begins; after the last one, ones for the bias. */
-static const uint16_t *of_tap(const Work *w, const Layer *l, Py_ssize_t column, Py_ssize_t t)
+/* The beginning of tile `t` of x for a column, 16 channels and a tap; for the last column ones, which give
+the bias. */
+static const uint16_t *tile_of_x(const Work *w, const Layer *l, Py_ssize_t column, Py_ssize_t t)
 {
     Py_ssize_t tap = column % w->taps, channels = column / w->taps;
     if (channels >= l->channels / LANES) return w->ones;
@@ -116,24 +118,24 @@ static const uint16_t *of_tap(const Work *w, const Layer *l, Py_ssize_t column, 
     return w->x + (channels * w->line + w->before + shift + t * LANES) * PAIRS;
 }
 
-/* Add the products of `tiles` tiles from `t` on, of all columns and one or two rows of filters. */
+/* Add the products of `tiles` tiles from tile `t` on, of all columns and of 16 or 32 filters. */
 WITH_AMX static void add_stretch(const Work *w, const Layer *l, Py_ssize_t o, Py_ssize_t t, Py_ssize_t tiles,
                                  float *sums)
 {
     Py_ssize_t all = l->channels / LANES * w->taps + 1, next = w->tiles * TILE;
     const uint16_t *dy = w->dy + (o / LANES * w->tiles + t) * TILE;
     int together = l->filters - o > LANES ? 2 : 4;
-    float nowhere[SUMS];
+    float unused[SUMS];
     for (Py_ssize_t column = 0; column < all; column += together) {
         const uint16_t *x[4];
         float *to[4];
         for (int i = 0; i < together; i++) {
-            x[i] = of_tap(w, l, column + i, t);
-            to[i] = column + i < all ? sums + ((column + i) * l->all_filters + o) * LANES : nowhere;
+            x[i] = tile_of_x(w, l, column + i, t);
+            to[i] = column + i < all ? sums + ((column + i) * l->all_filters + o) * LANES : unused;
         }
         if (together == 4)
             multiply_row(dy, x, tiles, to);
-        else if (all - column > 1) /* with a constant its questions are answered before */
+        else if (all - column > 1) /* inlined with a constant */
             multiply(dy, next, x, tiles, to, 2);
         else
             multiply(dy, next, x, tiles, to, 1);
@@ -158,12 +160,12 @@ WITH_AMX static int add_gradient(const Layer *l, const uint16_t *x, const uint16
     if (prepared) {
         begin_tiles(LANES);
         for (Py_ssize_t n = 0; n < l->images; n += 2 * w.together) {
-            Py_ssize_t pictures = l->images - n < 2 * w.together ? l->images - n : 2 * w.together;
+            Py_ssize_t images = l->images - n < 2 * w.together ? l->images - n : 2 * w.together;
             const uint16_t *first_x = x + n * l->height * l->width * l->channels;
             const uint16_t *first_dy = dy + n * l->rows * l->columns * l->all_filters;
-            point(&w, w.before, w.line, first_x, pictures, l->height, l->width, l->channels);
+            find_pixels(&w, w.before, w.line, first_x, images, l->height, l->width, l->channels);
             write_x(&w, l->channels);
-            point(&w, 0, w.tiles * LANES, first_dy, pictures, l->rows, l->columns, l->all_filters);
+            find_pixels(&w, 0, w.tiles * LANES, first_dy, images, l->rows, l->columns, l->all_filters);
             write_dy(&w, l->filters);
             add_products(&w, l, sums);
         }
@@ -177,14 +179,14 @@ WITH_AMX static int add_gradient(const Layer *l, const uint16_t *x, const uint16
 static int add_gradient(const Layer *l, const uint16_t *x, const uint16_t *dy, float *sums) { return 0; }
 #endif
 
-/* Where one of so many parts of a length begins; parts have whole units. */
+/* The beginning of a part of a length that is divided into whole units. */
 static Py_ssize_t begins(Py_ssize_t length, Py_ssize_t part, Py_ssize_t parts, Py_ssize_t unit)
 {
     Py_ssize_t at = (length + unit - 1) / unit * part / parts * unit;
     return at < length ? at : length;
 }
 
-/* One part of the pictures, with sums of its own, and one of the filters. */
+/* One part of the images, which has its own sums, and one part of the filters. */
 static int add_part(Layer l, const uint16_t *x, const uint16_t *dy, float *sums, Py_ssize_t p,
                     Py_ssize_t parts, Py_ssize_t q, Py_ssize_t of_filters)
 {
@@ -229,22 +231,22 @@ static PyObject *weight_gradient(PyObject *module, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
-static const char weight_gradient_says[] =
+static const char weight_gradient_doc[] =
     "weight_gradient(x, dy, sums, shape, filters, side, pad, parts)\n--\n\n"
     "Add gradients to `sums`, float32 [parts[0], channels / 16 * side * side + 1, filters, 16].\n\n"
     "x: bfloat16 of `shape`, images x height x width x channels; dy: bfloat16, images x rows x columns x\n"
     "filters; numbers of filters and channels are multiples of 16. As many threads as there are parts share\n"
-    "the work: parts[0] of the pictures, each with sums of its own, times parts[1] of the filters.\n"
+    "the work: parts[0] of the images, each with its own sums, times parts[1] of the filters.\n"
     "sums[p, c * side * side + tap, o, i] is that of the weight of filter o at channel 16 c + i; any number\n"
     "of its last row that of filter o's bias.";
 
-static PyMethodDef methods[] = {{"weight_gradient", weight_gradient, METH_VARARGS, weight_gradient_says},
-                                {0}};
+static PyMethodDef methods[] = {{"weight_gradient", weight_gradient, METH_VARARGS, weight_gradient_doc}, {0}};
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_weight_gradient", NULL, 0, methods};
 
 PyMODINIT_FUNC PyInit__weight_gradient(void)
 {
-    if (!usable()) return PyErr_Format(PyExc_ImportError, "no matrix unit for bfloat16");
+    if (!usable())
+        return PyErr_Format(PyExc_ImportError, "this processor has no AMX, or Linux does not permit its use");
     return PyModule_Create(&module);
 }

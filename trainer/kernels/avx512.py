@@ -1,4 +1,4 @@
-"""Loops in C with vectors of 512 bits (AVX-512 BF16): `_lrn_pool.c` and `_update.c`.
+"""Loops in C with vectors of 512 bits (AVX-512 BF16): `_lrn_pool.c` and `_sgd.c`.
 
 ReLU, LRN and pooling of the paper's layers in bfloat16 take half of the time of lrn_pool_numba.py's loops,
 with the same bits (but results below 1e-38 become 0); the update takes two thirds of flat_numba.py's.
@@ -15,7 +15,7 @@ from trainer.kernels.lrn_function import empty_gradient, empty_outputs, lrn_func
 from trainer.kernels.lrn_pool_numba import as_rows
 
 try:
-    from trainer.kernels import _lrn_pool, _update
+    from trainer.kernels import _lrn_pool, _sgd
 
     AVAILABLE = True
 except ImportError:  # another processor, or no compiler when the project was installed
@@ -80,7 +80,7 @@ def _shape(x_BCHW: Tensor) -> tuple[int, int, int, int]:
 
 
 def sgd_fits(w_N: Tensor, v_N: Tensor, g_N: Tensor, rounded_N: Tensor | None, *rates: float) -> bool:
-    """Whether `_update.c` takes such arrays."""
+    """Whether `_sgd.c` takes such arrays."""
     return (
         w_N.device.type == "cpu"
         and w_N.dtype == torch.float32
@@ -96,4 +96,4 @@ def sgd_(
     """See `kernels.sgd_`."""
     threads = max(1, min(torch.get_num_threads(), w_N.numel() // PARAMETERS_A_THREAD))
     w, v, g, rounded = (as_array(x) for x in (w_N, v_N, g_N, rounded_N))
-    _update.descend(w, v, g, rounded, momentum, lr_decay, lr, threads)
+    _sgd.sgd(w, v, g, rounded, momentum, lr_decay, lr, threads)

@@ -1,4 +1,4 @@
-"""Custom operators: functions that torch.compile puts into a graph as a single call, opaque to it."""
+"""Custom ops: functions that are opaque to torch.compile, a single call in its graph."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ AVX512 = Requirement(
     words="a CPU with AVX-512 BF16",
     available=avx512.AVAILABLE,
     cpu_flag="avx512_bf16",
-    modules=("trainer.kernels._lrn_pool", "trainer.kernels._update"),
+    modules=("trainer.kernels._lrn_pool", "trainer.kernels._sgd"),
 )
 TRITON = Requirement(words="an NVIDIA GPU, and Triton", available=cuda.AVAILABLE)
 

@@ -38,7 +38,7 @@ ACTIVATION = Operation("activation")
 
 
 def operations_after(settings: NetworkConfig, layer: str) -> tuple[Operation, ...]:
-    """The operations after conv1 to fc7, in order. A ReLU before LRN and the pooling after it join it."""
+    """The operations after conv1 to fc7, in order. LRN joins a ReLU before it and the pooling after it."""
     window = 3 if settings.overlap else 2  # 3: windows overlap, as in the paper (section 3.4)
     orders = {
         "conv1": settings.conv1_order,
@@ -49,19 +49,20 @@ def operations_after(settings: NetworkConfig, layer: str) -> tuple[Operation, ..
         "fc6": "relu-dropout",
         "fc7": "relu-dropout",
     }
+    joins = settings.activation == "relu"
     found: list[Operation] = []
     for name in orders[layer].split("-"):
         last = found[-1] if found else None
         if name == "relu":
             found.append(ACTIVATION)
         elif name == "lrn" and settings.lrn:
-            relu = last == ACTIVATION and settings.activation == "relu"
+            relu = last == ACTIVATION and joins
             if relu:
                 found.pop()
             found.append(Operation("lrn", relu))
             if layer == "conv2" and settings.conv2_spatial_norm:
                 found.append(Operation("spatial norm"))
-        elif name == "pool" and last and last.kind == "lrn":
+        elif name == "pool" and last and last.kind == "lrn" and joins:
             found[-1] = replace(last, window=window)
         elif name == "pool":
             found.append(Operation("pool", window=window))

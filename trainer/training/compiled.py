@@ -1,11 +1,11 @@
 """A tower whose training steps go through torch.compile: what stands between two layers becomes a few loops.
 
     bias, ReLU, dropout, pooling, casts     fused: C++ loops on a CPU, Triton kernels on a GPU
-    normalisation, conv1's blocks           the loops and kernels that the project has, called as they are
-    convolutions, products                  the libraries', as ever
+    LRN, conv1's space-to-depth             custom ops of trainer.kernels, opaque to torch.compile
+    convolutions, products                  torch's libraries
 
-Each stage is a graph of its own, forward and backward. What would change from step to step, the units that
-dropout silences, is drawn outside and handed in, so that nothing is compiled twice. Evaluation, whose last
+Each stage is a graph of its own, forward and backward. Dropout masks, which change from step to step, are
+drawn outside and passed in, so that nothing is compiled twice. Evaluation, whose last
 batch is smaller, and steps that look at the layers run the tower as it is.
 """
 

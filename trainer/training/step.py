@@ -188,13 +188,13 @@ class Trainer:
 
 
 def compile_loops(config: Config, dtype: torch.dtype, travel: torch.dtype | None) -> None:
-    """Have the loops that a step compiles on the disk, for every process that comes later: a picture goes
-    through a small tower's first stage and back, and its update is made."""
+    """Warm the Numba cache on the disk with one small step: an image through a small tower's first stage,
+    both ways, and an update."""
     network = replace(config.network, filters=(kernels.CHANNEL_MULTIPLE,) * 5, hidden=2)
     tower = build_tower(network, 1, "a", config.run.seed)
     stage = flatten(tower, dtype, travel)[0]
-    said = tower.stage(0, torch.zeros(1, 3, 224, 224))
-    said.backward(torch.zeros_like(said))
+    y = tower.stage(0, torch.zeros(1, 3, 224, 224))
+    y.backward(torch.zeros_like(y))
     dropout_masks(network, "a", 0, 0, torch.zeros(1, dtype=torch.int64), torch.device("cpu"))("fc6")
     stage.cast_grads_for_reduce()
     sgd_step_(stage, config.optim, lr=0.0)

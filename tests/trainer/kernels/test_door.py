@@ -84,7 +84,7 @@ def test_a_step_calls_what_a_run_says(recipe, precision, monkeypatch):
     """The examples that a choice is made for stand for the arguments of a step."""
     network = dataclasses.replace(recipe.network, filters=WIDE.filters, hidden=8)
     of_run = trainer(network, precision=precision)
-    said = {(op, table.choose(op, arguments, False).name) for _, op, arguments in of_run.towers[0].calls()}
+    named = {(op, table.choose(op, arguments, False).name) for _, op, arguments in of_run.towers[0].calls()}
     called = set()
     choose = table.choose
 
@@ -96,7 +96,7 @@ def test_a_step_calls_what_a_run_says(recipe, precision, monkeypatch):
     monkeypatch.setattr(table, "choose", note)
     of_run.gradients(torch.zeros(2, 3, 224, 224), torch.zeros(2, dtype=torch.int64), step=0)
     called -= {(op, name) for op, name in called if op == "uniform"}
-    assert called == said
+    assert called == named
 
 
 def test_plain_torch_for_everything_takes_the_same_steps():

@@ -9,7 +9,7 @@ from trainer.kernels import avx512
 from trainer.kernels.bfloat16 import as_array
 
 needs_avx512 = pytest.mark.skipif(
-    not avx512.AVAILABLE, reason="no AVX-512 BF16 here, or trainer/kernels/_update.c is not built"
+    not avx512.AVAILABLE, reason="no AVX-512 BF16 here, or trainer/kernels/_sgd.c is not built"
 )
 
 
@@ -33,7 +33,7 @@ def test_the_update_in_c_begins_and_ends_anywhere(threads, gradients):
         w, v, g, rounded = (x.clone().to(dtype) for x, dtype in zip(before, dtypes, strict=True))
         g_before, rounded_before = g.clone(), rounded.clone()
         arrays = [as_array(x)[mine] for x in (w, v, g, rounded)]
-        avx512._update.descend(*arrays, 0.9, 0.01, 0.1, threads)
+        avx512._sgd.sgd(*arrays, 0.9, 0.01, 0.1, threads)
         exact_v = 0.9 * before[1].double() - 0.01 * before[0].double() - 0.1 * g_before.double()
         exact_w = before[0].double() + exact_v
         for found, exact, kept in ((v, exact_v, before[1]), (w, exact_w, before[0])):
@@ -50,7 +50,7 @@ def test_the_update_in_c_begins_and_ends_anywhere(threads, gradients):
 @needs_avx512
 def test_arrays_of_other_lengths_are_not_updated(wrong):
     arrays = [np.zeros(9, dtype) for dtype in (np.float32, np.float32, np.uint16, np.uint16)]
-    avx512._update.descend(*arrays, 0.9, 0.0, 0.1, 1)
+    avx512._sgd.sgd(*arrays, 0.9, 0.0, 0.1, 1)
     arrays[wrong] = arrays[wrong][:8]
     with pytest.raises(ValueError, match="not of one length"):
-        avx512._update.descend(*arrays, 0.9, 0.0, 0.1, 1)
+        avx512._sgd.sgd(*arrays, 0.9, 0.0, 0.1, 1)

@@ -257,7 +257,7 @@ PARSED = {
         "conv2",
         (RELU, Operation("pool", window=3)),
     ),
-    "tanh": ({"activation": "tanh"}, "conv1", (RELU, Operation("lrn", window=3))),
+    "tanh": ({"activation": "tanh"}, "conv1", (RELU, LRN, Operation("pool", window=3))),
     "conv3": ({}, "conv3", (RELU,)),
     "conv5": ({}, "conv5", (RELU, Operation("pool", window=3))),
     "fc6": ({}, "fc6", (RELU, Operation("dropout"))),

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-def descend(
+def sgd(
     w: NDArray[np.float32],
     v: NDArray[np.float32],
     g: NDArray[Any],

@@ -1,33 +1,33 @@
-/* Pictures and weights as the matrix unit reads them for convolutions in bfloat16.
+/* Images and weights in the layout that the matrix unit reads for convolutions in bfloat16.
 
-The unit multiplies 16 pixels x 32 channels by 32 channels x 16 filters. So pictures are written anew: 32
-channels of a pixel, one line of the caches, beside those of the next, with `pad` zeros between rows, so that
-a window's place reads a constant number of pixels further on. Of 16 channels that are left over a line holds
-those of two pixels, for two places of the window. */
+The unit multiplies 16 pixels x 32 channels by 32 channels x 16 filters. So images are copied to blocks of 32
+channels: a cache line a pixel, with `pad` zeros between rows, so that every tap of a filter (pixel of its
+window) reads at a constant distance. A last block of 16 channels holds two neighbouring pixels in a line, for
+two taps at a time. */
 
-#include "_tiles.h"
+#include "_amx.h"
 
-enum { GROUP_BYTES = 1 << 19 }; /* of pictures that are written anew at a time, in the second cache */
+enum { GROUP_BYTES = 1 << 19 }; /* of images that are copied at a time: they stay in the L2 cache */
 
 /* images x height x width x channels -> images x rows x columns x filters */
 typedef struct {
     Py_ssize_t images, height, width, channels, filters, side, pad;
     Py_ssize_t rows, columns;
-    Py_ssize_t steps; /* products of which a sum consists */
-    float floor;      /* the least that is said: 0 with a ReLU, else -infinity */
+    Py_ssize_t steps; /* products that are added to a tile of sums */
+    float floor;      /* least output: 0 with a ReLU, else -infinity */
 } Layer;
 
-/* 32 channels for each place of a window; and of the last 16 pairs of places. */
+/* One for each tap and block of 32 channels; of a last 16 channels one for each pair of taps in a row. */
 static Py_ssize_t steps_of(Py_ssize_t channels, Py_ssize_t side)
 {
     return channels / PAIRS * side * side + (channels % PAIRS ? side * ((side + 1) / 2) : 0);
 }
 
 #ifdef HAVE_AMX
-/* Of an odd number of places in a row the last pair begins one earlier, and its first one counts already. */
-static Py_ssize_t pair_begins(Py_ssize_t side, Py_ssize_t place)
+/* In a row of an odd number of taps the last pair begins one tap earlier, with weights of 0 for that one. */
+static Py_ssize_t pair_begins(Py_ssize_t side, Py_ssize_t tap)
 {
-    return place + 1 < side || side == 1 ? place : place - 1;
+    return tap + 1 < side || side == 1 ? tap : tap - 1;
 }
 
 /* A tile of 16 pairs of channels x 16 filters, from rows of 16 filters. */
@@ -44,8 +44,8 @@ static void write_weights(const uint16_t *weights, const Layer *l, uint16_t *to)
 {
     Py_ssize_t filter = l->side * l->side * l->channels, whole = l->channels / PAIRS * PAIRS;
     for (Py_ssize_t o = 0; o < l->filters; o += LANES, weights += LANES * filter) {
-        for (const uint16_t *place = weights; place < weights + filter; place += l->channels)
-            for (Py_ssize_t c = 0; c < whole; c += PAIRS, to += TILE) write_tile(place + c, filter, to);
+        for (const uint16_t *tap = weights; tap < weights + filter; tap += l->channels)
+            for (Py_ssize_t c = 0; c < whole; c += PAIRS, to += TILE) write_tile(tap + c, filter, to);
         for (Py_ssize_t i = 0; whole < l->channels && i < l->side; i++)
             for (Py_ssize_t j = 0; j < l->side; j += 2, to += TILE) {
                 Py_ssize_t first = pair_begins(l->side, j), half = LANES * sizeof(uint16_t);
@@ -62,17 +62,18 @@ static void write_weights(const uint16_t *weights, const Layer *l, uint16_t *to)
 
 typedef struct {
     Py_ssize_t stride;   /* pixels from a row to the next */
-    Py_ssize_t before;   /* pixels before the first one of a picture, */
-    Py_ssize_t line;     /* and in all, times 32 channels */
-    Py_ssize_t area;     /* lines of a picture */
-    Py_ssize_t together; /* pictures */
-    Py_ssize_t wide;     /* pixels of a tile: parts of a row, of equal length */
-    Py_ssize_t tiles;    /* of a picture */
-    Py_ssize_t *offset;  /* of each step, from a window's first place */
+    Py_ssize_t before;   /* pixels before an image's first one */
+    Py_ssize_t line;     /* numbers of a block of 32 channels of an image */
+    Py_ssize_t area;     /* numbers of all blocks of an image */
+    Py_ssize_t together; /* images that are copied at a time */
+    Py_ssize_t wide;     /* pixels of a tile: rows are divided into tiles of equal length */
+    Py_ssize_t tiles;    /* of an image */
+    Py_ssize_t *offset;  /* of each step, from a window's first pixel */
     uint16_t *x;
     float *sums;
 } Work;
 
+/* Allocate and describe; 0 if there is no memory. */
 static int prepare(Work *w, const Layer *l)
 {
     Py_ssize_t blocks = (l->channels + PAIRS - 1) / PAIRS, across = (l->columns + LANES - 1) / LANES;
@@ -86,7 +87,8 @@ static int prepare(Work *w, const Layer *l)
     w->tiles = l->rows * across;
     w->offset = malloc(l->steps * sizeof *w->offset);
     w->x = aligned_alloc(LINE, w->together * w->area * sizeof(uint16_t));
-    w->sums = aligned_alloc(LINE, 9 * SUMS * sizeof(float)); /* twice four tiles, and one for nobody */
+    w->sums =
+        aligned_alloc(LINE, 9 * SUMS * sizeof(float)); /* twice four tiles, and one that is never read */
     if (!w->offset || !w->x || !w->sums) return 0;
     memset(w->x, 0, w->together * w->area * sizeof(uint16_t));
     Py_ssize_t *to = w->offset;
@@ -101,8 +103,8 @@ static int prepare(Work *w, const Layer *l)
 
 static void end(Work *w) { free(w->offset), free(w->x), free(w->sums); }
 
-/* Write a picture anew; of the last 16 channels each pixel's also to the second half of the one before. */
-WITH_AMX static void write_picture(const Work *w, const Layer *l, const uint16_t *x, uint16_t *to)
+/* Copy an image; the last 16 channels of a pixel also to the second half of the line before. */
+WITH_AMX static void copy_image(const Work *w, const Layer *l, const uint16_t *x, uint16_t *to)
 {
     Py_ssize_t whole = l->channels / PAIRS * PAIRS;
     for (Py_ssize_t i = 0; i < l->height; i++)

@@ -1,10 +1,10 @@
-/* What the matrix unit (AMX) of Intel's processors multiplies: tiles of bfloat16, summed in float32.
+/* Tiles of the matrix unit (AMX) of Intel's processors: products of bfloat16, summed in float32.
 
-A tile has 16 rows of 16 pairs of numbers. The product of tiles a and b is
+A tile has 16 rows of 16 pairs of numbers. The product of tiles a and b (the instruction TDPBF16PS) is
 
     sums[i, j] += sum over k of a[i, k] . b[k, j]
 
-where a[i, k] and b[k, j] are pairs, and . multiplies first with first and second with second and adds. */
+where a[i, k] and b[k, j] are pairs, and . is their dot product. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -26,7 +26,7 @@ enum {
     PAIRS = 2 * LANES,    /* numbers in a row */
     TILE = LANES * PAIRS, /* and in a tile, 1 kB */
     SUMS = LANES * LANES, /* float32 numbers in a tile of sums, 1 kB */
-    LINE = 64,            /* bytes of a row, and of a line of the caches */
+    LINE = 64,            /* bytes of a row, and of a cache line */
 };
 
 #ifdef HAVE_AMX
@@ -41,7 +41,8 @@ static int usable(void)
     return syscall(SYS_arch_prctl, REQUEST, TILES) == 0;
 }
 
-/* Registers 0 to 5 hold tiles of so many rows, 6 and 7 whole ones, until _tile_release(). */
+/* Configure the registers until _tile_release(): 0 to 5 for tiles of so many rows, 6 and 7 for whole tiles.
+ */
 WITH_AMX static void begin_tiles(int rows)
 {
     struct {
@@ -53,7 +54,7 @@ WITH_AMX static void begin_tiles(int rows)
     _tile_loadconfig(&shape);
 }
 
-/* 16 channels of two pixels, side by side. */
+/* 16 channels of two pixels, interleaved. */
 WITH_AMX static inline __m512i pair(const uint16_t *const *pixel, Py_ssize_t channel)
 {
     __m512i one = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(pixel[0] + channel)));
@@ -61,7 +62,7 @@ WITH_AMX static inline __m512i pair(const uint16_t *const *pixel, Py_ssize_t cha
     return _mm512_or_si512(one, _mm512_slli_epi32(other, 16));
 }
 
-/* 16 x 16 pairs, rows to columns: first within quarters of four, then the quarters. */
+/* Transpose 16 x 16 pairs: first within blocks of 4 x 4, then the blocks. */
 WITH_AMX static inline void transpose(__m512i row[LANES])
 {
     __m512i t[LANES];
@@ -88,8 +89,8 @@ WITH_AMX static inline void transpose(__m512i row[LANES])
     memcpy(row, t, sizeof t);
 }
 
-/* Add to two by one or two tiles of sums the products of `tiles` tiles that lie behind each other: two rows
-of a, `columns` of b. */
+/* Add to 2 x `columns` tiles of sums the products of two rows of a and `columns` columns of b, each of
+`tiles` consecutive tiles. */
 WITH_AMX static inline __attribute__((always_inline)) void multiply(const uint16_t *a, Py_ssize_t next_a,
                                                                     const uint16_t *const b[2],
                                                                     Py_ssize_t tiles, float *const sums[2],
@@ -115,7 +116,7 @@ WITH_AMX static inline __attribute__((always_inline)) void multiply(const uint16
     if (columns > 1) _tile_stored(3, sums[1] + SUMS, LINE);
 }
 
-/* The same for one row of a and four columns of b: four sums keep the unit busy, two would not. */
+/* The same for one row of a and four columns of b: the unit is busy with four tiles of sums, not with two. */
 WITH_AMX static inline void multiply_row(const uint16_t *a, const uint16_t *const b[4], Py_ssize_t tiles,
                                          float *const sums[4])
 {
