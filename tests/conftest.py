@@ -36,7 +36,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(scope="session")
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 + 30 synthetic pictures, brought to a store once."""
+    """60 + 30 synthetic images, preprocessed once."""
     return make_tiny_store(tmp_path_factory.mktemp("tiny"))
 
 

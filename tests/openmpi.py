@@ -1,4 +1,4 @@
-"""Open MPI beside the MPI that everything else is tested on: its wheel, in an environment of its own."""
+"""Open MPI, next to the MPI of all other tests: its wheel, in an environment of its own."""
 
 import sys
 import sysconfig

@@ -44,11 +44,11 @@ def test_training_leaves_a_complete_run(trained, workplace):
     assert 0 <= epoch["val_top5_error"] <= epoch["val_top1_error"] <= 1
 
 
-def test_one_rank_speaks_for_all_and_gives_its_reasons(trained):
-    said = trained.stdout + trained.stderr
-    assert said.count("a new run") == 1
-    assert "warm-up over" in said
-    assert "img/s" in said
+def test_one_rank_prints_for_all_and_gives_its_reasons(trained):
+    text = trained.stdout + trained.stderr
+    assert text.count("a new run") == 1
+    assert "warm-up over" in text
+    assert "img/s" in text
 
 
 @pytest.mark.parametrize("count", [1, 2])

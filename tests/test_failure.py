@@ -157,12 +157,12 @@ def test_a_dying_network_is_told_so_with_the_remedy(tiny_store, tmp_path):
         *(sys.executable, "-m", "trainer.run", *flags, "--log-every", "1", "--max-steps", "3"), cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    said = done.stdout + done.stderr
+    text = done.stdout + done.stderr
     # Biases of -100 silence every unit of conv2; fc8 is left with a bias of 0: ten classes alike.
-    assert "The network is dying: 100 % of conv2's units" in said
-    assert "the loss stays at ln 10 = 2.303" in said
-    assert "--warmup-epochs" in said
-    assert said.count("is dying") == 1
+    assert "The network is dying: 100 % of conv2's units" in text
+    assert "the loss stays at ln 10 = 2.303" in text
+    assert "--warmup-epochs" in text
+    assert text.count("is dying") == 1
 
 
 def descendants(pid: int) -> list[tuple[int, str]]:

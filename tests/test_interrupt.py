@@ -111,11 +111,11 @@ def interrupted(size: int, store: Path, folder: Path, moment: str) -> str:
         except subprocess.TimeoutExpired:
             code = f"none in {LIMIT} s"
         took, ended = time.monotonic() - started, terminal.all_end(2)
-        said = terminal.output[before:]
-        lines = said.count("interrupted")
-        good = code == CTRL_C and ended and lines <= 1 and "Traceback" not in said and "BAD" not in said
+        text = terminal.output[before:]
+        lines = text.count("interrupted")
+        good = code == CTRL_C and ended and lines <= 1 and "Traceback" not in text and "BAD" not in text
         good = good and terminal.processes() == []
-        return "" if good else f"{moment}: code {code} after {took:.1f} s, all ended: {ended}, {said!r}"
+        return "" if good else f"{moment}: code {code} after {took:.1f} s, all ended: {ended}, {text!r}"
 
 
 @needs_handler
@@ -313,10 +313,10 @@ def test_the_sentence_of_a_full_or_vanished_disk_names_the_path(name, capsys):
     with pytest.raises(SystemExit) as leaving, one_sentence():
         raise OSError(getattr(errno, name), "as the kernel says", "/data/runs/r/config.json")
     assert leaving.value.code == 1
-    said = capsys.readouterr().err
-    assert said.startswith("error: /data/runs/r/config.json ")
-    assert os.strerror(getattr(errno, name)) in said
-    assert said.count("\n") == 1
+    text = capsys.readouterr().err
+    assert text.startswith("error: /data/runs/r/config.json ")
+    assert os.strerror(getattr(errno, name)) in text
+    assert text.count("\n") == 1
 
 
 def test_any_other_oserror_keeps_its_traceback():

@@ -29,12 +29,12 @@ def test_a_run_goes_on_though_only_pair_0_sees_its_folder(tiny_store, tmp_path):
     train("--run", "straight", "--max-steps", "5", "--lr", "0.002")
     train("--run", "mixed", "--max-steps", "3", "--lr", "0.002")
     # The rate is the run's own, which rank 0 alone can read.
-    said = train("--run", "mixed", "--max-steps", "4")
-    assert "continuing from step 3" in said
+    text = train("--run", "mixed", "--max-steps", "4")
+    assert "continuing from step 3" in text
     back = "mixed/checkpoints/step-00000003"
-    said = train("--run", "mixed", "--resume", back, "--max-steps", "5")
-    assert "set aside" in said
-    assert "continuing from step 3" in said
+    text = train("--run", "mixed", "--resume", back, "--max-steps", "5")
+    assert "set aside" in text
+    assert "continuing from step 3" in text
     assert not list((tmp_path / "own").rglob("*.safetensors"))
     for tower in ("tower_a", "tower_b"):
         straight, mixed = (

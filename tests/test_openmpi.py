@@ -1,4 +1,4 @@
-"""Open MPI beside the MPI that everything else is tested on: parity, and the end of a job."""
+"""Open MPI, next to the MPI of all other tests: parity, and the end of a job."""
 
 import os
 import signal
@@ -26,8 +26,8 @@ def mpirun(programs: Path, size: int, *arguments: str) -> list[str]:
 
 @pytest.mark.timeout(300)
 def test_a_pair_and_two_pairs_equal_the_single_process(programs, tiny_store, monkeypatch):
-    said = run(str(programs / "mpirun"), "--version", cwd=ROOT, **ENVIRONMENT).stdout
-    assert "Open MPI" in said
+    text = run(str(programs / "mpirun"), "--version", cwd=ROOT, **ENVIRONMENT).stdout
+    assert "Open MPI" in text
     for size in (2, 4):
         pytest_ = ("-m", "pytest", "--with-mpi", "-q", "-p", "no:cacheprovider", "tests/mpi/test_parity.py")
         command = mpirun(programs, size, *pytest_, "-k", "training_equals and small")

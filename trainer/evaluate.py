@@ -51,7 +51,7 @@ class Arguments:
     json: Path | None = None
     """Write the figures to this file too."""
     batch_size: int = 64
-    """Pictures at a time, each pair of ranks for itself."""
+    """Images that each pair of ranks computes at a time."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: what the run was trained with."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

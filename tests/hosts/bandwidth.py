@@ -1,4 +1,4 @@
-"""Seconds a step against the bandwidth between four hosts with a pair each, beside trainer.scaling's model.
+"""Seconds a step against the bandwidth between four hosts with a pair each, next to trainer.scaling's model.
 
     python -m tests.hosts.bandwidth [--mbit 10 100 1000 10000] [--steps 6] [FLAGS of python -m trainer.run]
 
@@ -46,7 +46,7 @@ UNLIMITED = 100e9  # bit/s: more than this machine's kernel moves
 
 
 def store(folder: Path) -> Path:
-    """A store of 60 pictures."""
+    """A store of 60 images."""
     imagenet, path = folder / "imagenet", folder / "store.zarr"
     for command in (
         ["python", "-m", "preprocess.miniature", str(imagenet), "--train", "60", "--val", "30"],

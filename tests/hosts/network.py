@@ -118,8 +118,8 @@ def network(count: int) -> Iterator[Hosts]:
     """So many hosts; gone in the end. Raises NoHostsError where there can be none."""
     if lacking := [name for name in PROGRAMS if not shutil.which(name, path=PATH)]:
         raise NoHostsError(f"not installed: {', '.join(lacking)}")
-    said = subprocess.run(("mpirun", "--version"), capture_output=True, text=True).stdout
-    if "HYDRA" not in said:
+    text = subprocess.run(("mpirun", "--version"), capture_output=True, text=True).stdout
+    if "HYDRA" not in text:
         raise NoHostsError("only MPICH's mpirun is known to reach into network namespaces here")
     hosts = Hosts(count)
     try:

@@ -82,9 +82,9 @@ def test_a_cable_that_is_cut_ends_the_job_naming_the_host_and_the_run_goes_on(ho
     finally:
         hosts.end()
         hosts.mend(2)
-    said = output.read_text()
-    assert "No progress for 20 s" in said
-    assert "no answer from rank 2 on host2, rank 3 on host2: stopped, or the host is out of reach" in said
+    text = output.read_text()
+    assert "No progress for 20 s" in text
+    assert "no answer from rank 2 on host2, rank 3 on host2: stopped, or the host is out of reach" in text
 
     step = int(latest.read_text().removeprefix("step-"))
     done = on(hosts, 2, *command, "--max-steps", str(step + 1), cwd=tmp_path, count=1)

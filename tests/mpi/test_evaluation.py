@@ -1,4 +1,4 @@
-"""The same counts in any world: 30 pictures divide among neither 4 nor 8 ranks, nor into batches of 4."""
+"""The same counts in any world: 30 images divide among neither 4 nor 8 ranks, nor into batches of 4."""
 
 import dataclasses
 import os

@@ -12,7 +12,7 @@ from trainer.training.health import WATCHED, Observation
 from trainer.training.step import Trainer
 
 WORLD = MPI.COMM_WORLD
-# Biases that leave some units silent for the whole batch, others for most pictures.
+# Biases that leave some units at zero for the whole batch, others for most images.
 NETWORK = dataclasses.replace(SMALL, init_bias=-0.2)
 
 pytestmark = pytest.mark.mpi(min_size=2)
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.mpi(min_size=2)
 def observe(
     trainer: Trainer,
 ) -> tuple[dict[str, float], dict[str, list[np.ndarray]], dict[str, list[np.ndarray]]]:
-    """What the observation says; and by layer, what each tower's units said and the gradients were."""
+    """The observation's summary; and by layer, each tower's outputs and gradients."""
     images, labels = global_batch(trainer.batch_size)
     share = trainer.positions()
     observation = Observation(trainer.towers)
@@ -53,10 +53,10 @@ def test_observation_equals_numpys_over_the_whole_batch():
     _, outputs, gradients = observe(Trainer(config, init_topology("cpu", MPI.COMM_SELF), CLASSES))
     expected = {}
     for layer in WATCHED:
-        said = np.concatenate(outputs[layer], axis=1)  # both towers' units
-        over = (0, 2, 3) if said.ndim == 4 else 0
-        expected[f"dead.{layer}"] = np.mean(said.max(axis=over) == 0)
-        expected[f"activation.{layer}"] = np.sqrt(np.mean(said**2))
+        y = np.concatenate(outputs[layer], axis=1)  # both towers' units
+        over = (0, 2, 3) if y.ndim == 4 else 0
+        expected[f"dead.{layer}"] = np.mean(y.max(axis=over) == 0)
+        expected[f"activation.{layer}"] = np.sqrt(np.mean(y**2))
         expected[f"gradient.{layer}"] = np.sqrt(np.mean(np.concatenate(gradients[layer]) ** 2))
     assert 0 < max(expected[f"dead.{layer}"] for layer in WATCHED) < 1
     for theirs in everyone:

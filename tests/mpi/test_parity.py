@@ -82,7 +82,7 @@ if WORLD.size <= 4:  # eight ranks of the full width and their reference would t
 
 @dataclasses.dataclass
 class Trace:
-    """What this rank's towers said and became."""
+    """The outputs, gradients and weights of this rank's towers."""
 
     share: torch.Tensor
     logits: torch.Tensor

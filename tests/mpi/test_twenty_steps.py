@@ -29,7 +29,7 @@ from .test_parity import PROGRAM, SMALL, TRANSPORT
 
 WORLD = MPI.COMM_WORLD
 STEPS = {"float64": 2, "float32": 20, "bfloat16": 20}  # torch's convolutions in float64 are slow
-BATCH, LR = 8, 1e-3  # 160 samples of 60 pictures: two epochs end within a batch
+BATCH, LR = 8, 1e-3  # 160 samples of 60 images: two epochs end within a batch
 RECIPES = {
     "paper": dataclasses.replace(PAPER, network=SMALL),
     "program": dataclasses.replace(CUDA_CONVNET, network=PROGRAM),
@@ -126,7 +126,7 @@ def test_twenty_steps_equal_the_single_process(precision, recipe):
 
 def bounds(what: str, precision: str, alone: Trace, recipe: str) -> Callable[[str], float]:
     """What rounding can do, as a share of each array's norm. Half of a batch lost, a sum not taken, towers
-    swapped or another picture would be 0.3 and more, in float64 too.
+    swapped or another image would be 0.3 and more, in float64 too.
 
     float64: sums in another order, 1e-16 each, through eight layers each way: 1e-13. Weights that moved by
     5e-5 of themselves lose 20 * 1e-16 / 5e-5 = 4e-11 of how far they moved.
@@ -134,7 +134,7 @@ def bounds(what: str, precision: str, alone: Trace, recipe: str) -> Callable[[st
     float32: 6e-8 for 1e-16: 1e-5 in the first gradients; for a bias, the rest of 24,200 terms of both signs
     added one by one, 24,200 * 6e-8 = 1.5e-3. From the second step on weights differ in their last bit, and a
     window with two equal maxima can choose the other. Fewest and so heaviest are those behind conv5: 8 * 6 *
-    6 of a picture, 2,304 of a batch. One that flips changes that step's gradient, and those of all layers
+    6 of an image, 2,304 of a batch. One that flips changes that step's gradient, and those of all layers
     below, by sqrt(2 / 2,304) = 3e-2. Two in the last steps are 6e-2 of a momentum, which holds little else;
     among twenty steps whose gradients point anywhere they are 2 * 3e-2 / sqrt(20) = 1.3e-2 of how far a
     parameter moved, and weights that moved by 5e-5 of themselves lose sqrt(20) * 6e-8 / 5e-5 = 5e-3 of that.

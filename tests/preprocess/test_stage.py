@@ -33,9 +33,9 @@ def test_a_full_disk_under_the_log_is_reported_once_and_the_stage_continues(
 ) -> None:
     """`/dev/full` opens for writing and answers every write with ENOSPC."""
     stage.run(argparse.Namespace(store=tmp_path, log=Path("/dev/full")), _logs_twice, writes=False)
-    said = capsys.readouterr()
-    assert said.out == "2 lines logged\n"
-    assert said.err == "warning: no more lines in the log /dev/full: [Errno 28] No space left on device\n"
+    text = capsys.readouterr()
+    assert text.out == "2 lines logged\n"
+    assert text.err == "warning: no more lines in the log /dev/full: [Errno 28] No space left on device\n"
 
 
 def test_a_log_in_a_folder_that_is_not_there_is_one_sentence(
@@ -45,9 +45,9 @@ def test_a_log_in_a_folder_that_is_not_there_is_one_sentence(
     with pytest.raises(SystemExit) as ended:
         stage.run(argparse.Namespace(store=tmp_path, log=log), _logs_twice, writes=False)
     assert ended.value.code == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err == f"error: the log cannot be opened: [Errno 2] No such file or directory: '{log}'\n"
+    text = capsys.readouterr()
+    assert text.out == ""
+    assert text.err == f"error: the log cannot be opened: [Errno 2] No such file or directory: '{log}'\n"
 
 
 def test_the_second_of_two_processes_waits_for_the_lock(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def configuration(folder: Path, ports: Sequence[int]) -> str:
         "SelectType=select/cons_tres",
         "SelectTypeParameters=CR_CPU",
         "SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0",
-        "SlurmdParameters=config_overrides",  # so that a node has the CPUs that it is said to have
+        "SlurmdParameters=config_overrides",  # a node has the CPUs of its configuration
         *(["CommunicationParameters=NoInAddrAny,NoCtldInAddrAny"] if alone else []),
         "ReturnToService=2",
         "PreemptType=preempt/partition_prio",

@@ -55,10 +55,10 @@ def test_preprocessing_training_and_evaluation_follow_each_other_over_two_nodes(
     imagenet = ("--train", "60", "--val", "30")
     made = run("python", "-m", "preprocess.miniature", "data/imagenet", *imagenet, cwd=workplace)
     assert made.returncode == 0, made.stdout + made.stderr
-    said = slurm(
+    text = slurm(
         *("cluster/submit.sh", *TWO_NODES, "--", *SMALL, "--epochs", "2"), cwd=workplace, RUN="runs/chain"
     )
-    jobs = dict(line.replace(":", "").split()[::2][:2] for line in said.splitlines()[:3])
+    jobs = dict(line.replace(":", "").split()[::2][:2] for line in text.splitlines()[:3])
     logs = workplace / "logs"
     states = {name: ended(slurm, job, logs) for name, job in jobs.items()}
     assert states == dict.fromkeys(("preprocess", "train", "evaluate"), "COMPLETED"), read(logs)

@@ -37,8 +37,8 @@ def test_preprocessing_submits_itself_as_one_job(slurm, workplace):
         timeout=200,
         **environment,
     )
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    assert said.count("has been submitted with SLURM jobid") == 1
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    assert text.count("has been submitted with SLURM jobid") == 1
     store = open_store(workplace / "data" / "imagenet256.zarr")
     assert (len(store.train), len(store.val)) == (60, 30)

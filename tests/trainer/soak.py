@@ -74,7 +74,7 @@ class Run:
     def output(self) -> Path:
         return self.folder.with_name(f"{self.folder.name}.out")
 
-    def said(self) -> str:
+    def text(self) -> str:
         """The end of what was printed."""
         return self.output.read_text(errors="replace")[-3000:]
 
@@ -101,8 +101,8 @@ class Run:
     def wait_until(self, job: subprocess.Popen[bytes], come: Callable[[], object]) -> None:
         until = time.monotonic() + LIMIT
         while not come():
-            assert job.poll() is None, f"the job ended with {job.poll()}\n{self.said()}"
-            assert time.monotonic() < until, f"nothing happens\n{self.said()}"
+            assert job.poll() is None, f"the job ended with {job.poll()}\n{self.text()}"
+            assert time.monotonic() < until, f"nothing happens\n{self.text()}"
             time.sleep(0.002)
 
     def kill_a_rank(self, job: subprocess.Popen[bytes]) -> None:
@@ -114,7 +114,7 @@ class Run:
         """The job ends by itself; `codes`: the ones that are right, else any but 0 and 75."""
         code = job.wait(timeout=LIMIT)
         right = code in codes if codes else code not in (0, 75)
-        assert right, f"ended with {code}\n{self.said()}"
+        assert right, f"ended with {code}\n{self.text()}"
         assert not (self.folder / "complete").exists(), "an interrupted run calls itself complete"
 
 
@@ -189,7 +189,7 @@ def start_a_second_job(run: Run) -> None:
         second = subprocess.run(run.command(), capture_output=True, text=True, timeout=LIMIT, check=False)
         assert second.returncode == 1, second.stderr
         assert "is being trained by process" in second.stderr, second.stderr
-        assert job.poll() is None, run.said()
+        assert job.poll() is None, run.text()
         run.kill_a_rank(job)
         run.ends(job)
 

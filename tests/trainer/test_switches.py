@@ -10,14 +10,14 @@ from PIL import Image
 from torch import nn
 
 from trainer.config import AugmentConfig, NetworkConfig
-from trainer.data.augmentation import Views, cut, draw, fixed
+from trainer.data.augmentation import Views, crop, draw, fixed
 from trainer.errors import UserError
 from trainer.model.initial_weights import build_tower
 from trainer.model.network import LAYERS, TOWERS, Tower, TwoTowerAlexNet
 from trainer.recipes import PAPER
 
 SMALL = NetworkConfig(filters=(6, 8, 12, 12, 8), hidden=20, dropout=0.0)
-PICTURES = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 60
+IMAGES = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 60
 
 # Counted by hand, weights and biases: section 3.5 with all channels of the layer before, and one tower with
 # conv5, fc6 and fc7 of both (section 3.2, footnote 1).
@@ -97,8 +97,8 @@ class Plain(nn.Module):
 def test_equals_the_same_network_of_torchs_layers(settings, activation):
     ours = network(settings)
     with torch.no_grad():
-        expected = Plain(ours, activation)(PICTURES)
-        found = ours(PICTURES)
+        expected = Plain(ours, activation)(IMAGES)
+        found = ours(IMAGES)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
@@ -121,8 +121,8 @@ def test_the_order_after_conv1(order):
     reached = {}
     tower.conv2.register_forward_pre_hook(lambda module, given: reached.update(x=given[0]))
     with torch.no_grad():
-        tower.stage(0, PICTURES)
-        expected = stage1(PICTURES, tower, *order.split("-"))
+        tower.stage(0, IMAGES)
+        expected = stage1(IMAGES, tower, *order.split("-"))
     torch.testing.assert_close(reached["x"], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -131,8 +131,8 @@ def test_pooling_without_overlap_has_windows_of_two_and_the_same_maps():
     reached = {}
     tower.conv2.register_forward_pre_hook(lambda module, given: reached.update(x=given[0]))
     with torch.no_grad():
-        assert tower.stage(0, PICTURES).shape == (2, 8, 13, 13)
-        conv1 = F.relu(tower.conv1(F.pad(PICTURES, (0, 3, 0, 3))))
+        assert tower.stage(0, IMAGES).shape == (2, 8, 13, 13)
+        conv1 = F.relu(tower.conv1(F.pad(IMAGES, (0, 3, 0, 3))))
     torch.testing.assert_close(reached["x"], F.max_pool2d(conv1, 2))
 
 
@@ -172,16 +172,16 @@ def test_rotation_is_pillows_about_the_middle():
     smooth = np.linspace(0, 255, 256)[:, None, None] * np.ones((1, 256, 3))
     smooth[..., 1] = np.linspace(255, 0, 256)[None, :]
     smooth[..., 2] = 127 + 100 * np.sin(np.arange(256) / 20)[None, :]
-    picture = smooth.round().astype(np.uint8)
+    image = smooth.round().astype(np.uint8)
     view = dataclasses.replace(fixed(1, 16, 16, False), angle_B=np.array([20.0], np.float32))
     mean = np.zeros((256, 256, 3), np.float32)
-    ours = cut(picture[None], mean, view, AugmentConfig(), training=True)[0].permute(1, 2, 0).numpy()
-    turned = np.asarray(Image.fromarray(picture).rotate(20, Image.Resampling.BILINEAR), np.float64)
+    ours = crop(image[None], mean, view, AugmentConfig(), training=True)[0].permute(1, 2, 0).numpy()
+    rotated = np.asarray(Image.fromarray(image).rotate(20, Image.Resampling.BILINEAR), np.float64)
     # Beyond the corners Pillow paints black and we repeat the edge: compare inside the circle that both fill.
     y, x = np.mgrid[:224, :224] - 111.5
     inside = np.hypot(x, y) < 110
     # Pillow rounds to whole numbers.
-    assert np.abs(ours - turned[16:240, 16:240])[inside].max() < 1.0
+    assert np.abs(ours - rotated[16:240, 16:240])[inside].max() < 1.0
 
 
 def test_a_dense_network_of_one_tower_is_refused():

@@ -1,9 +1,9 @@
-"""From stored pictures to network input: crop, flip, mean image, PCA colour (paper, section 4.1), rotation.
+"""From stored images to network input: crop, flip, mean image, PCA colour (paper, section 4.1), rotation.
 
 What is drawn depends on (seed, epoch, place in the epoch's order) alone. `kernels.crop` does the arithmetic,
-of training and of evaluation's views.
+in training and in evaluation.
 
-B batch, S side of the stored picture (256), the crop's side is 224.
+B batch, S side of the stored image (256); the crop's side is 224.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trainer.kernels import CROP, Purpose, generator
 
 @dataclass(frozen=True)
 class Views:
-    """Where each picture is cut, and how it is changed."""
+    """Where each image is cropped, and how it is changed."""
 
     top_B: NDArray[np.int64]
     left_B: NDArray[np.int64]
@@ -33,7 +33,7 @@ class Views:
     shift_B3: NDArray[np.float32]
     """Added to every pixel's R, G, B, in units of 0..255."""
     angle_B: NDArray[np.float32]
-    """Degrees that the picture is turned by about the crop's centre, counterclockwise, before the flip."""
+    """Degrees by which the image is rotated about the crop's centre, counterclockwise, before the flip."""
 
     def __getitem__(self, which: Any) -> Views:
         return Views(*(getattr(self, f.name)[which] for f in fields(Views)))
@@ -48,9 +48,9 @@ REMEDY = "make another store: snakemake preprocess --config image_size=256 store
 
 
 def require_size(side: int, where: object, remedy: str = REMEDY) -> None:
-    """Raises UserError for images, or a mean image, of fewer pixels a side than the crops that are cut of it.
+    """Raise UserError for images, or a mean image, that are smaller than a crop.
 
-    where: what has these images, as the sentence's subject.
+    side: in pixels. where: what has these images, the subject of the sentence.
     """
     if side < CROP:
         raise UserError(
@@ -60,15 +60,15 @@ def require_size(side: int, where: object, remedy: str = REMEDY) -> None:
 
 def color_axes(eigenvalues: NDArray[np.float64], eigenvectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """[3, 3]: column i is the i-th principal axis times its standard deviation, the square root of the
-    eigenvalue. The paper writes the eigenvalue itself, about 14,830 for the first: colours would wash out;
-    the program used the root."""
+    eigenvalue. The paper writes the eigenvalue itself, about 14,830 for the first: such shifts would leave
+    no colours. cuda-convnet uses the root."""
     return eigenvectors * np.sqrt(np.maximum(eigenvalues, 0.0))
 
 
 def draw(
     settings: AugmentConfig, axes: NDArray[np.float64], seed: int, epoch: int, images: int, side: int = 256
 ) -> Views:
-    """What every place of one epoch's order is given; offsets 0..32 for 224 of 256, each equally likely."""
+    """Draw the view of each place in one epoch's order; offsets 0..32 for 224 of 256, each equally likely."""
     rng = generator(seed, Purpose.AUGMENTATION, epoch)
     groups = -(-images // settings.crop_group)
     offsets = rng.integers(0, side - CROP, size=(2, groups), endpoint=True)
@@ -85,7 +85,7 @@ def draw(
 
 
 def fixed(images: int, top: int, left: int, flip: bool) -> Views:
-    """One view for all pictures, without a change of colour."""
+    """One view for all images, without a colour shift."""
     return Views(
         np.full(images, top),
         np.full(images, left),
@@ -101,13 +101,13 @@ def center_crop(side: int = 256) -> list[tuple[int, int, bool]]:
 
 
 def ten_crops(side: int = 256) -> list[tuple[int, int, bool]]:
-    """The four corners and the centre, then their mirror images (paper, section 4.1)."""
+    """The four corners and the centre, then the same flipped (paper, section 4.1)."""
     far = side - CROP
     corners = [(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)]
     return [(top, left, flip) for flip in (False, True) for top, left in corners]
 
 
-class Cutter:
+class Cropper:
     """Crops network input from stored images: (pixel - mean + colour shift) / divisor.
 
     The mean image is cropped like the image and flipped with it, or is always its centre when `mean_window`
@@ -134,7 +134,7 @@ class Cutter:
         divisor = settings.divisor * (settings.train_divisor if training else 1.0)
         self._scale = float(np.float32(1 / divisor))
 
-    def cut(self, images_BSS3: Tensor, views: Views, out_BHW3: Tensor | None = None) -> Tensor:
+    def crop(self, images_BSS3: Tensor, views: Views, out_BHW3: Tensor | None = None) -> Tensor:
         """Images uint8 [B, S, S, 3] -> network input float32 [B, 3, 224, 224] in channels_last.
 
         out: memory for it, contiguous float32 [B, 224, 224, 3]. Raises ValueError for arrays that do not
@@ -148,7 +148,7 @@ class Cutter:
         return crops_BHW3.permute(0, 3, 1, 2)
 
 
-def cut(
+def crop(
     images_BSS3: NDArray[np.uint8],
     mean_SS3: NDArray[np.float32],
     views: Views,
@@ -156,4 +156,4 @@ def cut(
     training: bool,
 ) -> Tensor:
     """Images uint8 [B, S, S, 3] -> network input float32 [B, 3, 224, 224] in channels_last, on the CPU."""
-    return Cutter(mean_SS3, settings, training).cut(torch.from_numpy(images_BSS3), views)
+    return Cropper(mean_SS3, settings, training).crop(torch.from_numpy(images_BSS3), views)

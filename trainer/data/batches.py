@@ -23,7 +23,7 @@ from torch import Tensor
 from preprocess.store import Split, Store, open_store
 from trainer.config import AugmentConfig
 from trainer.data import augmentation
-from trainer.data.input_pipeline import InputMaker
+from trainer.data.input_pipeline import InputPipeline
 from trainer.errors import UserError
 from trainer.kernels import Purpose, generator
 
@@ -81,7 +81,7 @@ class TrainingBatches:
         device: torch.device | None = None,
     ) -> None:
         self._store, self._settings, self._seed = store, settings, seed
-        self._maker = InputMaker(store.train, store.mean, settings, threads, device)
+        self._pipeline = InputPipeline(store.train, store.mean, settings, threads, device)
         self._batch_size, self._positions_B = batch_size, positions_B.numpy()
         self._steps = range(first_step, last_step)
         self._axes = augmentation.color_axes(store.eigenvalues, store.eigenvectors)
@@ -104,7 +104,7 @@ class TrainingBatches:
         """Stop the thread; batches that were not used are dropped."""
         self._closed.set()
         self._thread.join()
-        self._maker.close()
+        self._pipeline.close()
 
     def _produce(self) -> None:
         for step in self._steps:
@@ -125,11 +125,11 @@ class TrainingBatches:
         """The batch of one step, independent of those made before."""
         indices_B, views = self.plan(step)
         labels_B = self._store.train.labels[indices_B].astype(np.int64)
-        return Batch(step, self._maker.make(indices_B, views), torch.from_numpy(labels_B), indices_B)
+        return Batch(step, self._pipeline.make(indices_B, views), torch.from_numpy(labels_B), indices_B)
 
     def read(self, step: int) -> Tensor:
         """The stored images of the same batch, uint8 [B, S, S, 3]: what is copied to a GPU."""
-        return self._maker.read(self.plan(step)[0])
+        return self._pipeline.read(self.plan(step)[0])
 
     def plan(self, step: int) -> tuple[NDArray[np.int64], augmentation.Views]:
         """The images of the batch of one step, and how each is cropped."""

@@ -1,9 +1,9 @@
-"""Stored pictures -> network input, by several threads, into memory that is used again.
+"""Stored images -> network input, by several threads, into memory that is used again.
 
-On the CPU a thread reads a few pictures, verifies them, and cuts them while they are still in the cache. For
-a GPU the threads only read: bytes travel, and the device does the arithmetic.
+On the CPU a thread reads a few images, verifies them, and crops them while they are in the cache. For a GPU
+the threads only read: uint8 images are copied to the GPU, which crops them.
 
-B pictures of a batch, S side of the stored picture, H and W of the crop.
+B images of a batch, S side of a stored image, H and W of a crop.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from trainer.config import AugmentConfig
 from trainer.data import augmentation
 from trainer.errors import UserError
 
-# Pictures that are read before they are cut: as many as stay in a core's cache beside each other, for threads
-# that hand Python's lock to each other less often wait less.
-AT_ONCE = 4
+# Images that a thread reads before it crops them: as many as fit in a core's cache. The more there are, the
+# less often the threads wait for Python's lock.
+IMAGES_AT_A_TIME = 4
 
 
-class Recycled:
+class BufferPool:
     """Arrays of one shape whose memory is used again once nothing refers to them.
 
-    Fresh pages cost as much as the cutting itself: the kernel fills them with zeros first.
+    Fresh pages cost as much as the cropping itself: the kernel fills them with zeros first.
     """
 
     def __init__(self, dtype: Any) -> None:
@@ -49,8 +49,8 @@ class Recycled:
         return array
 
 
-class InputMaker:
-    """The network's input of one split's training pictures, on the device that wants it."""
+class InputPipeline:
+    """Makes network input of one split's images, on the device that trains."""
 
     def __init__(
         self,
@@ -62,10 +62,10 @@ class InputMaker:
     ) -> None:
         self._split = split
         self._device = device or torch.device("cpu")
-        self._cutter = augmentation.Cutter(mean_SS3, settings, training=True, device=self._device)
-        self._inputs, self._bytes = Recycled(np.float32), Recycled(np.uint8)
+        self._cropper = augmentation.Cropper(mean_SS3, settings, training=True, device=self._device)
+        self._inputs, self._bytes = BufferPool(np.float32), BufferPool(np.uint8)
         self._threads = threads
-        self._pool = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="pictures")
+        self._pool = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="images")
         if self._device.type == "cuda":
             self._stream = torch.cuda.Stream(self._device)
 
@@ -77,21 +77,21 @@ class InputMaker:
         out_BHW3 = torch.from_numpy(self._inputs.take(shape))
         side = self._split.image_size
 
-        def cut(part: range) -> None:
-            images = np.empty((AT_ONCE, side, side, 3), np.uint8)
-            for first in range(part.start, part.stop, AT_ONCE):
-                few = slice(first, min(first + AT_ONCE, part.stop))
+        def crop(part: range) -> None:
+            images = np.empty((IMAGES_AT_A_TIME, side, side, 3), np.uint8)
+            for first in range(part.start, part.stop, IMAGES_AT_A_TIME):
+                few = slice(first, min(first + IMAGES_AT_A_TIME, part.stop))
                 read = images[: few.stop - few.start]
                 self._split.read_into(indices_B[few], read)
-                self._cutter.cut(torch.from_numpy(read), views[few], out_BHW3[few])
+                self._cropper.crop(torch.from_numpy(read), views[few], out_BHW3[few])
 
-        self._share_out(cut, len(indices_B))
+        self._divide_among_threads(crop, len(indices_B))
         return out_BHW3.permute(0, 3, 1, 2)
 
     def read(self, indices_B: NDArray[np.int64], pinned: bool = False) -> Tensor:
-        """Whole pictures, uint8 [B, S, S, 3]; `pinned` in memory that a GPU copies from by itself."""
+        """Whole images, uint8 [B, S, S, 3]; `pinned`: in page-locked memory, which a GPU copies from."""
         shape = (len(indices_B), self._split.image_size, self._split.image_size, 3)
-        # torch knows when a copy from its pinned memory is over, and hands it out again only then.
+        # torch uses its pinned memory again only when the copy from it is over.
         images = (
             torch.empty(shape, dtype=torch.uint8, pin_memory=True)
             if pinned
@@ -103,27 +103,27 @@ class InputMaker:
             mine = slice(part.start, part.stop)
             self._split.read_into(indices_B[mine], images_BSS3[mine])
 
-        self._share_out(read, len(indices_B))
+        self._divide_among_threads(read, len(indices_B))
         return images
 
     def _on_gpu(self, indices_B: NDArray[np.int64], views: augmentation.Views) -> Tensor:
         images = self.read(indices_B, pinned=True)
-        with torch.cuda.stream(self._stream):  # beside the training step, in this thread
+        with torch.cuda.stream(self._stream):  # in this thread, while another stream trains
             bytes_BSS3 = images.to(self._device, non_blocking=True)
-            x = self._cutter.cut(bytes_BSS3, views)
+            x = self._cropper.crop(bytes_BSS3, views)
         self._stream.synchronize()
         return x
 
-    def _share_out(self, work: Callable[[range], None], pictures: int) -> None:
-        """Give each thread an equal part of the pictures, and the calling one the first."""
-        bounds = [pictures * t // self._threads for t in range(self._threads + 1)]
+    def _divide_among_threads(self, work: Callable[[range], None], images: int) -> None:
+        """Call `work` on an equal part of the images in each thread, on the first part in this one."""
+        bounds = [images * t // self._threads for t in range(self._threads + 1)]
         mine, *others = [range(*pair) for pair in itertools.pairwise(bounds)]
         at_work = [self._pool.submit(work, part) for part in others]
         try:
             try:
                 work(mine)
             finally:
-                wait(at_work)  # or memory would be used again that they still write to
+                wait(at_work)  # or memory that they still write to would be used again
             for part in at_work:
                 part.result()
         except StoreError as error:

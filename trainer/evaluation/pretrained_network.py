@@ -93,7 +93,7 @@ class PretrainedNetwork:
         view: (top, left, flip), in pixels; the centre crop of 256 pixels is (16, 16, False).
         """
         views = augmentation.fixed(len(images_BSS3), *view)
-        return augmentation.cut(images_BSS3, self.mean_SS3, views, self.config.augment, training=False)
+        return augmentation.crop(images_BSS3, self.mean_SS3, views, self.config.augment, training=False)
 
     @torch.inference_mode()
     def logits(self, x_BCHW: Tensor) -> Tensor:

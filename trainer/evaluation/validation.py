@@ -86,7 +86,7 @@ def _outputs(
             average_BK = torch.zeros(len(labels), network.classes, device=topology.device)
             for crop in crops:
                 view = augmentation.fixed(len(labels), *crop)
-                x_BCHW = augmentation.cut(images, store.mean, view, settings, training=False)
+                x_BCHW = augmentation.crop(images, store.mean, view, settings, training=False)
                 p_BK = network.logits(x_BCHW.to(topology.device)).softmax(1)
                 average_BK += p_BK / len(crops)
                 if crop == center:

@@ -39,7 +39,7 @@ def end_at_once(resumable: bool = False) -> None:
     sentence = "interrupted" + ("; the same command continues from the last checkpoint" if resumable else "")
     rank = next((os.environ[name] for name in RANKS if name in os.environ), None)
     text = f"{sentence}\n" if rank in (None, "0") else ""
-    hydra = "HYDI_CONTROL_FD" in os.environ  # MPICH's own launcher, which speaks PMI 1
+    hydra = "HYDI_CONTROL_FD" in os.environ  # MPICH's own launcher, whose protocol is PMI 1
     _interrupt.end_on_sigint(text.encode(), int(os.environ.get("PMI_FD", -1)) if hydra else -1)
 
 

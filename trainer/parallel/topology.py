@@ -15,7 +15,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from mpi4py import MPI
@@ -26,14 +25,11 @@ from trainer.model.network import TOWERS, TowerName
 from trainer.parallel.device import choose_device
 from trainer.parallel.malloc import configure_malloc
 
-T = TypeVar("T")
-N = TypeVar("N", int, float)
-
 # Variables in which launchers tell a rank how many ranks they started.
 LAUNCHER_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS")
 
-
 Comm = MPI.Comm
+"""For annotations in other folders, which do not import mpi4py."""
 
 
 def world() -> Comm:

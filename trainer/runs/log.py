@@ -52,9 +52,7 @@ class RunLog:
             self._file = path.open("ab", buffering=0)
             # In this thread: that of tensorboardX ends the process on a full disk, or waits for ever.
             self._events = EventsWriter(str(path.parent / "events"))
-            if (
-                kept
-            ):  # event files are only ever added to: from this step on readers forget what older ones hold
+            if kept:  # earlier event files stay: their readers then drop what they hold from this step on
                 start = SessionLog(status=SessionLog.START)
                 self._events.write_event(Event(step=resume_step + 1, session_log=start))
         except OSError as error:

@@ -1,12 +1,12 @@
-"""A tower whose training steps go through torch.compile: what stands between two layers becomes a few loops.
+"""A tower whose training steps go through torch.compile: operations between layers become a few loops.
 
     bias, ReLU, dropout, pooling, casts     fused: C++ loops on a CPU, Triton kernels on a GPU
     LRN, conv1's space-to-depth             custom ops of trainer.kernels, opaque to torch.compile
     convolutions, products                  torch's libraries
 
 Each stage is a graph of its own, forward and backward. Dropout masks, which change from step to step, are
-drawn outside and passed in, so that nothing is compiled twice. Evaluation, whose last
-batch is smaller, and steps that look at the layers run the tower as it is.
+drawn outside and passed in, so that nothing is compiled twice. Evaluation, whose last batch is smaller, and
+steps whose activations are watched run the tower without torch.compile.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class CompiledTower:
     """Runs a tower's stages, compiled in training."""
 
     def __init__(self, tower: Tower, threads: int) -> None:
-        """`threads`: that this rank computes with, and compiles with."""
+        """`threads`: for computing and for compiling on this rank."""
         self.tower = tower
-        # Older versions of torch would take loops for other threads from the disk, were these not named; and
-        # each rank of a host would start a compiler for every core.
+        # Without the number of threads, older versions of torch would read from the disk loops compiled for
+        # another number, and each rank of a host would start a compiler for each core.
         options: dict[str, str | int | bool | Callable[..., object]] = {
             "cpp.threads": threads,
             "compile_threads": threads,
@@ -62,9 +62,9 @@ class CompiledTower:
         """Compile all stages both ways, on black images of a step's shape; leaves the gradients at zero."""
         x = x_BCHW.zero_()
         for index in range(len(self._stages)):
-            said = self.stage(index, x, masks)
-            said.backward(torch.zeros_like(said))
-            whole = torch.cat([said.detach()] * self.tower.settings.towers, dim=1)
+            y = self.stage(index, x, masks)
+            y.backward(torch.zeros_like(y))
+            whole = torch.cat([y.detach()] * self.tower.settings.towers, dim=1)
             x = whole.to(dtype).requires_grad_()
         for p in self.tower.parameters():
             if p.grad is not None:
@@ -72,8 +72,8 @@ class CompiledTower:
 
 
 def of_stage(tower: Tower, index: int) -> Callable[[Tensor, Masks], Tensor]:
-    """One stage as a function with code of its own: torch keeps what it compiled by a function's code, at
-    most eight graphs each, and a dense network's two towers have fourteen stages."""
+    """One stage as a function with its own code object. torch caches at most eight graphs a code object, and
+    the two towers of a dense network have fourteen stages."""
 
     def run(x: Tensor, masks: Masks) -> Tensor:
         return tower.stage(index, x, masks.__getitem__)
@@ -85,12 +85,12 @@ def of_stage(tower: Tower, index: int) -> Callable[[Tensor, Masks], Tensor]:
     return own
 
 
-# What every loop that torch writes includes.
+# Every loop that torch generates includes these.
 PROGRAM = "#include <Python.h>\n#include <omp.h>\n"
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raise UserError where torch.compile has nothing to compile with."""
+    """Raise UserError where torch.compile lacks a compiler."""
     if device.type == "cuda":
         if not kernels.HAS_TRITON:
             raise UserError("--compile needs Triton on a GPU, which this torch lacks; leave out --compile.")

@@ -46,7 +46,7 @@ def show(config: Config, topology: Topology) -> None:
     batch = trainer.batch_size
     parameters = sum(stage.master_weights.numel() for stages in trainer.flat for stage in stages)
     waiting = (TrainingBatches.AHEAD + 1) * trainer.local_batch * 3 * 224 * 224 * 4
-    # Kept besides: the one before the newest, the best, and the one that is being written.
+    # Kept in addition: the one before the newest, the best, and the one that is being written.
     kept = config.checkpoint.keep + 3
     whole = 2 * parameters if topology.world.size > topology.pairs else parameters
     validations = (last - done) / schedule.steps_per_epoch * len(store.val) * FORWARD

@@ -7,12 +7,12 @@ The rate is inside the velocity. torch.optim.SGD has it outside, which differs a
 
 A stage's parameters, gradients and momenta are three flat arrays, so that one all-reduce and one pass over
 memory serve all of its layers; the layers' tensors are views of them. A network that computes in bfloat16 has
-a second, rounded copy of the weights, which the update writes in the same pass: no step casts a weight.
+a second copy of the weights, which the update writes in the same pass: no step casts a weight.
 
-Bytes a parameter:        weights   rounded   gradients   sums over pairs   momenta
-    float32                  4         -          4             -              4
-    bfloat16, one pair       4         2          2             -              4
-    bfloat16, many pairs     4         2          2         4 (or none)        4
+Bytes a parameter:       master_weights   compute_weights   grads   reduced_grads   momenta
+    float32                    4                 -            4           -            4
+    bfloat16, one pair         4                 2            2           -            4
+    bfloat16, many pairs       4                 2            2      4 (or none)       4
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from trainer.model.network import Tower
 class FlatStage:
     """One stage of one tower: its parameters, gradients and momenta, each as one flat array.
 
-    weights, momenta: float32 [N]. grads: [N], what backward adds to, of the dtype that the network computes
-    in. sums: [N], what is reduced over the pairs and then used; another array than grads where gradients
-    travel in another dtype.
+    N parameters. master_weights, momenta: float32. compute_weights: what the layers read. grads: what
+    backward adds to; both are of the dtype that the network computes in. reduced_grads: what is summed over
+    the pairs and used by the update; the array of grads itself, unless gradients travel in another dtype.
     """
 
     def __init__(

@@ -57,7 +57,7 @@ def test_leave_decides_whether_the_final_count_is_written(capfd: pytest.CaptureF
     assert "leave False" not in written
 
 
-def test_silent_ranks_write_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_ranks_that_are_not_shown_write_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     silent = progress.images(10, 0, "mine", shown=False)
     silent.update(10)
     silent.close()

@@ -10,11 +10,11 @@ from scipy import stats
 from trainer import kernels
 from trainer.config import AugmentConfig
 from trainer.data.augmentation import (
-    Cutter,
+    Cropper,
     Views,
     center_crop,
     color_axes,
-    cut,
+    crop,
     draw,
     fixed,
     require_size,
@@ -35,7 +35,7 @@ def automatic():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return np.random.default_rng(0).integers(0, 256, (8, SIDE, SIDE, 3), dtype=np.uint8)
 
 
@@ -45,18 +45,18 @@ def mean():
 
 
 @pytest.mark.parametrize("settings", [PAPER.augment, CUDA_CONVNET.augment, AugmentConfig(divisor=60.0)])
-def test_equals_the_arithmetic_written_out(pictures, mean, settings):
+def test_equals_the_arithmetic_written_out(images, mean, settings):
     views = draw(settings, AXES, seed=5, epoch=0, images=8)
-    ours = cut(pictures, mean, views, settings, training=True).permute(0, 2, 3, 1).numpy()
+    ours = crop(images, mean, views, settings, training=True).permute(0, 2, 3, 1).numpy()
     for i in range(8):
         top, left = views.top_B[i], views.left_B[i]
         window = np.s_[top : top + 224, left : left + 224]
-        expected = pictures[i].astype(np.float64)[window] + views.shift_B3[i]
-        mirror = np.s_[:, ::-1] if views.flip_B[i] else np.s_[:, :]
+        expected = images[i].astype(np.float64)[window] + views.shift_B3[i]
+        direction = np.s_[:, ::-1] if views.flip_B[i] else np.s_[:, :]
         if settings.mean_window == "center":
-            expected = expected[mirror] - mean[16:240, 16:240]
+            expected = expected[direction] - mean[16:240, 16:240]
         else:
-            expected = (expected - mean[window])[mirror]
+            expected = (expected - mean[window])[direction]
         expected /= settings.divisor * settings.train_divisor
         # 255 in float32 has steps of 1.5e-5, and three of them are added.
         np.testing.assert_allclose(ours[i], expected, rtol=0, atol=5e-5)
@@ -70,22 +70,22 @@ ROTATED_CENTERED = AugmentConfig(rotation=20.0, mean_window="center")
     "settings",
     [PAPER.augment, CUDA_CONVNET.augment, AugmentConfig(divisor=60.0), ROTATED, ROTATED_CENTERED],
 )
-def test_plain_torch_crops_as_the_loop_does(pictures, mean, settings):
+def test_plain_torch_crops_as_the_loop_does(images, mean, settings):
     views = draw(settings, AXES, seed=6, epoch=0, images=8)
     for training in (True, False):
-        expected = cut(pictures, mean, views, settings, training)
+        expected = crop(images, mean, views, settings, training)
         kernels.use("reference")
-        found = cut(pictures, mean, views, settings, training)
+        found = crop(images, mean, views, settings, training)
         kernels.use("auto")
         assert found.is_contiguous(memory_format=torch.channels_last)
         # Sums of up to six numbers below 512, whose float32 steps are 3e-5, and one product.
         torch.testing.assert_close(found, expected, rtol=2e-7, atol=6 * 3e-5 / settings.divisor)
 
 
-def test_evaluation_leaves_out_the_division_of_training(pictures, mean):
+def test_evaluation_leaves_out_the_division_of_training(images, mean):
     view = fixed(8, 16, 16, False)
-    ours = cut(pictures, mean, view, CUDA_CONVNET.augment, training=False).permute(0, 2, 3, 1).numpy()
-    expected = pictures[:, 16:240, 16:240].astype(np.float64) - mean[16:240, 16:240]
+    ours = crop(images, mean, view, CUDA_CONVNET.augment, training=False).permute(0, 2, 3, 1).numpy()
+    expected = images[:, 16:240, 16:240].astype(np.float64) - mean[16:240, 16:240]
     np.testing.assert_allclose(ours, expected, rtol=0, atol=5e-5)
 
 
@@ -146,7 +146,7 @@ def test_epochs_differ_and_repeat_exactly():
     assert not np.array_equal(first.top_B, next_epoch.top_B)
 
 
-def test_ten_crops_are_corners_centre_and_their_mirrors():
+def test_ten_crops_are_corners_centre_and_the_same_flipped():
     corners = {(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)}
     assert {(t, left) for t, left, flip in ten_crops() if not flip} == corners
     assert {(t, left) for t, left, flip in ten_crops() if flip} == corners
@@ -167,13 +167,13 @@ def test_images_smaller_than_a_crop_are_one_sentence(side):
     with pytest.raises(UserError, match=sentence):
         require_size(side, "some.zarr")
     with pytest.raises(ValueError, match=r"S at least 224"):
-        Cutter(np.zeros((side, side, 3), np.float32), AugmentConfig(), training=False)
+        Cropper(np.zeros((side, side, 3), np.float32), AugmentConfig(), training=False)
 
 
-def test_images_of_a_crops_size_have_one_place(pictures, mean):
+def test_images_of_a_crops_size_have_one_place(images, mean):
     require_size(224, "some.zarr")
-    small, mean = np.ascontiguousarray(pictures[:, :224, :224]), np.ascontiguousarray(mean[:224, :224])
-    found = cut(
+    small, mean = np.ascontiguousarray(images[:, :224, :224]), np.ascontiguousarray(mean[:224, :224])
+    found = crop(
         small,
         mean,
         draw(AugmentConfig(flips=False, color_std=0.0), AXES, 0, 0, 8, 224),
@@ -201,19 +201,19 @@ WRONG_VIEWS = {
 
 
 @pytest.mark.parametrize("name", WRONG_VIEWS)
-def test_a_view_beyond_the_image_is_refused_before_anything_is_read(pictures, mean, name, automatic):
+def test_a_view_beyond_the_image_is_refused_before_anything_is_read(images, mean, name, automatic):
     change, sentence = WRONG_VIEWS[name]
     views = change(fixed(8, 16, 16, True))
     for mode in ("auto", "reference"):
         kernels.use(mode)
         with pytest.raises(ValueError, match=sentence):
-            cut(pictures, mean, views, AugmentConfig(), training=True)
+            crop(images, mean, views, AugmentConfig(), training=True)
 
 
-def test_an_angle_that_is_no_number_is_refused(pictures, mean):
+def test_an_angle_that_is_no_number_is_refused(images, mean):
     views = changed(fixed(8, 16, 16, False), angle_B=np.full(8, np.nan, np.float32))
     with pytest.raises(ValueError, match="not a finite number"):
-        cut(pictures, mean, views, AugmentConfig(), training=True)
+        crop(images, mean, views, AugmentConfig(), training=True)
 
 
 OUT = torch.zeros(8, 224, 224, 3)
@@ -234,19 +234,19 @@ WRONG_ARRAYS = {
 
 
 @pytest.mark.parametrize("name", WRONG_ARRAYS)
-def test_arrays_that_do_not_belong_together_are_refused(pictures, mean, name, automatic):
+def test_arrays_that_do_not_belong_together_are_refused(images, mean, name, automatic):
     change, sentence = WRONG_ARRAYS[name]
     right = {
-        "images_BSS3": torch.from_numpy(pictures),
+        "images_BSS3": torch.from_numpy(images),
         "views": fixed(8, 16, 16, False),
         "out_BHW3": OUT.clone(),
     }
     for mode in ("auto", "reference"):
         kernels.use(mode)
-        cutter = Cutter(mean, AugmentConfig(), training=True)
-        found = cutter.cut(**right)
+        cropper = Cropper(mean, AugmentConfig(), training=True)
+        found = cropper.crop(**right)
         assert found.data_ptr() == right["out_BHW3"].data_ptr()
         with pytest.raises(ValueError, match=sentence):
-            cutter.cut(**change(right))
+            cropper.crop(**change(right))
     with pytest.raises(ValueError, match=r"uint8 \[8, 256, 256, 3\], not contiguous uint8 \[8, 250"):
-        Cutter(mean[:250, :250], AugmentConfig(), training=True).cut(right["images_BSS3"], right["views"])
+        Cropper(mean[:250, :250], AugmentConfig(), training=True).crop(right["images_BSS3"], right["views"])

@@ -1,4 +1,4 @@
-"""Each picture once an epoch, the same order for any number of pairs, the same batch after a resume."""
+"""Each image once an epoch, the same order for any number of pairs, the same batch after a resume."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from tests.stores import make_store_of_size
 from trainer.config import AugmentConfig
 from trainer.data import augmentation
 from trainer.data.batches import TrainingBatches, epoch_order, evaluation_batches, open_data
-from trainer.data.input_pipeline import Recycled
+from trainer.data.input_pipeline import BufferPool
 from trainer.errors import UserError
 from trainer.runs.training_set import TrainingSet
 
@@ -39,8 +39,8 @@ def test_an_epoch_is_a_permutation_and_the_next_one_another():
     assert (first == second).mean() < 0.02
 
 
-def test_every_picture_comes_once_an_epoch_though_batches_cross_its_end(store):
-    # 60 pictures in batches of 16: epochs end inside of batches; 15 batches are 4 epochs.
+def test_every_image_comes_once_an_epoch_though_batches_cross_its_end(store):
+    # 60 images in batches of 16: epochs end inside of batches; 15 batches are 4 epochs.
     loader = batches(store, 16, range(16), last=15)
     labels = torch.cat([b.labels_B for b in loader]).numpy()
     loader.close()
@@ -50,7 +50,7 @@ def test_every_picture_comes_once_an_epoch_though_batches_cross_its_end(store):
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8])
-def test_any_number_of_ranks_sees_each_picture_once_an_epoch_in_one_order(store, ranks):
+def test_any_number_of_ranks_sees_each_image_once_an_epoch_in_one_order(store, ranks):
     pairs = max(1, ranks // 2)
     loaders = [
         batches(store, 16, range(16 // pairs * p, 16 // pairs * (p + 1)), last=0) for p in range(pairs)
@@ -105,7 +105,7 @@ def test_a_failure_in_the_loaders_thread_reaches_the_loop(store, monkeypatch):
     def broken(*_, **__):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(augmentation.Cutter, "cut", broken)
+    monkeypatch.setattr(augmentation.Cropper, "crop", broken)
     loader = batches(store, 4, range(4))
     with pytest.raises(OSError, match="the disk is gone"):
         next(iter(loader))
@@ -113,7 +113,7 @@ def test_a_failure_in_the_loaders_thread_reaches_the_loop(store, monkeypatch):
 
 
 def test_memory_of_a_batch_is_used_again_when_the_batch_is_gone_and_not_before():
-    memory = Recycled(np.float32)
+    memory = BufferPool(np.float32)
     first, second = (torch.from_numpy(memory.take((2, 3))) for _ in range(2))
     held, gone = first.data_ptr(), second.data_ptr()
     part = first[1:]
@@ -123,7 +123,7 @@ def test_memory_of_a_batch_is_used_again_when_the_batch_is_gone_and_not_before()
     assert held != fourth.data_ptr(), f"a part of it is still in use: {part}"
 
 
-def test_bytes_for_a_device_are_the_stored_pictures_of_the_same_batch(store):
+def test_bytes_for_a_device_are_the_stored_images_of_the_same_batch(store):
     loader = batches(store, 16, range(16), last=0)
     expected = store.train.read(epoch_order(0, 0, 60)[16:32])
     assert np.array_equal(loader.read(1).numpy(), expected)
@@ -150,12 +150,12 @@ def test_a_closed_loader_leaves_no_thread(store):
 
 
 @pytest.mark.parametrize(("batch", "shares"), [(7, 1), (4, 4), (64, 3), (1, 8)])
-def test_evaluation_shares_hold_each_picture_once(store, batch, shares):
+def test_evaluation_shares_hold_each_image_once(store, batch, shares):
     seen = [
-        picture.tobytes()
+        image.tobytes()
         for share in range(shares)
-        for pictures, labels in evaluation_batches(store.val, batch, share, shares)
-        for picture in pictures
+        for images, labels in evaluation_batches(store.val, batch, share, shares)
+        for image in images
     ]
     assert len(seen) == len(store.val)
     assert set(seen) == {p.tobytes() for p in store.val.read(np.arange(len(store.val)))}

@@ -47,13 +47,13 @@ def networks(tiny_store, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outputs(networks, tiny_store):
-    """Softmax outputs of view after view, float64 [views, pictures, classes], for each network; the second
+    """Softmax outputs of view after view, float64 [views, images, classes], for each network; the second
     has the centre crop alone."""
     store = open_data(tiny_store)
-    pictures = store.val.read(np.arange(len(store.val))).astype(np.float64) - store.mean
+    images = store.val.read(np.arange(len(store.val))).astype(np.float64) - store.mean
     views = []
     for top, left in ((16, 16), (0, 0), (0, 32), (32, 0), (32, 32)):
-        crop = pictures[:, top : top + 224, left : left + 224]
+        crop = images[:, top : top + 224, left : left + 224]
         views += [crop, crop[:, :, ::-1]]
     inputs = [torch.from_numpy(v.copy()).float().permute(0, 3, 1, 2) for v in views]
     return [
@@ -106,7 +106,7 @@ def test_softmax_outputs_are_averaged_not_logits():
     ensemble = Ensemble()
     for p in (first, second):
         ensemble.add(0, torch.tensor([0]), {TEN: p})
-    # Averages 0.355, 0.345, 0.3: class 0. Of the logarithms class 1 has the highest: 0.34 beside 0.08.
+    # Averages 0.355, 0.345, 0.3: class 0. Of the logarithms class 1 has the highest: 0.34 against 0.08.
     (tally,) = ensemble.tallies([TEN], 3, lambda vector: vector).values()
     assert tally.confusion_KK[0].tolist() == [1, 0, 0]
 
@@ -149,6 +149,6 @@ def test_four_ranks_write_the_same_file_as_one_process(small_run, tmp_path):
     arguments = ("-m", "trainer.evaluate", *map(str, flags), "--json", "four.json")
     done = ranks(4, *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    # 30 pictures divide neither among two pairs in batches of 4 nor in batches of 7.
+    # 30 images divide neither among two pairs in batches of 4 nor in batches of 7.
     assert json.loads((tmp_path / "four.json").read_text()) == command(tmp_path, *flags[:-2])
     assert done.stdout.count("2 averaged") == 1

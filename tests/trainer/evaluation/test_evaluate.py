@@ -41,10 +41,10 @@ def test_both_kinds_of_view_equal_an_average_of_softmax_outputs_made_by_hand(sto
     reference = TwoTowerAlexNet(SMALL, 10)
     reference.a.load_state_dict(trainer.towers[0].state_dict())
     reference.b.load_state_dict(trainer.towers[1].state_dict())
-    pictures = store.val.read(np.arange(len(store.val))).astype(np.float64) - store.mean
+    images = store.val.read(np.arange(len(store.val))).astype(np.float64) - store.mean
     views = []
     for top, left in ((0, 0), (0, 32), (32, 0), (32, 32), (16, 16)):
-        crop = pictures[:, top : top + 224, left : left + 224]
+        crop = images[:, top : top + 224, left : left + 224]
         views += [crop, crop[:, :, ::-1]]
     with torch.no_grad():
         outputs = [

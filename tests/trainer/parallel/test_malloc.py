@@ -105,5 +105,5 @@ def test_five_epochs_of_batches_take_the_memory_of_one(tiny_store):
     done = run(sys.executable, "-c", EPOCHS, str(tiny_store), cwd=ROOT)
     assert done.returncode == 0, done.stderr
     most = json.loads(done.stdout)  # KiB at the end of each epoch
-    # 240 pictures as input are 145 MB, as bytes 47 MB: either would be seen if each batch stayed.
+    # 240 images as input are 145 MB, as bytes 47 MB: either would be seen if each batch stayed.
     assert most[-1] - most[0] < 20_000, most

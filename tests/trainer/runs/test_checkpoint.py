@@ -143,7 +143,7 @@ def test_a_write_that_was_killed_leaves_no_checkpoint(tmp_path):
     assert checkpoint.find(tmp_path)[0].path.name == "step-00000002"
 
 
-def test_the_newest_are_kept_and_the_best_besides(tmp_path):
+def test_the_newest_are_kept_and_the_best_too(tmp_path):
     trainer = make_trainer()
     for number in range(1, 7):
         save(tmp_path, trainer, number, keep=2, error=0.25 if number == 2 else 0.5)

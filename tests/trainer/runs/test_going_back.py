@@ -31,8 +31,8 @@ def step(folder, number):
 
 def test_later_checkpoints_are_set_aside_and_a_plain_command_follows_the_new_branch(run, tiny_store, capsys):
     assert train(tiny_store, run, *EVERY_3, "--resume", step(run, 6), "--max-steps", "8") == 0
-    said = capsys.readouterr().out
-    assert "2 checkpoints, step-00000009 to step-00000012, were set aside in" in said
+    text = capsys.readouterr().out
+    assert "2 checkpoints, step-00000009 to step-00000012, were set aside in" in text
     assert checkpoints(run) == ["0003", "0006", "0008"]
     aside = run / "checkpoints" / "set-aside-001"
     assert sorted(p.name for p in aside.glob("step-*")) == ["step-00000009", "step-00000012"]
@@ -107,9 +107,9 @@ def test_what_an_older_version_left_after_latest_is_set_aside_not_followed(run, 
         manifest.write_text('{"sha256": ' + str(sums).replace("'", '"') + "}")
     (run / "checkpoints" / "latest").write_text("step-00000006")
     assert train(tiny_store, run, *EVERY_3, "--max-steps", "7") == 0
-    said = capsys.readouterr().out
-    assert "continuing from step 6" in said
-    assert "were set aside" in said
+    text = capsys.readouterr().out
+    assert "continuing from step 6" in text
+    assert "were set aside" in text
     assert marker(run, "latest") == 7
 
 
@@ -134,9 +134,9 @@ def test_a_damaged_newest_is_set_aside_and_good_ones_are_kept(run, tiny_store, k
     tower.write_bytes(tower.read_bytes()[:-1])
     flags = ("--checkpoint-every", "1", "--epochs", "4", "--keep", keep)
     assert train(tiny_store, run, *flags, "--max-steps", "11") == 0
-    said = capsys.readouterr().out
-    assert "step-00000012 is damaged" in said
-    assert "continuing from step 9" in said
+    text = capsys.readouterr().out
+    assert "step-00000012 is damaged" in text
+    assert "continuing from step 9" in text
     assert (run / "checkpoints" / "set-aside-001" / "step-00000012").exists()
     assert marker(run, "latest") == 11
     assert checkpoint.check(run / "checkpoints" / "step-00000011") is None

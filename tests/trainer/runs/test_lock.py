@@ -94,26 +94,26 @@ def test_a_sign_of_life_from_another_host_refuses(tmp_path):
 
     thread = threading.Thread(target=beat)
     thread.start()
-    said = []
+    lines = []
     try:
         with pytest.raises(UserError, match="process 7 on elsewhere"):
-            RunLock(folder, said.append, silence=20)
+            RunLock(folder, lines.append, silence=20)
     finally:
         over.set()
         thread.join()
-    assert "waiting for a sign of life of process 7 on elsewhere" in said[0]
+    assert "waiting for a sign of life of process 7 on elsewhere" in lines[0]
 
 
-def test_silence_of_another_host_frees_the_run(tmp_path):
+def test_a_run_is_free_when_its_host_gives_no_sign_of_life(tmp_path):
     folder = written(tmp_path / "run")
     begin = time.monotonic()
     RunLock(folder, lambda line: None, silence=1.0).release()
     assert time.monotonic() - begin < 10
     folder = written(tmp_path / "run")
     os.utime(folder / "lock", (time.time() - 100, time.time() - 100))
-    said = []
-    RunLock(folder, said.append).release()
-    assert said == []  # silent for longer than that already
+    lines = []
+    RunLock(folder, lines.append).release()
+    assert lines == []  # its last sign of life is older than that already
 
 
 @pytest.mark.parametrize(

@@ -32,10 +32,10 @@ def test_a_run_that_is_taken_away_in_mid_run_is_no_complete_one(how, size, tiny_
         else:
             (tmp_path / "run").rename(tmp_path / "elsewhere")
         code = job.wait(timeout=60)
-    said = output.read_text()
-    assert code not in (0, 75), said
-    assert "error: " in said
-    assert "Traceback" not in said
+    text = output.read_text()
+    assert code not in (0, 75), text
+    assert "error: " in text
+    assert "Traceback" not in text
     assert not (tmp_path / "run" / "complete").exists()
     if how == "moved":  # the run goes on where it is now
         last = len(logged(tmp_path / "elsewhere", "loss")) // 50 * 50
@@ -84,11 +84,11 @@ def test_a_disk_that_fills_under_the_log_is_a_sentence_and_so_is_going_on_while_
         wait_for(small_disk / "run" / "checkpoints" / "latest")
         fill(small_disk)
         code = job.wait(timeout=60)
-    said = out.read_text()
-    assert code == 1, said
-    assert "No space left on device. " in said or "No space left on device: " in said, said
-    assert "Traceback" not in said
-    assert said.count("error: ") == 1
+    text = out.read_text()
+    assert code == 1, text
+    assert "No space left on device. " in text or "No space left on device: " in text, text
+    assert "Traceback" not in text
+    assert text.count("error: ") == 1
 
     command = [sys.executable, "-m", "trainer.run", "--run", str(small_disk / "run"), "--max-steps", "5000"]
     again = run(*(["mpirun", "-n", str(size)] if size > 1 else []), *command, cwd=tmp_path)
@@ -105,7 +105,7 @@ def test_a_disk_that_fills_under_the_log_is_a_sentence_and_so_is_going_on_while_
     assert logged(small_disk / "run", "loss") == list(range(1, last + 3))
 
 
-def test_a_bare_command_beside_an_unfinished_run_of_another_store_starts_anew(
+def test_a_bare_command_next_to_an_unfinished_run_of_another_store_starts_anew(
     tiny_store, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -201,9 +201,9 @@ def test_epochs_are_counted_by_the_images_that_were_seen(images, batch, epochs, 
 def test_a_batch_larger_than_the_set_is_pointed_out(tiny_store, tmp_path, capsys):
     flags = ("--batch-size", "64", "--epochs", "2")
     assert train(tiny_store, tmp_path / "run", *flags) == 0  # 60 images: two steps
-    said = capsys.readouterr().out
-    assert "a batch of 64 is larger than the training set of 60" in said
-    assert [line for line in said.splitlines() if line.startswith("epoch ")][-1].startswith("epoch 2: ")
+    text = capsys.readouterr().out
+    assert "a batch of 64 is larger than the training set of 60" in text
+    assert [line for line in text.splitlines() if line.startswith("epoch ")][-1].startswith("epoch 2: ")
 
 
 def test_a_file_is_no_run(tiny_store, tmp_path, capsys):

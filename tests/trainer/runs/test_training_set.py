@@ -69,9 +69,9 @@ def test_the_same_images_under_other_names_give_the_same_error(trained, stores, 
     assert errors(folder) == 0
     assert "is not the store" not in capsys.readouterr().out
     assert errors(folder, "--store", stores[other]) == 0
-    said = capsys.readouterr().out.replace("\n", " ")
-    assert "is not the store that this network was trained on" in said
-    assert "matched by their order" in said
+    text = capsys.readouterr().out.replace("\n", " ")
+    assert "is not the store that this network was trained on" in text
+    assert "matched by their order" in text
 
 
 def test_another_store_is_seen_less_the_networks_own_mean(trained, stores):
@@ -98,9 +98,9 @@ def test_a_store_made_anew_under_the_same_path_is_pointed_out_by_all_who_look_at
     shutil.copytree(stores["numbers" if own == "wnids" else "wnids"], path)
     assert errors(folder) == 0
     assert "is not the store" in capsys.readouterr().out.replace("\n", " ")
-    said = []
-    draw(folder, names=["confusion"], device="cpu", say=said.append)
-    assert "is not the store" in said[0]
+    text = []
+    draw(folder, names=["confusion"], device="cpu", say=text.append)
+    assert "is not the store" in text[0]
     with pytest.raises(SystemExit) as leaving:
         command.main(["--run", str(folder), "--epochs", "9"])
     assert leaving.value.code == 1
@@ -132,7 +132,7 @@ def test_predictions_and_exports_need_no_store(trained, stores, tmp_path, capsys
 
 
 @pytest.mark.parametrize(
-    ("found", "known", "expected", "said"),
+    ("found", "known", "expected", "explained"),
     [
         (("b", "a"), ("a", "b", "c"), [1, 0], False),
         (("0", "1", "10", "2"), ("0", "1", "10", "2"), [0, 1, 2, 3], False),
@@ -142,10 +142,10 @@ def test_predictions_and_exports_need_no_store(trained, stores, tmp_path, capsys
         (("1", "3"), ("n00", "n01", "n02", "n10"), [1, 3], True),  # places, as in a part of ImageNet-V2
     ],
 )
-def test_classes_are_matched_by_name_and_numbers_by_their_order(found, known, expected, said):
+def test_classes_are_matched_by_name_and_numbers_by_their_order(found, known, expected, explained):
     index_K, how = match(found, known, "other.zarr")
     assert index_K.tolist() == expected
-    assert bool(how) == said
+    assert bool(how) == explained
 
 
 @pytest.mark.parametrize(

@@ -119,14 +119,14 @@ def test_a_step_that_looks_at_the_layers_sees_them_all(trainers, no_compilation)
     _, compiled, *_ = trainers
     seen = []
     for tower in compiled.towers:
-        tower.watch = lambda layer, said: seen.append(layer)
+        tower.watch = lambda layer, y: seen.append(layer)
     compiled.gradients(IMAGES, LABELS, step=1)
     for tower in compiled.towers:
         tower.watch = None
     assert sorted(seen) == sorted(2 * WATCHED)
 
 
-def test_evaluation_of_fewer_pictures_compiles_nothing(trainers, no_compilation):
+def test_evaluation_of_fewer_images_compiles_nothing(trainers, no_compilation):
     _, compiled, *_ = trainers
     one, all_of_them = (compiled.network.logits(images) for images in (IMAGES[:1], IMAGES))
     torch.testing.assert_close(one, all_of_them[:1], rtol=1e-9, atol=1e-9)
@@ -159,9 +159,9 @@ def both_ways(
     """What a stage says of x, and its gradients."""
     for p in tower.parameters():
         p.grad.zero_()
-    said = stage(x)
-    said.backward(said.detach())
-    found = {name: p.grad.clone() for name, p in tower.named_parameters()} | {"output": said}
+    y = stage(x)
+    y.backward(y.detach())
+    found = {name: p.grad.clone() for name, p in tower.named_parameters()} | {"output": y}
     if x.grad is not None:
         found["input"], x.grad = x.grad, None
     return found
@@ -192,9 +192,9 @@ def test_a_stage_is_one_graph_on_a_gpu_too(kind, monkeypatch):
     for p in tower.parameters():
         p.grad = torch.zeros_like(p)
     for index in range(len(tower.stages)):
-        said = torch.compile(of_stage(tower, index), backend=backend, fullgraph=True, dynamic=False)(x, masks)
-        said.backward(torch.zeros_like(said))
-        x = torch.cat([said.detach()] * settings.towers, dim=1).bfloat16().requires_grad_()
+        y = torch.compile(of_stage(tower, index), backend=backend, fullgraph=True, dynamic=False)(x, masks)
+        y.backward(torch.zeros_like(y))
+        x = torch.cat([y.detach()] * settings.towers, dim=1).bfloat16().requires_grad_()
     assert code.count("torch.ops.trainer.cuda_forward") == (2 if settings.lrn else 0)
 
 

@@ -33,10 +33,10 @@ def five_steps(started, tmp_path):
     return shutil.copytree(started, tmp_path / "run")
 
 
-def remedy(said: str) -> list[str]:
+def remedy(text: str) -> list[str]:
     """The flags of the command that a message tells the user to type."""
-    found = re.search(r"python -m trainer\.run (.*)", said)
-    assert found, said
+    found = re.search(r"python -m trainer\.run (.*)", text)
+    assert found, text
     return shlex.split(found[1])
 
 
@@ -44,14 +44,14 @@ def remedy(said: str) -> list[str]:
 @pytest.mark.parametrize("lr", ["1", "1e20"])
 def test_the_checkpoint_from_before_is_kept_and_the_named_command_works(lr, five_steps, tiny_store, capsys):
     assert train(tiny_store, five_steps, *EVERY_STEP[:4], "--lr", lr, "--max-steps", "40") == 1
-    said = capsys.readouterr().err
-    assert "training diverged" in said
+    text = capsys.readouterr().err
+    assert "training diverged" in text
     for name in checkpoints(five_steps):
         weights = safetensors.numpy.load_file(
             five_steps / "checkpoints" / f"step-0000{name}" / "tower_a.safetensors"
         )
         assert max(np.abs(w).max() for w in weights.values()) < 1e6
-    flags = remedy(said)
+    flags = remedy(text)
     assert flags[:4] == ["--run", str(five_steps), "--resume", f"{five_steps}/checkpoints/step-00000005"]
     lower = "0.001" if lr == "1e20" else flags[flags.index("--lr") + 1]  # a tenth of 1e20 is still too high
     flags[flags.index("--lr") + 1] = lower
@@ -74,11 +74,11 @@ def test_a_loss_that_is_not_finite_right_after_a_checkpoint_names_the_one_before
     manifest["sha256"]["tower_a.safetensors"] = hashlib.sha256(data).hexdigest()
     (newest / "manifest.json").write_text(json.dumps(manifest))
     assert train(tiny_store, five_steps, *EVERY_STEP[:4], "--max-steps", "8") == 1
-    said = capsys.readouterr().err
-    assert "The loss at step 5 is nan" in said
-    assert f"--resume {five_steps}/checkpoints/step-00000004" in said
+    text = capsys.readouterr().err
+    assert "The loss at step 5 is nan" in text
+    assert f"--resume {five_steps}/checkpoints/step-00000004" in text
     with pytest.raises(SystemExit) as leaving:
-        command.main([*remedy(said), "--max-steps", "8", "--no-figures"])
+        command.main([*remedy(text), "--max-steps", "8", "--no-figures"])
     assert leaving.value.code == 0
     assert logged(five_steps, "val_top1_error")[-1] == 8
 
@@ -104,8 +104,8 @@ def test_without_a_sound_checkpoint_the_same_command_begins_anew_at_a_lower_rate
 ):
     same = (*EVERY_STEP, "--max-steps", "5")
     assert train(tiny_store, tmp_path / "run", *same, "--lr", "1e20") == 1
-    said = capsys.readouterr().err
-    assert "start the same command again with a lower rate, such as --lr 1e+19" in said
+    text = capsys.readouterr().err
+    assert "start the same command again with a lower rate, such as --lr 1e+19" in text
     assert checkpoints(tmp_path / "run") == []
     assert train(tiny_store, tmp_path / "run", *same, "--lr", "0.001") == 0
 
@@ -156,8 +156,8 @@ def test_the_remedies_of_a_dying_network_work(tiny_store, tmp_path, capsys, monk
     monkeypatch.chdir(tmp_path)
     dying = ("--init-bias", "-100", "--log-every", "1", "--max-steps", "3")
     assert train(tiny_store, tmp_path / "run", *dying) == 0
-    said = capsys.readouterr().out
-    found = re.search(r"start a new run with a lower rate \((--lr \S+)\), a longer warm-up \((--.*?)\)", said)
-    assert found, said
+    text = capsys.readouterr().out
+    found = re.search(r"start a new run with a lower rate \((--lr \S+)\), a longer warm-up \((--.*?)\)", text)
+    assert found, text
     for number, flags in enumerate(found.groups()):
         assert train(tiny_store, tmp_path / f"new-{number}", *flags.split(), "--max-steps", "1") == 0

@@ -40,7 +40,7 @@ def test_memory_is_counted_array_by_array(dtype, travel, bytes_each, copies):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_what_a_step_keeps_is_the_pictures_and_no_weights(precision):
+def test_what_a_step_keeps_is_the_images_and_no_weights(precision):
     kept = []
     for batch in (1, 2):
         config = dataclasses.replace(

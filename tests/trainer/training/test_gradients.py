@@ -57,7 +57,7 @@ def test_gradients_equal_finite_differences(kind):
     trainer = make_trainer(NETWORKS[kind])
     settings = trainer.config.network
     draw = torch.Generator().manual_seed(3)
-    # The pictures' own spread, so that normalisation counts; a tanh would be flat there.
+    # The images' own spread, so that normalisation counts; a tanh would be flat there.
     spread = 2 if settings.activation == "tanh" else 60
     images = torch.randn(2, 3, 224, 224, dtype=torch.float64, generator=draw) * spread
     labels = torch.tensor([6, 2])

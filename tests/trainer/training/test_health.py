@@ -13,13 +13,13 @@ def layers(**dead: float) -> dict[str, float]:
     return {f"dead.{layer}": dead.get(layer, 0.1) for layer in WATCHED}
 
 
-def test_a_silent_layer_is_named_once_it_was_seen_twice():
+def test_a_dead_layer_is_named_once_it_was_seen_twice():
     doctor = HealthMonitor(classes=10, activation="relu")
     assert doctor.diagnose(layers(fc7=0.99), LN_10, epoch=0.1, lr=0.01) is None
-    said = doctor.diagnose(layers(fc7=0.99), LN_10, epoch=0.2, lr=0.01)
-    assert "99 % of fc7's units" in said
-    assert "ln 10 = 2.303" in said
-    assert "--lr 0.001" in said
+    text = doctor.diagnose(layers(fc7=0.99), LN_10, epoch=0.2, lr=0.01)
+    assert "99 % of fc7's units" in text
+    assert "ln 10 = 2.303" in text
+    assert "--lr 0.001" in text
     assert doctor.diagnose(layers(fc7=0.99), LN_10, epoch=0.3, lr=0.01) is None
 
 
@@ -37,14 +37,14 @@ def test_a_living_network_is_left_alone(dead, loss, epochs):
         assert doctor.diagnose(layers(**dead), loss, epoch=tenth / 10, lr=0.01) is None
 
 
-def test_a_loss_at_ln_k_for_two_epochs_is_said():
+def test_a_loss_at_ln_k_for_two_epochs_is_reported():
     doctor = HealthMonitor(classes=10, activation="relu")
-    said = [doctor.diagnose(layers(), 2.31, epoch=tenth / 10, lr=0.01) for tenth in range(40)]
-    assert [bool(s) for s in said].index(True) == 20
-    assert "The network is not learning: the loss stays at ln 10 = 2.303 for 2 epochs" in said[20]
-    assert sum(map(bool, said)) == 1
+    text = [doctor.diagnose(layers(), 2.31, epoch=tenth / 10, lr=0.01) for tenth in range(40)]
+    assert [bool(s) for s in text].index(True) == 20
+    assert "The network is not learning: the loss stays at ln 10 = 2.303 for 2 epochs" in text[20]
+    assert sum(map(bool, text)) == 1
 
 
-def test_units_below_zero_are_no_silence_in_a_tanh_network():
+def test_units_below_zero_are_not_dead_in_a_tanh_network():
     doctor = HealthMonitor(classes=10, activation="tanh")
     assert [doctor.diagnose(layers(fc7=0.99), 1.0, e, 0.01) for e in range(3)] == [None] * 3

@@ -125,8 +125,8 @@ def test_warm_up_rises_in_a_straight_line_and_never_starts_at_zero():
     assert schedule.rate(99) < 0.001
 
 
-def test_epochs_end_where_their_last_picture_was():
-    # 25 pictures, batches of 10: epoch 1 ends in step 3 (30 >= 25), epoch 2 in step 5, epoch 3 in step 8.
+def test_epochs_end_with_their_last_image():
+    # 25 images, batches of 10: epoch 1 ends in step 3 (30 >= 25), epoch 2 in step 5, epoch 3 in step 8.
     schedule = Schedule(OptimizerConfig(lr=0.1, epochs=3), steps_per_epoch=2.5)
     assert [s for s in range(1, 9) if schedule.ends_epoch(s)] == [3, 5, 8]
     assert schedule.last_step() == 8

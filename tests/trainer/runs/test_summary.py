@@ -9,11 +9,11 @@ from trainer.runs import summary
 
 
 def test_the_settings_name_every_field():
-    said = " ".join(summary.settings(PAPER))
+    text = " ".join(summary.settings(PAPER))
     for group in GROUPS:
         for name in to_dict(PAPER)[group]:
-            assert f" {flag(name)[2:]} " in said
-    assert "lr 0.01," in said
+            assert f" {flag(name)[2:]} " in text
+    assert "lr 0.01," in text
 
 
 def write_log(path, lines):
@@ -33,18 +33,18 @@ LINES = [
 
 def test_the_ending_counts_the_time_that_was_spent_and_compares_no_small_set_with_imagenet(tmp_path):
     log = write_log(tmp_path / "metrics.jsonl", LINES)
-    said = "\n".join(summary.ending(tmp_path / "run", log, 20, classes=10, validation_images=400))
-    assert "complete after 20 steps, 2 min 10 s, 60.0 img/s" in said  # 70 s and 60 s
-    assert re.search(r"best: epoch 1 +50\.00 +25\.00$", said, re.MULTILINE)
-    assert re.search(r"last: epoch 2 +62\.50 +12\.50$", said, re.MULTILINE)
-    assert "compare with nothing here" in said
-    assert "40.7" not in said
+    text = "\n".join(summary.ending(tmp_path / "run", log, 20, classes=10, validation_images=400))
+    assert "complete after 20 steps, 2 min 10 s, 60.0 img/s" in text  # 70 s and 60 s
+    assert re.search(r"best: epoch 1 +50\.00 +25\.00$", text, re.MULTILINE)
+    assert re.search(r"last: epoch 2 +62\.50 +12\.50$", text, re.MULTILINE)
+    assert "compare with nothing here" in text
+    assert "40.7" not in text
 
 
-def test_on_imagenet_the_published_errors_stand_beside_with_their_views(tmp_path):
+def test_on_imagenet_the_published_errors_are_printed_with_their_views(tmp_path):
     log = write_log(tmp_path / "metrics.jsonl", LINES)
-    said = summary.ending(tmp_path / "run", log, 20, classes=1000, validation_images=50_000)
-    (ten,) = [line for line in said if "40.70" in line]
+    text = summary.ending(tmp_path / "run", log, 20, classes=1000, validation_images=50_000)
+    (ten,) = [line for line in text if "40.70" in line]
     assert "ten crops, ILSVRC-2012" in ten
     assert "18.20" in ten
-    assert any("centre crop, ILSVRC-2012" in line and "42.90" in line for line in said)
+    assert any("centre crop, ILSVRC-2012" in line and "42.90" in line for line in text)
