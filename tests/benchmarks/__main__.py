@@ -10,15 +10,16 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import get_args
 
 import torch
 import tyro
-from tqdm import tqdm
 
 import preprocess.errors
 import trainer.errors
+from preprocess.shared import progress
 from tests.benchmarks import report
 from tests.benchmarks.harness import Row, contenders, medians, result
 from tests.benchmarks.settings import WHEN_ASKED, Settings, Stage
@@ -39,8 +40,8 @@ def measure(stage: Stage, settings: Settings, scratch: Path) -> report.Results:
     """Measure one stage. Its memory is freed, and its idle workers end, when this returns."""
     rows: list[Row] = importlib.import_module(f"tests.benchmarks.stages.{stage}").rows(settings, scratch)
     among = contenders(rows)
-    with tqdm(total=settings.repeats * len(among), desc=stage, unit=" turns") as bar:
-        found = medians(among, settings.repeats, bar.update)
+    with closing(progress.counter(" turns", settings.repeats * len(among), stage)) as bar:
+        found = medians(among, settings.repeats, lambda: bar.update(1))
     return [result(row, found) for row in rows]
 
 
