@@ -25,7 +25,7 @@ from trainer.data import augmentation
 from trainer.errors import UserError
 
 IMAGES_AT_A_TIME = 16
-"""Images that a thread reads before it crops them. With fewer, the threads wait for Python's lock more often:
+"""Images that a thread reads before it crops them. With fewer, more calls need Python's lock:
 two threads make 10,800 images a second with 4, and 14,400 with 16."""
 
 
