@@ -207,7 +207,7 @@ class HardwareConfig:
     each rank has its own GPU, else mpi."""
     timeout: float = 300.0
     """Seconds without progress after which the job ends and names the rank that the others wait for. At least
-    600 until the end of the first step, which may compile."""
+    600 while a rank is in a phase of the work for the first time, which may compile."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,11 +85,15 @@ class ParallelNetwork:
     @torch.no_grad()
     def logits(self, images_BCHW: Tensor) -> Tensor:
         """Evaluation: images float32 [B, 3, 224, 224] -> logits float32 [B, K], the same on both towers."""
-        self.mark("an evaluation", waiting=True)
         x, no_dropout = images_BCHW, [None] * len(self.towers)
-        for stage in range(self.last):
-            x = self.transport.pair_all_gather(self._stage(stage, x, no_dropout))
-        return self.transport.pair_all_reduce(self._stage(self.last, x, no_dropout))
+        for stage in self.stages:
+            self.mark(f"the evaluation of stage {stage + 1}")
+            outputs = self._stage(stage, x, no_dropout)
+            if stage < self.last:
+                self.mark(f"the evaluation's all-gather after stage {stage + 1}", waiting=True)
+                x = self.transport.pair_all_gather(outputs)
+        self.mark("the evaluation's all-reduce of the logits", waiting=True)
+        return self.transport.pair_all_reduce(outputs)
 
     def _stage(self, stage: int, x: Tensor, masks: Sequence[DropoutMasks | None]) -> list[Tensor]:
         return [runner.stage(stage, x, own) for runner, own in zip(self.runners, masks, strict=True)]

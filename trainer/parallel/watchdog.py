@@ -4,6 +4,9 @@ When a rank is killed, the launcher ends the others. When a rank is stopped or i
 would wait in an exchange for ever. So each rank records the phase that it is in. A thread that sees no new
 phase within the time-out asks all other ranks for theirs, over a communicator of its own; their threads
 answer even while the ranks wait. The ranks that do not answer are named.
+
+A phase that a rank is in for the first time may compile loops or wait for a slow disk. As long as all ranks
+answer and one of them is in such a phase, the time-out is FIRST_TIME.
 """
 
 from __future__ import annotations
@@ -17,9 +20,9 @@ from trainer.errors import UserError
 from trainer.parallel.topology import Topology
 
 POLL = 0.5  # seconds between two looks at the clock and at questions of other ranks
-PATIENCE = 5.0  # seconds that an answer is waited for; each thread looks every POLL seconds
+PATIENCE = 10.0  # seconds that an answer is waited for; each thread looks every POLL seconds
 QUESTION, ANSWER = 1, 2
-START_UP = 600.0  # seconds of the time-out until the first step is done, which may compile loops
+FIRST_TIME = 600.0  # seconds of the time-out while a rank is in a phase for the first time
 
 
 class Doing(NamedTuple):
@@ -29,6 +32,8 @@ class Doing(NamedTuple):
     phase: str
     waiting: bool
     """Whether that phase waits for another rank."""
+    first: bool
+    """Whether the rank computes in that phase for the first time."""
 
 
 class Watchdog:
@@ -36,27 +41,29 @@ class Watchdog:
 
     def __init__(self, topology: Topology, timeout: float, alarm: Callable[[UserError], None]) -> None:
         self._topology, self._timeout, self._alarm = topology, timeout, alarm
-        self._limit, self._steps = max(timeout, START_UP), 0
-        self._doing = Doing(0, "the start", False)
+        self._doing = Doing(0, "the start", waiting=False, first=True)
+        self._ended: set[str] = set()
+        """Names of the phases that this rank has left."""
         self._marked = time.monotonic()
         self._over = threading.Event()
         self._comm = topology.world.Dup()
         self._sent: list[Any] = []
+        self._questions = 0
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         if topology.world.size > 1:
             self._thread.start()
 
     def mark(self, phase: str, waiting: bool = False) -> None:
         """The rank enters a new phase; takes a microsecond."""
-        self._doing = Doing(self._doing.step, phase, waiting)
-        self._marked = time.monotonic()
+        self._enter(self._doing.step, phase, waiting)
 
     def mark_step(self, step: int) -> None:
-        """The rank begins a step. Until the second one the time-out is START_UP at least."""
-        self._steps += 1
-        if self._steps > 1:
-            self._limit = self._timeout
-        self._doing = Doing(step, "the beginning", False)
+        """The rank begins a step."""
+        self._enter(step, "the beginning", False)
+
+    def _enter(self, step: int, phase: str, waiting: bool) -> None:
+        self._ended.add(self._doing.phase)
+        self._doing = Doing(step, phase, waiting, first=not waiting and phase not in self._ended)
         self._marked = time.monotonic()
 
     def close(self) -> None:
@@ -66,16 +73,26 @@ class Watchdog:
             self._thread.join()
 
     def _watch(self) -> None:
+        asked = 0.0
         while not self._over.wait(POLL):
             self._answer()
-            if time.monotonic() - self._marked > self._limit:
-                self._alarm(self._complaint(self._ask()))
+            marked = self._marked
+            if time.monotonic() - max(marked, asked) <= self._timeout:
+                continue
+            answers, asked = self._ask(), time.monotonic()
+            if self._marked != marked:  # it went on meanwhile
+                continue
+            everyone = len(answers) == self._topology.world.size
+            may_take_longer = everyone and any(doing.first for doing in answers.values())
+            limit = max(self._timeout, FIRST_TIME) if may_take_longer else self._timeout
+            if asked - marked > limit:
+                self._alarm(self._complaint(answers, limit))
                 return
 
     def _answer(self) -> None:
         while self._comm.iprobe(tag=QUESTION):
-            asker = self._comm.recv(tag=QUESTION)
-            self._send((self._topology.rank, self._doing), asker, ANSWER)
+            asker, number = self._comm.recv(tag=QUESTION)
+            self._send((self._topology.rank, number, self._doing), asker, ANSWER)
 
     def _send(self, message: Any, to: int, tag: int) -> None:
         # The request keeps the message's memory until it is sent.
@@ -86,19 +103,21 @@ class Watchdog:
         """The phase of each rank that answers, and of this one."""
         me, size = self._topology.rank, self._topology.world.size
         found = {me: self._doing}
+        self._questions += 1
         for other in range(size):
             if other != me:
-                self._send(me, other, QUESTION)
+                self._send((me, self._questions), other, QUESTION)
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until and len(found) < size:
             self._answer()
             while self._comm.iprobe(tag=ANSWER):
-                who, doing = self._comm.recv(tag=ANSWER)
-                found[who] = doing
+                who, number, doing = self._comm.recv(tag=ANSWER)
+                if number == self._questions:  # not a late answer to an earlier question
+                    found[who] = doing
             time.sleep(POLL / 10)
         return found
 
-    def _complaint(self, answers: dict[int, Doing]) -> UserError:
+    def _complaint(self, answers: dict[int, Doing], limit: float) -> UserError:
         mine = answers[self._topology.rank]
         missing = [r for r in range(self._topology.world.size) if r not in answers]
         busy = {r: d for r, d in answers.items() if not d.waiting}
@@ -110,7 +129,7 @@ class Watchdog:
         else:
             who = "every rank waits for another"
         return UserError(
-            f"No progress for {self._limit:g} s (--timeout) in {mine.phase} of step {mine.step}; {who}. "
+            f"No progress for {limit:g} s (--timeout) in {mine.phase} of step {mine.step}; {who}. "
             "The same command continues from the last checkpoint."
         )
 
