@@ -1,6 +1,7 @@
 """What all tests share: the worlds of MPI, and one small store made by the real commands."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from tests.launch import NETWORK, ROOT, run
 from tests.openmpi import NoOpenMpiError, install_openmpi
-from tests.stores import make_tiny_store
+from tests.stores import make_tiny_store, shared
 
 # Tests start many ranks on few cores: one that waits must let others compute (MPICH; trainer/__init__.py).
 os.environ.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")
@@ -34,22 +35,61 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path.name == "mpi" and not inside else None
 
 
+TOGETHER = ("tests/slurm", "tests/hosts")
+"""One process of pytest-xdist runs all tests of such a folder: they share one cluster."""
+LONGEST = ("tests/test_interrupt.py", "tests/slurm", "tests/test_mpi.py", "tests/test_failure.py")
+"""These begin first, so that no process of pytest-xdist is left alone with one of them in the end."""
+
+
+def _group(item: pytest.Item) -> str:
+    path = item.nodeid.partition("::")[0]
+    return next((folder for folder in TOGETHER if path.startswith(folder)), path)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For pytest-xdist: the tests of one file share its fixtures, so one process runs them all."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    order = {group: place for place, group in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(_group(item), len(order)))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Show how long the tests of each folder took."""
+    seconds: Counter[str] = Counter()
+    tests: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                path = Path(report.nodeid.partition("::")[0])
+                name = str(path if path.parent == Path("tests") else path.parent)
+                seconds[name] += report.duration
+                tests[name] += report.when == "call"
+    if len(seconds) > 1:
+        terminalreporter.section("seconds by folder")
+        for name, spent in seconds.most_common():
+            terminalreporter.line(f"{spent:7.1f}  {tests[name]:5d} tests  {name}")
+
+
 @pytest.fixture(scope="session")
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 + 30 synthetic images, preprocessed once."""
-    return make_tiny_store(tmp_path_factory.mktemp("tiny"))
+    return shared(tmp_path_factory, "tiny", make_tiny_store) / "imagenet256.zarr"
 
 
 @pytest.fixture(scope="session")
 def small_run(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete run of a small network on the tiny store, made by the real command."""
-    folder = tmp_path_factory.mktemp("small") / "runs" / "small"
-    network = (*NETWORK, "--init", "scaled")
-    length = ("--epochs", "2", "--batch-size", "16", "--log-every", "1", "--precision", "float32")
-    where = ("--store", str(tiny_store), "--run", str(folder))
-    done = run("python", "-m", "trainer.run", *network, *length, *where, cwd=ROOT, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+
+    def make(folder: Path) -> None:
+        network = (*NETWORK, "--init", "scaled")
+        length = ("--epochs", "2", "--batch-size", "16", "--log-every", "1", "--precision", "float32")
+        where = ("--store", str(tiny_store), "--run", str(folder / "runs" / "small"))
+        done = run("python", "-m", "trainer.run", *network, *length, *where, cwd=ROOT, timeout=240)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return shared(tmp_path_factory, "small", make) / "runs" / "small"
 
 
 @pytest.fixture(scope="session")

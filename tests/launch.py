@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -42,11 +44,16 @@ def ranks(count: int, *arguments: str, cwd: Path, timeout: float = 120) -> subpr
     return run("mpirun", "-n", str(count), sys.executable, *arguments, cwd=cwd, timeout=timeout)
 
 
-def left_in_shared_memory() -> set[str]:
-    """MPICH's segments that no process has mapped: 1 to 8 MB each, until the host starts anew."""
-    names = {path.name for path in Path("/dev/shm").glob("mpich_shm_*")}
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        with contextlib.suppress(OSError):
-            text = maps.read_text()
-            names -= {name for name in names if name in text}
+def left_in_shared_memory(before: Iterable[str] = ()) -> set[str]:
+    """MPICH's segments that no process has mapped, without those of `before`: 1 to 8 MB each, until the host
+    starts anew. A job that starts meanwhile has one for a moment."""
+    until = time.monotonic() + 10
+    while names := {path.name for path in Path("/dev/shm").glob("mpich_shm_*")} - set(before):
+        for maps in Path("/proc").glob("[0-9]*/maps"):
+            with contextlib.suppress(OSError):
+                text = maps.read_text()
+                names -= {name for name in names if name in text}
+        if not names or time.monotonic() > until:
+            return names
+        time.sleep(0.1)
     return names

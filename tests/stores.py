@@ -1,8 +1,28 @@
 """Small stores for tests, made by the real commands."""
 
+import fcntl
+import os
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.launch import ROOT, run
+
+
+def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that `make` fills once for all processes of pytest-xdist; tests must not change it."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, ready = root / name, root / f"{name}.ready"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ready.exists():
+            folder.mkdir()
+            make(folder)
+            ready.touch()
+    return folder
 
 
 def make_tiny_store(folder: Path) -> Path:

@@ -130,7 +130,7 @@ def test_what_a_user_can_mend_is_one_sentence(count, arguments, sentence, workpl
     assert done.returncode != 0
     assert sentence in done.stderr
     assert "MPI_Abort" not in done.stderr  # all ranks refuse, so none has to end the others
-    assert not left_in_shared_memory() - before
+    assert not left_in_shared_memory(before)
     assert done.stderr.count("error: ") == 1, done.stderr
     assert "Traceback" not in done.stderr
 

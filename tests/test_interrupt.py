@@ -252,7 +252,7 @@ def test_a_refused_start_leaves_no_shared_memory(kind, tiny_store, tmp_path):
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
     assert "MPI_Abort" not in done.stderr  # all ranks refuse, so none has to end the others
-    assert not left_in_shared_memory() - before
+    assert not left_in_shared_memory(before)
 
 
 def test_other_settings_for_a_run_that_exists_leave_no_shared_memory(small_run, tiny_store, tmp_path):
@@ -262,7 +262,7 @@ def test_other_settings_for_a_run_that_exists_leave_no_shared_memory(small_run, 
     assert done.returncode == 1
     assert "--dropout was 0.5, now 0.3" in done.stderr
     assert "MPI_Abort" not in done.stderr
-    assert not left_in_shared_memory() - before
+    assert not left_in_shared_memory(before)
 
 
 def test_a_killed_rank_leaves_no_shared_memory(tiny_store, tmp_path):
@@ -271,7 +271,7 @@ def test_a_killed_rank_leaves_no_shared_memory(tiny_store, tmp_path):
         terminal.wait_for(logged(tmp_path / "run", '"loss"'))
         os.kill(terminal.ranks()[-1], signal.SIGKILL)
         assert terminal.job.wait(timeout=LIMIT) != 0
-    assert not left_in_shared_memory() - before
+    assert not left_in_shared_memory(before)
 
 
 def test_ranks_that_refuse_alike_leave_with_the_largest_of_their_codes(tmp_path):

@@ -4,23 +4,27 @@ import pytest
 
 from tests.launch import ROOT, ranks
 
+ALL = ("tests/mpi",)
+OF_TRANSPORT = ("tests/mpi/test_parity.py", "tests/mpi/test_twenty_steps.py")
+
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("size", "transport", "what"),
     [
-        (2, "mpi", "tests/mpi"),
-        (4, "mpi", "tests/mpi"),
-        (8, "mpi", "tests/mpi"),
-        (2, "torch", "tests/mpi"),
-        (4, "torch", "tests/mpi/test_parity.py"),
+        (2, "mpi", ALL),
+        (4, "mpi", ALL),
+        (8, "mpi", ALL),
+        (2, "torch", OF_TRANSPORT),
+        (4, "torch", OF_TRANSPORT[:1]),
     ],
+    ids=["2-mpi", "4-mpi", "8-mpi", "2-torch", "4-torch"],
 )
 def test_all_ranks_pass(size, transport, what, tiny_store, monkeypatch):
     monkeypatch.setenv("TINY_STORE", str(tiny_store))
     monkeypatch.setenv("TEST_TRANSPORT", transport)
     pytest_ = ("-m", "pytest", "--with-mpi", "-q", "-p", "no:cacheprovider")
-    done = ranks(size, *pytest_, what, cwd=ROOT, timeout=540)
+    done = ranks(size, *pytest_, *what, cwd=ROOT, timeout=540)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     assert " passed" in done.stdout
 

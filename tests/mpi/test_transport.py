@@ -51,6 +51,7 @@ def test_shares_of_the_logits_add_up(transport):
     )
 
 
+@pytest.mark.mpi(min_size=4)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gradients_are_summed_over_the_ranks_of_one_tower(transport, dtype):
     # 1001 does not divide among the ranks; whole numbers below 256 are exact in bfloat16.
@@ -64,6 +65,7 @@ def test_gradients_are_summed_over_the_ranks_of_one_tower(transport, dtype):
         torch.testing.assert_close(flat.double(), expected.double(), rtol=2**-8, atol=0)
 
 
+@pytest.mark.mpi(min_size=4)
 def test_a_few_numbers_are_summed_in_float64_and_the_givers_stay(transport):
     given = torch.tensor([1.0, 2.0**40 + 1], dtype=torch.float64)
     found = transport.all_reduce_scalars(given)
@@ -72,6 +74,7 @@ def test_a_few_numbers_are_summed_in_float64_and_the_givers_stay(transport):
     assert given.tolist() == [1.0, 2.0**40 + 1]
 
 
+@pytest.mark.mpi(min_size=4)
 def test_bfloat16_gradients_are_summed_in_float32_and_rounded_once():
     t = init_topology("cpu")
     transport = OverMpi(t)

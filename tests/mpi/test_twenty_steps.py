@@ -25,11 +25,12 @@ from trainer.parallel.topology import init_topology
 from trainer.recipes import CUDA_CONVNET, PAPER
 from trainer.training.step import Trainer
 
-from .test_parity import PROGRAM, SMALL, TRANSPORT
+from .test_parity import PROGRAM, SMALL, TRANSPORT, everything
 
 WORLD = MPI.COMM_WORLD
 STEPS = {"float64": 2, "float32": 20, "bfloat16": 20}  # torch's convolutions in float64 are slow
-BATCH, LR = 8, 1e-3  # 160 samples of 60 images: two epochs end within a batch
+LR = {"float64": 1e-3, "float32": 1e-3, "bfloat16": 1e-6}
+BATCH = 8  # 160 samples of 60 images: two epochs end within a batch
 RECIPES = {
     "paper": dataclasses.replace(PAPER, network=SMALL),
     "program": dataclasses.replace(CUDA_CONVNET, network=PROGRAM),
@@ -76,20 +77,10 @@ def trace(recipe: str, precision: str, world: MPI.Comm) -> Trace:
             first = everything(trainer, "gradient")
             for stage in (stage for stages in trainer.flat for stage in stages):
                 stage.reduced_grads.zero_()
-        losses.append(trainer.train_step(batch.images_BCHW, batch.labels_B, batch.step, LR))
+        losses.append(trainer.train_step(batch.images_BCHW, batch.labels_B, batch.step, LR[precision]))
     loader.close()
     end = everything(trainer, "value")
     return Trace(losses, first, {n: end[n] - start[n] for n in end}, everything(trainer, "momentum"))
-
-
-def everything(trainer: Trainer, what: Literal["value", "gradient", "momentum"]) -> Arrays:
-    """One array a parameter of the towers on this rank, under tower.layer.kind."""
-    return {
-        f"{tower.name}.{name}": getattr(stage, what)(name).double().numpy().copy()
-        for tower, stages in zip(trainer.towers, trainer.flat, strict=True)
-        for stage in stages
-        for name in stage.parameters
-    }
 
 
 def distance(found: Arrays, expected: Arrays) -> Arrays:
@@ -114,8 +105,9 @@ def test_twenty_steps_equal_the_single_process(precision, recipe):
     if WORLD.rank != 0:
         return
     alone = trace(recipe, precision, MPI.COMM_SELF)
-    for what in ("first", "moved", "momenta"):
-        allowed = bounds(what, precision, alone, recipe)
+    # In bfloat16 weights move by less than float32 can show.
+    for what in ("first", "momenta") if precision == "bfloat16" else ("first", "moved", "momenta"):
+        allowed = bounds(what, precision)
         for theirs in traces:
             share, name = worst(getattr(theirs, what), getattr(alone, what), allowed)
             assert share < 1, f"{what}, {name}: {share:.2f} of {allowed(name):.1e}"
@@ -124,7 +116,7 @@ def test_twenty_steps_equal_the_single_process(precision, recipe):
         assert theirs.losses == pytest.approx(alone.losses, rel=rounding)
 
 
-def bounds(what: str, precision: str, alone: Trace, recipe: str) -> Callable[[str], float]:
+def bounds(what: str, precision: str) -> Callable[[str], float]:
     """What rounding can do, as a share of each array's norm. Half of a batch lost, a sum not taken, towers
     swapped or another image would be 0.3 and more, in float64 too.
 
@@ -139,18 +131,16 @@ def bounds(what: str, precision: str, alone: Trace, recipe: str) -> Callable[[st
     among twenty steps whose gradients point anywhere they are 2 * 3e-2 / sqrt(20) = 1.3e-2 of how far a
     parameter moved, and weights that moved by 5e-5 of themselves lose sqrt(20) * 6e-8 / 5e-5 = 5e-3 of that.
 
-    bfloat16: of windows 2^-8 wide in relative terms several in a hundred flip, which no constant describes.
-    Both ways of computing are rounded alike, so that each lies as far from float32 as the other: they are at
-    most twice that apart. A third goes to chance, and 2^-6 to small arrays that chance brought near.
+    bfloat16: windows that are alike to 2^-8 would flip by the dozen from the second step on, and hide any
+    error in the layers below. So the learning rate is so small that no weight changes as bfloat16. Then the
+    momenta after twenty steps are sums of twenty gradients, which eight layers round to 2^-9 each: 2^-6.
     """
     if precision == "float64":
         return lambda name: 1e-10 if what == "moved" else 1e-12
     if precision == "float32":
         later = {"moved": 2e-2, "momenta": 6e-2}.get(what)
         return lambda name: later or (1.5e-3 if name.endswith("bias") else 1e-5)
-    exact = trace(recipe, "float32", MPI.COMM_SELF)
-    apart = distance(getattr(exact, what), getattr(alone, what))
-    return lambda name: 3 * apart[name] + 2**-6
+    return lambda name: 2**-6
 
 
 def test_both_ranks_of_a_pair_see_the_same_pixels_and_the_pairs_divide_the_batch():

@@ -11,12 +11,16 @@ from scipy.io import savemat
 
 from preprocess.sources.official import DEVKIT, TRAIN_TAR, VAL_TAR
 from tests.preprocess.helpers import CLASSES, draw, encode, settings, snakemake, tar
+from tests.stores import shared
 
 
 @pytest.fixture(scope="session")
 def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """72 training and 18 validation images of three classes; three of them need a repair."""
-    root = tmp_path_factory.mktemp("imagenet")
+    return shared(tmp_path_factory, "imagenet", draw_imagenet)
+
+
+def draw_imagenet(root: Path) -> None:
     random = np.random.default_rng(0)
     strange: dict[int, Callable[[Image.Image], bytes]] = {
         5: lambda image: encode(image.convert("L")),
@@ -31,16 +35,17 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make = strange.get(number, encode)
         (folder / f"{number}.JPEG").write_bytes(make(draw(number, width, height)))
     (root / "train" / "n01" / "black.JPEG").write_bytes(encode(Image.new("RGB", (60, 50))))
-    return root
 
 
 @pytest.fixture(scope="session")
 def store(imagenet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished store; tests must not change it."""
-    path = tmp_path_factory.mktemp("store") / "small.zarr"
-    run = snakemake("--cores", "2", *settings(imagenet, path))
-    assert run.returncode == 0, run.stderr
-    return path
+
+    def make(folder: Path) -> None:
+        run = snakemake("--cores", "2", *settings(imagenet, folder / "small.zarr"))
+        assert run.returncode == 0, run.stderr
+
+    return shared(tmp_path_factory, "store", make) / "small.zarr"
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The numbers in figures against hand counts, and labels that are neither cut nor overlap."""
 
 import dataclasses
+import shutil
 
 import matplotlib
 import numpy as np
@@ -17,6 +18,12 @@ from trainer.figures import confusion, curves, filters, neighbours, style
 from trainer.figures.run_data import RunData
 from trainer.runs import run_folder
 from trainer.runs.log import read_log
+
+
+@pytest.fixture(scope="module")
+def small_run(small_run, tmp_path_factory):
+    """A copy, in which figures are drawn."""
+    return shutil.copytree(small_run, tmp_path_factory.mktemp("figures") / "small")
 
 
 def test_a_run_ends_with_all_its_figures(small_run):
