@@ -1,4 +1,4 @@
-"""Measure ours, peer and limit in turns, and compare their medians. Figures are speeds: more is faster."""
+"""Measure ours, peer, limit and units in turns; compare their medians. Figures are speeds: more is faster."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ class Row:
     peer: Contender | None = None
     """The usual alternative."""
     limit: Contender | None = None
-    """The best that this machine can do."""
+    """The best that a library or a plain loop does on this machine."""
+    units: Contender | None = None
+    """The speed of the processor's units or of its memory, which nothing exceeds."""
 
 
 def rate(
@@ -61,8 +63,8 @@ def rate(
 
 
 def contenders(rows: Iterable[Row]) -> list[Contender]:
-    """List the contenders of all rows, each once: ours, peer, limit, row after row."""
-    named = (contender for row in rows for contender in (row.ours, row.peer, row.limit))
+    """List the contenders of all rows, each once: ours, peer, limit, units, row after row."""
+    named = (contender for row in rows for contender in (row.ours, row.peer, row.limit, row.units))
     return list(dict.fromkeys(contender for contender in named if contender is not None))
 
 
@@ -82,18 +84,13 @@ def medians(
 
 
 def result(row: Row, found: dict[Contender, float]) -> dict[str, Any]:
-    """Make one entry of the JSON; null where there is no peer or no limit."""
+    """Make one entry of the JSON; null where there is no peer, no limit or no units."""
+    entry: dict[str, Any] = {"stage": row.stage, "unit": row.unit}
     ours = found[row.ours]
-    peer, limit = (found[c] if c else None for c in (row.peer, row.limit))
-    return {
-        "stage": row.stage,
-        "ours": ours,
-        "peer": peer,
-        "limit": limit,
-        "unit": row.unit,
-        "of_peer": ours / peer if peer else None,
-        "of_limit": ours / limit if limit else None,
-        "ours_is": row.ours.what,
-        "peer_is": row.peer.what if row.peer else None,
-        "limit_is": row.limit.what if row.limit else None,
-    }
+    for name in ("ours", "peer", "limit", "units"):
+        contender: Contender | None = getattr(row, name)
+        entry[name] = found[contender] if contender else None
+        entry[f"{name}_is"] = contender.what if contender else None
+        if name != "ours":
+            entry[f"of_{name}"] = ours / entry[name] if entry[name] else None
+    return entry

@@ -12,10 +12,14 @@ from rich.table import Table
 
 Results = list[dict[str, Any]]
 
-WIDTH = 90  # columns of the table; with fewer, rich would cut figures off
+WIDTH = 110  # columns of the table; with fewer, rich would cut figures off
 
 
-NAMES = {"of_limit": "share of the limit", "of_peer": "times the peer"}
+SHOWN = (
+    ("of_limit", "share of the limit", "o", "#2f4b6e"),
+    ("of_units", "share of the units", "s", "#7a9e7e"),
+    ("of_peer", "times the peer", "D", "#e69138"),
+)
 
 
 def write(path: Path, results: Results) -> None:
@@ -27,9 +31,9 @@ def show(results: Results) -> None:
     """Print the table, and below it what each row compares; lines that several rows share appear once."""
     console = Console()
     console.width = max(console.width, WIDTH)
-    numbers = ("ours", "peer", "limit")
+    numbers = ("ours", "peer", "limit", "units")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for header in ("stage", *numbers, "unit", "ours/peer", "ours/limit"):
+    for header in ("stage", *numbers, "unit", "ours/peer", "ours/limit", "ours/units"):
         table.add_column(header, justify="left" if header in ("stage", "unit") else "right", no_wrap=True)
     notes: dict[str, list[str]] = {}
     for entry in results:
@@ -37,7 +41,7 @@ def show(results: Results) -> None:
             entry["stage"],
             *(_number(entry[name]) for name in numbers),
             entry["unit"],
-            *(_number(entry[name]) for name in ("of_peer", "of_limit")),
+            *(_number(entry[name]) for name in ("of_peer", "of_limit", "of_units")),
         )
         family = entry["stage"].split()[0]
         for role in numbers:
@@ -52,18 +56,17 @@ def show(results: Results) -> None:
 
 
 def draw(path: Path, results: Results) -> None:
-    """Draw each stage's speed, divided by its limit and by its peer's speed, on a logarithmic axis."""
+    """Draw each stage's speed, divided by its limit, its units' and its peer's, on a logarithmic axis."""
     from matplotlib.figure import Figure  # slow to import, and only this function needs it
 
-    shown = [entry for entry in results if entry["of_limit"] or entry["of_peer"]]
+    shown = [entry for entry in results if any(entry[name] for name, *_ in SHOWN)]
     figure = Figure(figsize=(9, 1.2 + 0.3 * len(shown)), layout="constrained")
     axes = figure.subplots()
-    for row, entry in enumerate(shown):
-        for name, marker, color in (("of_limit", "o", "#2f4b6e"), ("of_peer", "D", "#e69138")):
+    for name, label, marker, color in SHOWN:
+        axes.plot([], [], marker, color=color, label=label)
+        for row, entry in enumerate(shown):
             if entry[name]:
                 axes.plot(entry[name], -row, marker, color=color)
-    for name, marker, color in (("of_limit", "o", "#2f4b6e"), ("of_peer", "D", "#e69138")):
-        axes.plot([], [], marker, color=color, label=NAMES[name])
     axes.set_xscale("log")
     axes.axvline(1, color="grey", linewidth=0.8)
     axes.set_yticks([-row for row in range(len(shown))])

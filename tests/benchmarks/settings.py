@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-Stage = Literal["preprocess", "loader", "lrn", "update", "step", "reduce", "scaling", "gpu"]
+Stage = Literal["preprocess", "loader", "lrn", "update", "step", "reduce", "start", "scaling", "gpu"]
 WHEN_ASKED = ("scaling", "gpu")
 
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from preprocess.store import open_store
 from tests.benchmarks import __main__ as command
+from tests.benchmarks import units
 from tests.benchmarks.fused import FusedGather
 from tests.benchmarks.harness import Contender, Row, contenders, medians, rate, result
 from tests.benchmarks.networks import one_tower, two_towers
@@ -20,7 +22,7 @@ from tests.benchmarks.workers.reduce import stage_sizes
 from trainer.data.batches import TrainingBatches
 from trainer.recipes import AUTO
 
-KEYS = {"stage", "ours", "peer", "limit", "unit", "of_peer", "of_limit"}
+KEYS = {"stage", "ours", "peer", "limit", "units", "unit", "of_peer", "of_limit", "of_units"}
 
 
 def scripted(name, figures, log):
@@ -64,7 +66,7 @@ def test_rows_that_share_a_contender_measure_it_once_a_turn():
 
 def test_what_is_missing_is_null_and_has_no_ratio():
     entry = result(row := Row(stage="s", unit="u", ours=Contender("", lambda: 2.0)), {row.ours: 2.0})
-    assert [entry[key] for key in ("peer", "limit", "of_peer", "of_limit")] == [None] * 4
+    assert [entry[key] for key in KEYS - {"stage", "unit", "ours"}] == [None] * 6
 
 
 def test_a_turn_lasts_long_enough_and_its_first_call_ever_is_not_counted():
@@ -127,6 +129,15 @@ def test_the_command_writes_what_it_measured(tmp_path, capsys):
     output = capsys.readouterr().out
     assert "ours/limit" in output
     assert "limit: one multiplication" in output
+
+
+@pytest.mark.parametrize("unit", units.NAMES)
+def test_units_measures_every_unit_that_the_processor_has(unit):
+    if units.library() is None:
+        pytest.skip("no C compiler: cc")
+    flags = Path("/proc/cpuinfo").read_text()
+    there = {"bfloat16_matrix_operations": "amx_bf16", "bfloat16_vector_operations": "avx512_bf16"}
+    assert (units.speed(unit, 0.001) > 0) == (there.get(unit, "") in flags)
 
 
 def test_every_stage_has_its_file():

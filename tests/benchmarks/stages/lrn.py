@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.benchmarks import units
 from tests.benchmarks.harness import Contender, Row, rate
 from tests.benchmarks.settings import Settings
 from trainer import kernels
@@ -39,6 +41,13 @@ def _row(settings: Settings, shape: tuple[int, ...], dtype: torch.dtype) -> Row:
         peer=contender("torch's, contiguous; bfloat16 through float32, as autocast does", theirs, x, grad),
         limit=contender(
             "one multiplication by a number, channels_last", lambda x: x * 0.5, x_last, grad_last
+        ),
+        units=units.contender(
+            # x and the output's gradient are loaded, the output and x's gradient are stored.
+            4 * math.prod(shape[1:]) * dtype.itemsize,
+            ("bytes_loaded_and_stored",),
+            settings.seconds,
+            "of four arrays",
         ),
     )
 

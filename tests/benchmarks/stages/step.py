@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from tests.benchmarks import units
 from tests.benchmarks.harness import Contender, Row, rate
 from tests.benchmarks.processes import ranks, worker
 from tests.benchmarks.settings import Settings
@@ -21,12 +23,16 @@ PEERS = {
 }
 
 
+SMALL = 32
+"""The batch size that --recipe auto chooses for small sets."""
+
+
 def rows(settings: Settings, scratch: Path) -> list[Row]:
     size = settings.batch, settings.steps
     peers = {name: Contender(what, worker("network", name, *size)) for name, what in PEERS.items()}
     table = []
     for precision in ("bfloat16", "float32"):
-        limit = product(settings, precision)
+        limit, of_units = product(settings, precision), registers(settings, precision)
         ours = {
             "pair": Contender("a pair of ranks, the cores shared", ranks(2, "ours", precision, *size)),
             "alone": Contender("one process with both towers", worker("ours", precision, *size)),
@@ -38,6 +44,7 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
                 ours=ours[who],
                 peer=peers[name],
                 limit=limit,
+                units=of_units,
             )
             for who, name in (("pair", "plain"), ("pair", "towers"), ("alone", "plain"))
         ]
@@ -47,7 +54,24 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
                 stage=f"step {precision} pair, what LRN costs", unit="img/s", ours=ours["pair"], limit=without
             )
         )
+        few = SMALL, settings.steps * max(1, settings.batch // SMALL)  # as many images
+        table += [
+            Row(
+                stage=f"step {precision} {who}, {SMALL} vs {settings.batch}",
+                unit="img/s",
+                ours=Contender(f"the same with batches of {SMALL}", start("ours", precision, *few)),
+                limit=ours[who],
+            )
+            for who, start in (("pair", partial(ranks, 2)), ("alone", worker))
+        ]
     return table
+
+
+def registers(settings: Settings, precision: str) -> Contender | None:
+    """Make the units' figure: images a second if they never waited for a number."""
+    among = units.ANY_BFLOAT16 if precision == "bfloat16" else ()
+    per = f"over {GFLOP_AN_IMAGE:.3f} GFLOP an image"
+    return units.contender(1e9 * GFLOP_AN_IMAGE, (*among, "float32_operations"), settings.seconds, per)
 
 
 def product(settings: Settings, precision: str, side: int = SIDE) -> Contender:

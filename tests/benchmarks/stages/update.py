@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tests.benchmarks import units
 from tests.benchmarks.harness import Contender, Row, rate
 from tests.benchmarks.settings import Settings
 from trainer.model.initial_weights import build_tower
@@ -36,6 +37,7 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
 
     mine = contender("trainer.training.optimizer.sgd_step_ over the flat stages", ours)
     copy = contender("a copy that moves as many bytes", lambda: target.copy_(source))
+    memory = units.contender(1e9, ("bytes_loaded_and_stored",), settings.seconds, "in GB")
     return [
         Row(
             stage=f"update vs {kind} SGD",
@@ -43,6 +45,7 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
             ours=mine,
             peer=contender(f"torch.optim.SGD({kind}=True), then zero_grad", _sgd(theirs, kind)),
             limit=copy,
+            units=memory,
         )
         for kind in ("fused", "foreach")
     ]
