@@ -13,12 +13,19 @@ PROJECT = ("Snakefile", "cluster", "preprocess", "profiles", "trainer")
 
 
 @pytest.fixture(scope="session")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[private.Slurm]:
+def running_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[private.Slurm]:
     try:
         with private.started(tmp_path_factory.mktemp("slurm")) as running:
             yield running
     except private.NotStartedError as reason:
         pytest.skip(f"no SLURM here: {reason}")
+
+
+@pytest.fixture
+def slurm(running_slurm: private.Slurm) -> Iterator[private.Slurm]:
+    """The private SLURM; after each test its nodes are idle again."""
+    yield running_slurm
+    running_slurm.restore()
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ SIZE = "CPUs=4 RealMemory=16000"  # of a node, whatever the machine has: two sma
 NODE = "PRIVATE_SLURM_NODE"  # in the environment of a node's daemons
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "sinfo", "squeue")
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # daemons are not on every user's path
-START = 30.0  # seconds; each daemon answers within one or two
+START = 60.0  # seconds; each daemon answers within one or two
 
 
 class NotStartedError(Exception):
@@ -189,6 +189,18 @@ class Slurm:
         """Kill a node's daemon and whatever runs there."""
         self.kill(**{NODE: name})
         self.daemons[name].wait()
+
+    def restore(self) -> None:
+        """End all jobs and bring every node back, as a test that failed half-way may leave neither."""
+        if self.idle() and not self("squeue", "--noheader").strip():
+            return
+        self("scancel", "--full", "--user", getpass.getuser())
+        for name in NODES:
+            if self.daemons[name].poll() is not None:
+                self.start_node(name)
+            with contextlib.suppress(AssertionError):  # refused for a node that is well
+                self("scontrol", "update", f"NodeName={name}", "State=RESUME")
+        _await(self.idle, "a node that a test had left down", self)
 
     def idle(self) -> bool:
         """All nodes are there and have nothing to do."""

@@ -51,3 +51,12 @@ def test_it_ends_with_the_tests_that_are_killed(slurm, tmp_path):
     while left := running():
         assert time.monotonic() < until, f"still there: {left}"
         time.sleep(0.1)
+
+
+def test_what_a_test_that_failed_leaves_is_put_right(running_slurm):
+    running_slurm("sbatch", "--nodes=2", "--requeue", "--wrap=srun sleep 1000")
+    running_slurm.kill_node("n2")
+    running_slurm("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=died")
+    running_slurm.restore()
+    assert running_slurm.idle()
+    assert not running_slurm("squeue", "--noheader").strip()
