@@ -91,9 +91,9 @@ def load(
     dtype: torch.dtype = getattr(torch, resolve_precision(setting, topology.device))
     towers = []
     for name in topology.towers:
-        with torch.device("meta"):
+        with topology.device:
             tower = Tower(member.config.network, classes, name)
-        tower = tower.to(dtype).to_empty(device=topology.device).requires_grad_(False)
+        tower = tower.to(dtype).requires_grad_(False)
         checkpoint.load(member.found, name, dict(tower.named_parameters()), topology.tower_comm)
         towers.append(tower)
     if topology.device.type == "cpu" and topology.world.size > 1:  # fill Numba's cache once a host

@@ -12,9 +12,7 @@ from trainer.model.network import LAYERS, TOWERS, Tower, TowerName
 
 def build_tower(settings: NetworkConfig, classes: int, name: TowerName, seed: int) -> Tower:
     """A tower with its initial weights, the same ones in any process."""
-    with torch.device("meta"):
-        tower = Tower(settings, classes, name)
-    tower = tower.to_empty(device="cpu")
+    tower = Tower(settings, classes, name)
     for layer, module in tower.layers.items():
         place = TOWERS.index(name), LAYERS.index(layer)
         draw = kernels.generator(seed, kernels.Purpose.WEIGHTS, *place)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -168,7 +169,7 @@ class Trainer:
         for stage in reversed(self.network.stages):
             mark(f"the backward pass of stage {stage + 1}")
             for output, output_grad in zip(outputs[stage], grads, strict=True):
-                output.backward(output_grad)
+                backward(output, output_grad)
             outputs[stage] = []  # free the stage's activations
             pending[stage] = [
                 self.transport.all_reduce_async(flat[stage].cast_grads_for_reduce()) for flat in self.flat
@@ -194,10 +195,28 @@ def compile_loops(config: Config, dtype: torch.dtype, travel: torch.dtype | None
     tower = build_tower(network, 1, "a", config.run.seed)
     stage = flatten(tower, dtype, travel)[0]
     y = tower.stage(0, torch.zeros(1, 3, 224, 224))
-    y.backward(torch.zeros_like(y))
+    backward(y, torch.zeros_like(y))
     dropout_masks(network, "a", 0, 0, torch.zeros(1, dtype=torch.int64), torch.device("cpu"))("fc6")
     stage.cast_grads_for_reduce()
     sgd_step_(stage, config.optim, lr=0.0)
+
+
+class _ScalarWithGradient(torch.autograd.Function):
+    """A zero whose derivative with respect to y is the given gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, grad: Tensor) -> Tensor:
+        ctx.grad = grad
+        return y.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, one: Tensor) -> tuple[Tensor, None]:
+        return ctx.grad, None
+
+
+def backward(y: Tensor, grad: Tensor) -> None:
+    """`y.backward(grad)`. torch's own imports SymPy when a gradient is given: half a second a process."""
+    _ScalarWithGradient.apply(y, grad).backward()
 
 
 def mean_gradient(logits_BK: Tensor, labels_B: Tensor, global_batch: int) -> tuple[Tensor, Tensor]:
