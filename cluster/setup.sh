@@ -5,7 +5,8 @@
 #
 # All packages get the versions in cluster/constraints.txt, which CI ran with. `make lock` renews that file.
 #   PYTHON=python3.12   the Python to use
-#   TORCH=...           the torch to use: a version, a requirement, a wheel, or the URL of a package index
+#   TORCH=...           the torch to use: a version, a requirement, a wheel, or the URL of an index that has the
+#                       locked version
 #   LOCK=no             the newest versions of all packages but torch
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -64,9 +65,10 @@ pip+=(--build-constraint "$constraints") # older versions of pip do not have thi
 
 say "torch"
 echo "$TORCH" >$VENV/torch
+# Exactly one version: a wheel of it that pip finds on this machine is then enough.
+locked=torch==$(sed -n 's/^torch==//p' $LOCKED)
 if [[ -z $TORCH ]]; then
-    # Exactly one version: a wheel of it that pip finds on this machine is then enough.
-    TORCH=$(sed -n 's/^torch==//p' $LOCKED)
+    TORCH=$locked
     if [[ $(uname -s) == Linux ]] && ! nvidia-smi -L >/dev/null 2>&1; then
         echo "no GPU here, and PyPI's torch for Linux has gigabytes of CUDA libraries. Without them:"
         echo "make setup TORCH=https://download.pytorch.org/whl/cpu"
@@ -74,7 +76,7 @@ if [[ -z $TORCH ]]; then
 fi
 case $TORCH in
     http*.whl) torch=("$TORCH") ;;
-    http* | file:*) torch=(--index-url "$TORCH" torch) ;;
+    http* | file:*) torch=(--index-url "$TORCH" "$locked") ;;
     [0-9]*) torch=("torch==$TORCH") ;;
     *) torch=("$TORCH") ;;
 esac
