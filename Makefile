@@ -6,7 +6,7 @@ ACTIVATE := source .venv/bin/activate
 SCRIPTS := $(wildcard cluster/*.sh cluster/*.sbatch tests/*.sh tests/*/*.sh) .ci/run
 C := $(shell find preprocess trainer -name '*.[ch]')
 
-.PHONY: help setup lock demo test lint format bench soak clean
+.PHONY: help setup lock demo test lint format bench soak release clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ bench-%: setup
 
 soak: setup ## interrupt runs in all ways, 100 times, and compare the results bit for bit: about 12 minutes
 	@$(ACTIVATE) && python -m tests.trainer.soak
+
+release: setup ## build dist/ for a version, and try it in a new environment
+	@$(ACTIVATE) && tests/release.sh
 
 clean: ## remove the environment and the compiled extensions
 	rm -rf .venv .snakemake
