@@ -15,7 +15,8 @@ grep -q "^## \[$version\] - " CHANGELOG.md || die "CHANGELOG.md has no section [
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-constraints=$PWD/.venv/constraints.txt
+constraints=$folder/constraints.txt
+sed '/^torch==/s/+.*//' .venv/constraints.txt >"$constraints" # 2.13.0+cpu is not on PyPI
 python -m venv "$folder/venv"
 export PATH=$folder/venv/bin:$PATH PIP_CONSTRAINT=$constraints PIP_BUILD_CONSTRAINT=$constraints
 python -m pip install --quiet --upgrade pip
