@@ -1,10 +1,12 @@
-"""cluster/setup.sh with a fake Python that records pip's commands, and the lock of all versions."""
+"""The lock of all versions; setup.sh with a fake Python that records what pip is given; what is distributed."""
 
 import contextlib
 import importlib.metadata
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -138,3 +140,21 @@ def test_the_environment_keeps_its_torch_until_another_is_asked_for(setup, tmp_p
 def test_without_a_lock_only_torch_is_fixed(version, lock, sentence, setup, tmp_path):
     assert sentence in setup(version=version, LOCK=lock).stdout
     assert constraints(tmp_path) == [f"torch=={importlib.metadata.version('torch')}"]
+
+
+def test_the_source_distribution_has_every_file_of_both_packages(tmp_path):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    for package in ("preprocess", "trainer"):
+        shutil.copytree(
+            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__", "*.so")
+        )
+    build = "from setuptools import build_meta; build_meta.build_sdist('dist')"
+    done = run(sys.executable, "-c", build, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (archive,) = (tmp_path / "dist").iterdir()
+    with tarfile.open(archive) as tar:
+        found = {name.partition("/")[2] for name in tar.getnames()}
+    packages = [path for package in ("preprocess", "trainer") for path in (tmp_path / package).rglob("*.*")]
+    assert len(packages) > 150
+    assert [str(path) for path in packages if str(path.relative_to(tmp_path)) not in found] == []
