@@ -1,4 +1,4 @@
-"""The lock of all versions; setup.sh with a fake Python that records what pip is given; what is distributed."""
+"""The lock of all versions; setup.sh, with a fake Python that records the installs; the distribution."""
 
 import contextlib
 import importlib.metadata
