@@ -1,18 +1,21 @@
 # The project's commands. `make` alone lists them.
 SHELL := /bin/bash
 PYTHON ?= python3
-export PYTHON
+export PYTHON TORCH LOCK
 ACTIVATE := source .venv/bin/activate
 SCRIPTS := $(wildcard cluster/*.sh cluster/*.sbatch tests/*.sh tests/*/*.sh) .ci/run
 C := $(shell find preprocess trainer tests -name '*.[ch]')
 
-.PHONY: help setup demo test lint format bench soak clean
+.PHONY: help setup lock demo test lint format bench soak release clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 setup: ## make .venv with all requirements (a second if it is up to date)
 	@cluster/setup.sh
+
+lock: ## renew the versions in cluster/constraints.txt, which make setup installs
+	@cluster/lock.sh
 
 demo: setup ## preprocess, train and evaluate on a small synthetic ImageNet
 	@$(ACTIVATE) && tests/demo.sh
@@ -45,6 +48,9 @@ bench-%: setup
 
 soak: setup ## interrupt runs in all ways, 100 times, and compare the results bit for bit: about 12 minutes
 	@$(ACTIVATE) && python -m tests.trainer.soak
+
+release: setup ## build dist/ for a version, and try it in a new environment
+	@$(ACTIVATE) && tests/release.sh
 
 clean: ## remove the environment and the compiled extensions
 	rm -rf .venv .snakemake

