@@ -6,7 +6,10 @@ ACTIVATE := source .venv/bin/activate
 SCRIPTS := $(wildcard cluster/*.sh cluster/*.sbatch tests/*.sh tests/*/*.sh) .ci/run
 C := $(shell find preprocess trainer tests -name '*.[ch]')
 
-.PHONY: help setup lock demo test lint format bench soak release clean
+# Two tests at a time, on a machine of more cores four: most of them start several processes.
+PARALLEL := --numprocesses=logical --maxprocesses=4 --dist=loadgroup
+
+.PHONY: help setup lock demo tools check test test-all lint format bench soak release clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -20,7 +23,7 @@ lock: ## renew the versions in cluster/constraints.txt, which make setup install
 demo: setup ## preprocess, train and evaluate on a small synthetic ImageNet
 	@$(ACTIVATE) && tests/demo.sh
 
-test: setup ## run all tests
+tools: setup
 	@PATH="$$PATH:/usr/sbin"; \
 		{ command -v slurmctld && command -v munged && compgen -G "/usr/lib/*/libpmix.so"; } >/dev/null \
 		|| cluster/packages.sh slurm-wlm munge libpmix-dev \
@@ -30,7 +33,15 @@ test: setup ## run all tests
 	@command -v g++ >/dev/null || cluster/packages.sh g++ || echo "without it compiled steps are not tested"
 	@command -v chromium chromium-browser google-chrome >/dev/null \
 		|| cluster/packages.sh chromium || echo "without it the live page's test is skipped"
-	@$(ACTIVATE) && python -m pytest
+
+check: lint ## before each commit: lint, and the tests that start no ranks and no cluster (2 minutes)
+	@$(ACTIVATE) && python -m pytest $(PARALLEL) -m "not slow"
+
+test: tools ## run all tests (10 minutes)
+	@$(ACTIVATE) && python -m pytest $(PARALLEL)
+
+test-all: tools ## before each version: all tests one by one, then both soak tests (45 minutes)
+	@$(ACTIVATE) && python -m pytest && python -m tests.preprocess.soak && python -m tests.trainer.soak
 
 lint: setup ## check formatting, types, the workflow and the shell scripts
 	@command -v shellcheck >/dev/null || cluster/packages.sh shellcheck
