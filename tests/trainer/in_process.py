@@ -1,30 +1,61 @@
-"""Small runs inside the test's own process: what `python -m trainer.run` does, without a new Python."""
+"""The trainer's commands inside the test's own process: a new Python would load torch for seconds."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 from tests.launch import NETWORK
-from trainer import run
+from trainer import evaluate, export, import_weights, predict, run
+from trainer.experiments import __main__ as experiments
+from trainer.figures import __main__ as figures
 from trainer.runs.log import read_log
 
 SMALL = (*NETWORK, "--batch-size", "4", "--init", "scaled", "--precision", "float32", "--no-figures")
 
 
+PROGRAMS = {
+    **{p.__name__.removeprefix("trainer."): p for p in (evaluate, export, import_weights, predict, run)},
+    "experiments": experiments,
+    "figures": figures,
+}
+SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1)
+
+
 def train(store: Path, folder: Path, *flags: str) -> int:
-    """One start of a run; returns its exit code. Signal handlers are put back afterwards."""
-    signals = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.getsignal(number) for number in signals}
+    """One start of a run; returns its exit code."""
+    return _exit_code("run", ["--store", str(store), "--run", str(folder), *SMALL, *flags])
+
+
+def command(name: str, *flags: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`python -m trainer.NAME FLAGS` in the folder `cwd`, with its exit code and output."""
+    words = list(map(str, flags))
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = _exit_code(name, words)
+    return subprocess.CompletedProcess([name, *words], code, out.getvalue(), err.getvalue())
+
+
+def _exit_code(name: str, words: list[str]) -> int:
+    """Run a command. Handlers of signals and of failing threads are put back afterwards."""
+    handlers, hook = {number: signal.getsignal(number) for number in SIGNALS}, threading.excepthook
     try:
-        run.main(["--store", str(store), "--run", str(folder), *SMALL, *flags])
+        PROGRAMS[name].main(words)
     except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else 1
+        if isinstance(leaving.code, str):
+            print(leaving.code, file=sys.stderr)
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     finally:
-        for number, handler in before.items():
+        threading.excepthook = hook
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-    raise AssertionError("the command did not leave with an exit code")
+    return 0
 
 
 def checkpoints(folder: Path) -> list[str]:

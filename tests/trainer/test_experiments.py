@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.launch import NETWORK, run
+from tests.launch import NETWORK
+from tests.trainer.in_process import command
 from trainer.data.batches import open_data
 from trainer.errors import UserError
 from trainer.experiments import ablations, cifar, relu_tanh
@@ -149,9 +150,9 @@ def test_the_conclusion_compares_at_an_error_that_both_have_reached():
 
 
 def test_the_command_draws_both_curves_and_continues(archive, tmp_path):
-    command = ("python", "-m", "trainer.experiments", "relu-vs-tanh", "--data", str(archive), "--out", "out")
+    words = ("experiments", "relu-vs-tanh", "--data", archive, "--out", "out")
     rates = ("--relu-rates", "0.001", "--tanh-rates", "0.001", "0.002", "--max-epochs", "1")
-    done = run(*command, *rates, cwd=tmp_path)
+    done = command(*words, *rates, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "relu, learning rate 0.001: not at 25 % after 1 epochs (paper: about 6)" in done.stdout
     found = json.loads((tmp_path / "out" / "tanh.json").read_text())
@@ -159,7 +160,7 @@ def test_the_command_draws_both_curves_and_continues(archive, tmp_path):
     svg = (tmp_path / "out" / "figure1.svg").read_text()
     assert svg.count("<path") > 10
     assert Image.open(tmp_path / "out" / "figure1.png").width == 1400
-    again = run(*command, *rates, cwd=tmp_path)
+    again = command(*words, *rates, cwd=tmp_path)
     assert "epoch 1," not in again.stdout  # all is trained
 
 
@@ -226,11 +227,11 @@ def test_a_curve_without_its_settings_or_weights_is_a_clear_error(trained, tmp_p
 def test_the_other_activations_curve_is_drawn_only_with_the_same_settings(
     flags, sentence, archive, both_curves
 ):
-    command = ("python", "-m", "trainer.experiments", "relu-vs-tanh", "--data", str(archive), "--out", "out")
+    words = ("experiments", "relu-vs-tanh", "--data", archive, "--out", "out")
     rates = ("--relu-rates", "0.001", "--tanh-rates", "0.001", "--max-epochs", "1", "--precision", "bfloat16")
     before = (both_curves / "out" / "figure1.svg").read_bytes()
     for which in ("tanh", "relu"):  # each alone: the other one's curve is read from its JSON
-        done = run(*command, *rates, "--activations", which, *flags, cwd=both_curves)
+        done = command(*words, *rates, "--activations", which, *flags, cwd=both_curves)
         assert done.returncode == 1, done.stdout
         assert f"out/{which}-0.001 was made with other settings: {sentence}" in done.stderr or (
             f".json was made with other settings: {sentence}" in done.stderr
@@ -243,18 +244,18 @@ def test_the_other_activations_curve_is_drawn_only_with_the_same_settings(
 @pytest.fixture(scope="module")
 def both_curves(archive, tmp_path_factory):
     folder = tmp_path_factory.mktemp("both")
-    command = ("python", "-m", "trainer.experiments", "relu-vs-tanh", "--data", str(archive), "--out", "out")
+    words = ("experiments", "relu-vs-tanh", "--data", archive, "--out", "out")
     rates = ("--relu-rates", "0.001", "--tanh-rates", "0.001", "--max-epochs", "1", "--precision", "bfloat16")
-    done = run(*command, *rates, cwd=folder)
+    done = command(*words, *rates, cwd=folder)
     assert done.returncode == 0, done.stderr
     # A later command for one of the two reads the other's curve.
-    again = run(*command, *rates, "--activations", "relu", cwd=folder)
+    again = command(*words, *rates, "--activations", "relu", cwd=folder)
     assert "tanh, learning rate 0.001" in again.stdout, again.stderr
     return folder
 
 
 def test_without_the_data_the_error_has_their_address(tmp_path):
-    done = run("python", "-m", "trainer.experiments", "relu-vs-tanh", cwd=tmp_path)
+    done = command("experiments", "relu-vs-tanh", cwd=tmp_path)
     assert done.returncode == 1
     assert "cifar-10-binary.tar.gz" in done.stderr
     assert "Traceback" not in done.stderr
@@ -272,8 +273,8 @@ def test_ablations_compute_the_added_error_and_its_standard_error():
 def test_the_ablations_command_trains_compares_and_continues(tiny_store, tmp_path):
     small = f"--flags={shlex.join(NETWORK)} --batch-size 16"
     settings = ("--store", str(tiny_store), "--epochs", "1", "--parts", "towers", small)
-    command = ("python", "-m", "trainer.experiments", "ablations", *settings)
-    done = run(*command, cwd=tmp_path, timeout=200)
+    words = ("experiments", "ablations", *settings)
+    done = command(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "| one tower |" in done.stdout
     config = json.loads((tmp_path / "runs/ablations/towers/config.json").read_text())["config"]
@@ -281,7 +282,7 @@ def test_the_ablations_command_trains_compares_and_continues(tiny_store, tmp_pat
     assert {"ablations.md", "ablations.json", "ablations.svg", "ablations.png"} <= {
         path.name for path in (tmp_path / "runs/ablations").iterdir()
     }
-    again = run(*command, cwd=tmp_path)
+    again = command(*words, cwd=tmp_path)
     assert "$ " not in again.stdout  # both runs are complete
     assert again.returncode == 0, again.stderr
 
@@ -301,7 +302,7 @@ def test_the_ablations_command_trains_compares_and_continues(tiny_store, tmp_pat
             (f"{small} --precision {other_precision}",): f"--precision was {settled}, now {other_precision}",
             (small + " --gradient-dtype bfloat16",): "--gradient-dtype was float32, now bfloat16",
         }.items():
-            other = run(*command, *flags, cwd=tmp_path)
+            other = command(*words, *flags, cwd=tmp_path)
             assert other.returncode == 1, other.stdout
             which = "whole" if complete else "towers"
             assert f"runs/ablations/{which} was made with other settings: " in other.stderr

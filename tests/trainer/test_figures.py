@@ -10,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
 
-from tests.launch import ROOT, run
+from tests.launch import ROOT
+from tests.trainer.in_process import command
 from trainer import figures
 from trainer.data.batches import open_data
 from trainer.evaluation.pretrained import load
@@ -149,13 +150,13 @@ def test_a_run_does_not_fail_for_its_figures(damage, small_run, tiny_store, tmp_
 def test_the_command_draws_the_figures_of_only(small_run):
     target = small_run / "figures" / "conv1-filters.svg"
     target.unlink()
-    done = run("python", "-m", "trainer.figures", str(small_run), "--only", "conv1-filters", cwd=ROOT)
+    done = command("figures", small_run, "--only", "conv1-filters", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert target.exists()
 
 
 def test_the_error_for_a_wrong_name_lists_the_right_ones():
-    done = run("python", "-m", "trainer.figures", "--only", "filters", cwd=ROOT)
+    done = command("figures", "--only", "filters", cwd=ROOT)
     assert done.returncode == 2
     assert "conv1-filters" in done.stdout + done.stderr
 
@@ -165,11 +166,7 @@ def test_several_runs_are_one_figure_with_their_names(small_run, tmp_path):
     other.mkdir()
     for name in (run_folder.CONFIG, run_folder.LOG):
         (other / name).write_bytes((small_run / name).read_bytes())
-    done = run(
-        *("python", "-m", "trainer.figures", str(small_run), str(other), "--together", "both.svg"),
-        cwd=tmp_path,
-        PYTHONPATH=str(ROOT),
-    )
+    done = command("figures", small_run, other, "--together", "both.svg", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     # Letters are outlines in an SVG; matplotlib names each text in a comment.
     drawn = (tmp_path / "both.svg").read_text()

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.launch import ROOT, run
+from tests.trainer.in_process import command
 from trainer import predict
 from trainer.data.batches import open_data
 from trainer.errors import UserError
@@ -63,12 +64,12 @@ def test_an_exported_file_predicts_without_mpi_and_store(files, exported, small_
     assert len(list((tmp_path / "annotated").glob("*.png"))) == 3
 
 
-def test_a_run_gives_a_table_and_an_error_for_each_unreadable_file(files, small_run, tmp_path):
+def test_a_run_gives_a_table_and_an_error_for_each_unreadable_file(files, small_run, tmp_path, monkeypatch):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"nothing")
     first = sorted(files.glob("*.JPEG"))[0]
-    command = ("python", "-m", "trainer.predict", str(broken), str(first), "--model", str(small_run))
-    done = run(*command, "--top", "3", cwd=ROOT, COLUMNS="200")
+    monkeypatch.setenv("COLUMNS", "200")
+    done = command("predict", broken, first, "--model", small_run, "--top", "3", cwd=ROOT)
     assert done.returncode == 1
     assert f"error: {broken} is neither JPEG nor PNG" in done.stderr
     assert first.name in done.stdout

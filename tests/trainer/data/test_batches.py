@@ -12,8 +12,8 @@ from PIL import Image
 
 from preprocess.plan import IMAGE_SIZES
 from preprocess.store import open_store
-from tests.launch import run
 from tests.stores import make_store_of_size
+from tests.trainer.in_process import command
 from trainer.config import AugmentConfig
 from trainer.data import augmentation
 from trainer.data.batches import TrainingBatches, epoch_order, evaluation_batches, open_data
@@ -178,7 +178,7 @@ def test_a_store_of_images_smaller_than_a_crop_is_refused_by_name(small_store):
 
 
 @pytest.mark.parametrize(
-    "command",
+    "typed",
     [
         "run --run {new}",
         "run --run {new} --dry-run",
@@ -187,17 +187,17 @@ def test_a_store_of_images_smaller_than_a_crop_is_refused_by_name(small_store):
         "figures {run}",
     ],
 )
-def test_every_command_refuses_such_a_store_in_one_sentence(command, small_store, small_run, tmp_path):
-    words = command.format(new=tmp_path / "new", run=small_run).split()
-    done = run("python", "-m", f"trainer.{words[0]}", *words[1:], "--store", str(small_store), cwd=tmp_path)
+def test_every_command_refuses_such_a_store_in_one_sentence(typed, small_store, small_run, tmp_path):
+    words = typed.format(new=tmp_path / "new", run=small_run).split()
+    done = command(*words, "--store", small_store, cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"{small_store} has images of 48x48 pixels" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("command", ["predict {new}.jpg --model {run}", "export {run} --to {new}"])
-def test_a_network_of_such_images_is_refused_in_one_sentence(command, small_store, small_run, tmp_path):
+@pytest.mark.parametrize("typed", ["predict {new}.jpg --model {run}", "export {run} --to {new}"])
+def test_a_network_of_such_images_is_refused_in_one_sentence(typed, small_store, small_run, tmp_path):
     """As older versions could train it; its checkpoint says what its images were."""
     Image.new("RGB", (300, 300)).save(tmp_path / "new.jpg")
     folder = shutil.copytree(small_run, tmp_path / "run")
@@ -207,8 +207,8 @@ def test_a_network_of_such_images_is_refused_in_one_sentence(command, small_stor
         found = json.loads(manifest.read_text())
         found["sha256"][held.name] = hashlib.sha256(held.read_bytes()).hexdigest()
         manifest.write_text(json.dumps(found))
-    words = command.format(new=tmp_path / "new", run=folder).split()
-    done = run("python", "-m", f"trainer.{words[0]}", *words[1:], cwd=tmp_path)
+    words = typed.format(new=tmp_path / "new", run=folder).split()
+    done = command(*words, cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "has images of 48x48 pixels" in done.stderr
     assert "Traceback" not in done.stderr

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from tests.launch import ROOT, run
+from tests.trainer.in_process import command
 from trainer.config import AugmentConfig, NetworkConfig
 from trainer.data import augmentation
 from trainer.data.batches import open_data
@@ -33,7 +34,7 @@ NARROW = {"filters": (6, 8, 12, 12, 8), "hidden": 32, "init": "scaled"}
 @pytest.fixture(scope="module")
 def folder(small_run, tmp_path_factory):
     target = tmp_path_factory.mktemp("exported")
-    done = run("python", "-m", "trainer.export", str(small_run), "--to", str(target), cwd=ROOT)
+    done = command("export", small_run, "--to", target, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return target
 
@@ -153,31 +154,22 @@ def test_every_switch_reaches_the_module(name, images, tmp_path):
 
 def test_there_and_back_is_bit_for_bit(folder, small_run, tiny_store, tmp_path):
     target = tmp_path / "runs" / "back"
-    source = str(folder / "alexnet.safetensors")
-    importing = ("python", "-m", "trainer.import_weights", source, "--run", str(target))
-    done = run(*importing, "--store", str(tiny_store), cwd=ROOT)
+    source = folder / "alexnet.safetensors"
+    importing = ("import_weights", source, "--run", target, "--store", tiny_store)
+    done = command(*importing, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     old, new = (load(folder, device="cpu") for folder in (small_run, target))
     for before, after in zip(old.towers, new.towers, strict=True):
         for key, tensor in before.state_dict().items():
             assert torch.equal(after.state_dict()[key], tensor), key
     # What came back can be evaluated by the training side's own command, and gives the same errors.
-    evaluating = (
-        "python",
-        "-m",
-        "trainer.evaluate",
-        "--run",
-        str(target),
-        "--json",
-        str(tmp_path / "e.json"),
-    )
-    done = run(*evaluating, cwd=ROOT)
+    done = command("evaluate", "--run", target, "--json", tmp_path / "e.json", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     best = [line for line in read_log(small_run / "metrics.jsonl") if "val_top1_error" in line]
     best = min(best, key=lambda line: line["val_top1_error"])
     assert json.loads((tmp_path / "e.json").read_text())["top1_error"] == best["val_top1_error"]
     # A second import does not write over the first.
-    again = run(*importing, "--store", str(tiny_store), cwd=ROOT)
+    again = command(*importing, cwd=ROOT)
     assert again.returncode == 1
     assert "is a run already" in again.stderr
 

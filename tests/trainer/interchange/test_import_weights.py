@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.launch import ROOT, run
+from tests.trainer.in_process import command
 from tests.weights import narrow_alexnet
 from trainer.errors import UserError
 from trainer.evaluation.pretrained import load
@@ -53,17 +54,7 @@ def images():
 
 
 def imported(file, folder, store, *flags):
-    command = (
-        "python",
-        "-m",
-        "trainer.import_weights",
-        str(file),
-        "--run",
-        str(folder),
-        "--store",
-        str(store),
-    )
-    done = run(*command, *flags, cwd=ROOT)
+    done = command("import_weights", file, "--run", folder, "--store", store, *flags, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return load(folder, device="cpu"), done.stdout
 
@@ -117,7 +108,7 @@ def test_a_factor_of_two_is_exact():
 
 
 def test_an_export_of_this_project_is_imported_unchanged(small_run, tiny_store, tmp_path):
-    done = run("python", "-m", "trainer.export", str(small_run), "--to", str(tmp_path), "--no-onnx", cwd=ROOT)
+    done = command("export", small_run, "--to", tmp_path, "--no-onnx", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     for flag in ("--inverted-dropout", "--no-inverted-dropout"):
         network, output = imported(tmp_path / "alexnet.safetensors", tmp_path / flag, tiny_store, flag)
@@ -132,8 +123,8 @@ def remedy(path, tmp_path):
     """Run the command that the sentence ends with, as it stands there; returns the file that it wrote."""
     with pytest.raises(UserError) as refused:
         weights_file.read(path)
-    command = str(refused.value)[str(refused.value).index("python -c") :]
-    done = run("sh", "-c", command, cwd=tmp_path, PYTHONPATH="")
+    typed = str(refused.value)[str(refused.value).index("python -c") :]
+    done = run("sh", "-c", typed, cwd=tmp_path, PYTHONPATH="")
     assert done.returncode == 0, done.stderr
     return done.args[2].split()[-1].strip("'")
 
@@ -310,8 +301,7 @@ def test_other_files_are_a_clear_error_and_never_unpickled(name, tmp_path):
 @pytest.mark.parametrize("name", ["pickle.pth", "object.npy", "cut.npz", "vision.safetensors"])
 def test_the_command_ends_with_that_error_and_makes_no_run(name, tiny_store, tmp_path):
     REFUSED[name][0](tmp_path / name, tmp_path / "was unpickled")
-    command = ("python", "-m", "trainer.import_weights", name, "--run", "run", "--store", str(tiny_store))
-    done = run(*command, cwd=tmp_path)
+    done = command("import_weights", name, "--run", "run", "--store", tiny_store, cwd=tmp_path)
     assert done.returncode == 1
     assert re.search(REFUSED[name][1], done.stderr)
     assert "Traceback" not in done.stderr
