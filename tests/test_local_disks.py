@@ -6,35 +6,40 @@ import json
 from tests.launch import ranks
 from tests.test_failure import SMALL
 
-# Pair 0, which writes, has one folder; every other pair's relative paths lead to an empty one.
+# Pair 0, which writes, has one folder; every other pair's relative paths lead to an empty one. One command
+# after the other, in the same processes.
 PROGRAM = """
-import os, sys
+import json, os, sys
 from pathlib import Path
 from mpi4py import MPI
-from trainer import run
+from trainer import evaluate, run
 here = Path(sys.argv[1]) / ("shared" if MPI.COMM_WORLD.rank < 2 else "own")
 here.mkdir(exist_ok=True)
 os.chdir(here)
-run.main(sys.argv[2:])
+for program, words in json.loads(sys.argv[2]):
+    try:
+        {"run": run, "evaluate": evaluate}[program].main(words)
+    except SystemExit as leaving:
+        if leaving.code:
+            raise
 """
 
 
-def test_a_run_goes_on_though_only_pair_0_sees_its_folder(tiny_store, tmp_path):
-    def train(*flags):
-        where = ("--store", str(tiny_store), *SMALL, "--precision", "float32", *flags)
-        done = ranks(4, "-c", PROGRAM, str(tmp_path), *where, cwd=tmp_path)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    train("--run", "straight", "--max-steps", "5", "--lr", "0.002")
-    train("--run", "mixed", "--max-steps", "3", "--lr", "0.002")
-    # The rate is the run's own, which rank 0 alone can read.
-    text = train("--run", "mixed", "--max-steps", "4")
-    assert "continuing from step 3" in text
+def test_runs_go_on_and_are_evaluated_though_only_pair_0_sees_their_folder(tiny_store, tmp_path):
+    same = ("--store", str(tiny_store), *SMALL, "--precision", "float32")
     back = "mixed/checkpoints/step-00000003"
-    text = train("--run", "mixed", "--resume", back, "--max-steps", "5")
-    assert "set aside" in text
-    assert "continuing from step 3" in text
+    commands = [
+        ["run", [*same, "--run", "straight", "--max-steps", "5", "--lr", "0.002"]],
+        ["run", [*same, "--run", "mixed", "--max-steps", "3", "--lr", "0.002"]],
+        # The rate is the run's own, which rank 0 alone can read.
+        ["run", [*same, "--run", "mixed", "--max-steps", "4"]],
+        ["run", [*same, "--run", "mixed", "--resume", back, "--max-steps", "5"]],
+        ["evaluate", ["--run", "mixed", "--json", "errors.json"]],
+    ]
+    done = ranks(4, "-c", PROGRAM, str(tmp_path), json.dumps(commands), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("continuing from step 3") == 2
+    assert "set aside" in done.stdout
     assert not list((tmp_path / "own").rglob("*.safetensors"))
     for tower in ("tower_a", "tower_b"):
         straight, mixed = (
@@ -46,14 +51,5 @@ def test_a_run_goes_on_though_only_pair_0_sees_its_folder(tiny_store, tmp_path):
             == hashlib.sha256(straight.read_bytes()).hexdigest()
         )
     assert json.loads((tmp_path / "shared" / "mixed" / "config.json").read_text())["changes"] == []
-
-
-def test_an_evaluation_needs_the_runs_folder_on_rank_0_alone(tiny_store, tmp_path):
-    program = PROGRAM.replace("import run", "import evaluate as run")
-    made = ("--store", str(tiny_store), "--run", "mine", *SMALL, "--max-steps", "2")
-    done = ranks(4, "-c", PROGRAM, str(tmp_path), *made, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    done = ranks(4, "-c", program, str(tmp_path), "--run", "mine", "--json", "errors.json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "shared" / "errors.json").read_text())["images"] == 30
     assert not (tmp_path / "own" / "errors.json").exists()

@@ -1,20 +1,22 @@
 """A run goes on with any number of ranks, to the same end but for rounding."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 
-from tests.launch import run
+from tests.launch import ranks
 from tests.test_failure import SMALL
+from tests.trainer.in_process import command
 
 
 def train(size: int, store: Path, folder: Path, steps: int) -> str:
-    launcher = ("mpirun", "-n", str(size)) if size > 1 else ()
     where = ("--store", str(store), "--run", str(folder), "--precision", "float32")
-    program = (sys.executable, "-m", "trainer.run", *where, *SMALL, "--max-steps", str(steps))
-    done = run(*launcher, *program, cwd=folder.parent)
+    flags = (*where, *SMALL, "--max-steps", str(steps))
+    if size == 1:
+        done = command("run", *flags, cwd=folder.parent)
+    else:
+        done = ranks(size, "-m", "trainer.run", *flags, cwd=folder.parent)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
