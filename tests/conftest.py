@@ -14,6 +14,8 @@ from tests.stores import make_tiny_store, shared
 
 # Tests start many ranks on few cores: one that waits must let others compute (MPICH; trainer/__init__.py).
 os.environ.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")
+# So must OpenMP's threads: by default they spin for a while at the end of each loop.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.hookimpl(wrapper=True)

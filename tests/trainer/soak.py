@@ -31,8 +31,7 @@ from tests.terminal import on_terminal
 from tests.test_failure import SMALL, descendants
 from tests.trainer.dying import MOMENTS
 
-STEPS_EACH = 45  # at most, between two interruptions; 15 are an epoch
-FEW = 10  # steps that are waited for
+FEW = 10  # steps that are waited for; 15 are an epoch
 CHECKPOINT_EVERY = 4
 FLAGS = (*SMALL, "--epochs", "100000", "--log-every", "1", "--checkpoint-every", str(CHECKPOINT_EVERY))
 LIMIT = 120.0  # seconds for anything to happen
@@ -251,16 +250,17 @@ def result(run: Path, steps: int) -> dict[str, Any]:
 
 def soak(ranks: int, kinds: list[str], store: Path, folder: Path, seed: int) -> None:
     """Raises AssertionError when a run that was interrupted ends otherwise than one that was not."""
-    chance, steps = random.Random(seed), STEPS_EACH * (len(kinds) + 1)
+    chance = random.Random(seed)
     alone = Run(ranks, store, folder / f"alone-{ranks}", chance)
     subject = Run(ranks, store, folder / f"interrupted-{ranks}", chance)
-    whole = ("--max-steps", str(steps))
-    subprocess.run(alone.command(*whole), check=True, capture_output=True, timeout=1200)
     for number, kind in enumerate(kinds, 1):
         KINDS[kind](subject)
         print(f"{ranks} ranks, {number} of {len(kinds)}: {kind}; step {subject.steps()}", flush=True)
-    done = subprocess.run(subject.command(*whole), capture_output=True, text=True, timeout=1200, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    steps = subject.steps() + FEW
+    for run in (subject, alone):
+        command = run.command("--max-steps", str(steps))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
     expected, found = result(alone.folder, steps), result(subject.folder, steps)
     assert found == expected, f"{subject.folder} differs from {alone.folder}: {found} {expected}"
     hidden = list(subject.folder.rglob(".*"))
