@@ -25,7 +25,7 @@ from trainer.parallel.topology import init_topology
 from trainer.recipes import CUDA_CONVNET, PAPER
 from trainer.training.step import Trainer
 
-from .test_parity import PROGRAM, SMALL, TRANSPORT, everything
+from .test_parity import PROGRAM, SMALL, TransportName, everything
 
 WORLD = MPI.COMM_WORLD
 STEPS = {"float64": 2, "float32": 20, "bfloat16": 20}  # torch's convolutions in float64 are slow
@@ -41,12 +41,12 @@ Arrays = dict[str, np.ndarray]
 pytestmark = pytest.mark.mpi(min_size=2)
 
 
-def make_trainer(recipe: str, precision: str, world: MPI.Comm) -> Trainer:
+def make_trainer(recipe: str, precision: str, world: MPI.Comm, transport: TransportName = "mpi") -> Trainer:
     config = RECIPES[recipe]
     optim = dataclasses.replace(config.optim, batch_size=BATCH)
     low: Literal["float32", "bfloat16"] = "bfloat16" if precision == "bfloat16" else "float32"
     config = dataclasses.replace(config, optim=optim)
-    config = with_changes(config, precision=low, seed=11, transport=TRANSPORT)
+    config = with_changes(config, precision=low, seed=11, transport=transport)
     trainer = Trainer(config, init_topology("cpu", world, config.network.towers), classes=10)
     return in_float64(trainer) if precision == "float64" else trainer
 
@@ -67,8 +67,8 @@ class Trace:
     momenta: Arrays
 
 
-def trace(recipe: str, precision: str, world: MPI.Comm) -> Trace:
-    trainer = make_trainer(recipe, precision, world)
+def trace(recipe: str, precision: str, world: MPI.Comm, transport: TransportName = "mpi") -> Trace:
+    trainer = make_trainer(recipe, precision, world, transport)
     start, losses, first = everything(trainer, "value"), [], {}
     loader = batches(trainer, STEPS[precision])
     for batch in loader:
@@ -94,14 +94,15 @@ def worst(found: Arrays, expected: Arrays, allowed: Callable[[str], float]) -> t
     return max(shares)
 
 
-CASES = [("float32", "paper"), ("bfloat16", "paper")]
+CASES = [("float32", "paper", "mpi"), ("bfloat16", "paper", "mpi")]
 if WORLD.size <= 4:  # more ranks than that on few cores take minutes
-    CASES += [("float64", "program"), ("float32", "program"), ("float64", "dense"), ("float64", "one tower")]
+    CASES += [("float64", recipe, "mpi") for recipe in ("program", "dense", "one tower")]
+    CASES += [("float32", "program", "torch")]
 
 
-@pytest.mark.parametrize(("precision", "recipe"), CASES)
-def test_twenty_steps_equal_the_single_process(precision, recipe):
-    traces = WORLD.gather(trace(recipe, precision, WORLD))
+@pytest.mark.parametrize(("precision", "recipe", "transport"), CASES)
+def test_twenty_steps_equal_the_single_process(precision, recipe, transport):
+    traces = WORLD.gather(trace(recipe, precision, WORLD, transport))
     if WORLD.rank != 0:
         return
     alone = trace(recipe, precision, MPI.COMM_SELF)
