@@ -4,7 +4,7 @@ PYTHON ?= python3
 export PYTHON
 ACTIVATE := source .venv/bin/activate
 SCRIPTS := $(wildcard cluster/*.sh cluster/*.sbatch tests/*.sh tests/*/*.sh) .ci/run
-C := $(shell find preprocess trainer -name '*.[ch]')
+C := $(shell find preprocess trainer tests -name '*.[ch]')
 
 .PHONY: help setup demo test lint format bench soak clean
 
