@@ -105,7 +105,7 @@ def test_gradient_equals_the_formulas_up_to_the_edges_of_the_tower(channels, for
 @pytest.mark.parametrize("window", [None, 2, 3])
 @pytest.mark.parametrize("form", [kernels.relu_lrn_pool, reference.relu_lrn_pool])
 def test_gradient_equals_finite_differences(form, window):
-    x = torch.randn(2, 7, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(1, 7, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     assert gradcheck(lambda t: form(t, False, window, 5, 2.0, 0.3, 0.75), x.requires_grad_())
 
 
