@@ -1,10 +1,10 @@
 """Every operation on a processor that has AVX2 alone, as most laptops do."""
 
 import json
-import platform
 import sys
 
 import pytest
+import torch
 
 from tests.launch import ROOT, run
 
@@ -40,7 +40,10 @@ print(json.dumps({operation: sorted(names) for operation, names in taken.items()
 """
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX2 is an instruction set of x86")
+@pytest.mark.processor
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="no AVX2 in this processor"
+)
 def test_every_operation_gives_the_references_results_with_avx2_alone():
     done = run(sys.executable, "-c", SCRIPT, cwd=ROOT, timeout=240, **FORCED)
     assert done.returncode == 0, done.stderr
