@@ -12,13 +12,30 @@ where a[i, k] and b[k, j] are pairs, and . is their dot product. */
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__linux__)
+#ifdef STAND_IN /* tests: a header with the instructions in plain C */
+#include STAND_IN
+#define HAVE_AMX
+#define WITH_AMX
+#elif defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #define HAVE_AMX
 #define WITH_AMX __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16,amx-tile,amx-bf16")))
+
+/* Whether the processor has the unit, and Linux lets this process use it. */
+static int usable(void)
+{
+    enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, REQUEST = 0x1023, TILES = 18 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & AMX_BF16) || !(d & AMX_TILE)) return 0;
+    if (!__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl")) return 0;
+    if (!__builtin_cpu_supports("avx512bf16")) return 0;
+    return syscall(SYS_arch_prctl, REQUEST, TILES) == 0;
+}
+#else
+static int usable(void) { return 0; }
 #endif
 
 enum {
@@ -30,17 +47,6 @@ enum {
 };
 
 #ifdef HAVE_AMX
-/* Whether the processor has the unit, and Linux lets this process use it. */
-static int usable(void)
-{
-    enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, REQUEST = 0x1023, TILES = 18 };
-    unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & AMX_BF16) || !(d & AMX_TILE)) return 0;
-    if (!__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl")) return 0;
-    if (!__builtin_cpu_supports("avx512bf16")) return 0;
-    return syscall(SYS_arch_prctl, REQUEST, TILES) == 0;
-}
-
 /* Configure the registers until _tile_release(): 0 to 5 for tiles of so many rows, 6 and 7 for whole tiles.
  */
 WITH_AMX static void begin_tiles(int rows)
@@ -140,6 +146,4 @@ WITH_AMX static inline void multiply_row(const uint16_t *a, const uint16_t *cons
     _tile_stored(2, sums[2], LINE);
     _tile_stored(3, sums[3], LINE);
 }
-#else
-static int usable(void) { return 0; }
 #endif

@@ -8,16 +8,24 @@
 
 enum { LANES = 16, LINE = 64 }; /* float32 numbers in a vector; bytes in a cache line */
 
-#ifdef __x86_64__
+#ifdef STAND_IN /* tests: a header with the instructions in plain C */
+#include STAND_IN
+#define AVX512
+#elif defined(__x86_64__)
 #include <immintrin.h>
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
-#define INLINE AVX512 static inline __attribute__((always_inline))
 
 static int usable(void)
 {
     return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512bf16");
 }
+#else
+static int usable(void) { return 0; }
+#endif
+
+#ifdef AVX512
+#define INLINE AVX512 static inline __attribute__((always_inline))
 
 INLINE __m512 to_float32(__m256i numbers)
 {
@@ -25,6 +33,4 @@ INLINE __m512 to_float32(__m256i numbers)
 }
 
 INLINE __m256i to_bfloat16(__m512 numbers) { return (__m256i)_mm512_cvtneps_pbh(numbers); }
-#else
-static int usable(void) { return 0; }
 #endif

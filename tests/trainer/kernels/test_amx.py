@@ -1,5 +1,7 @@
 """Convolutions on the matrix unit, both ways, compared with torch's in float64."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -8,23 +10,19 @@ import torch.nn.functional as F
 from trainer import kernels
 from trainer.kernels import amx, reference
 
-needs_amx = pytest.mark.skipif(
-    not amx.AVAILABLE, reason="no AMX in this processor, or trainer/kernels/_convolve.c is not built"
-)
-
 # images, height, width, channels, filters, pixels along a filter, pad
 LAYERS = {
-    "conv1 over blocks": (3, 57, 57, 48, 48, 3, 0),
-    "conv2": (4, 27, 27, 48, 128, 5, 2),
-    "conv3": (5, 13, 13, 256, 192, 3, 1),
-    "conv5": (8, 13, 13, 192, 128, 3, 1),
-    "more images than are multiplied together": (21, 13, 13, 256, 192, 3, 1),
+    "conv1 over blocks": (3, 8, 57, 48, 48, 3, 0),
+    "conv2": (3, 7, 27, 48, 48, 5, 2),
+    "more images than are multiplied together": (7, 13, 13, 256, 16, 3, 1),
+    "the longest stretch of tiles": (2, 15, 16, 16, 48, 3, 1),
     "one image": (1, 6, 6, 16, 16, 3, 1),
     "filters of one pixel": (3, 4, 7, 32, 16, 1, 0),
     "one pixel": (2, 1, 1, 16, 48, 3, 1),
     "more zeros than pixels": (3, 2, 3, 16, 32, 5, 4),
     "higher than wide": (2, 19, 5, 16, 16, 5, 2),
 }
+THREADS = (1, 3, 24)
 
 
 def tensors(images, height, width, channels, filters, side, pad):
@@ -44,55 +42,64 @@ def torchs_gradients(x, dy, side, pad):
     return torch.autograd.grad(F.conv2d(x, weight, bias, padding=pad), (weight, bias), dy)
 
 
-def check_rounded_once(found, exact, sizes):
+def check_rounded_once(found, exact, sizes, threads):
     """`sizes` are the sums of the terms' sizes."""
     for got, right, size in zip(found, exact, sizes, strict=True):
         assert got.dtype == torch.bfloat16
         assert got.shape == right.shape
         # bfloat16 keeps 8 binary places; and float32's own error in the sum.
-        assert ((got.double() - right).abs() <= right.abs() * 2**-8 + size * 1e-6).all()
+        close = (got.double() - right).abs() <= right.abs() * 2**-8 + size * 1e-6
+        assert close.all(), f"{threads} threads: {(~close).sum()} of {close.numel()} numbers are wrong"
 
 
-@pytest.mark.parametrize("threads", [1, 3, 24])
-@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
-@pytest.mark.processor
-@needs_amx
-def test_gradients_are_sums_in_float32_rounded_once(layer, threads, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+@functools.cache
+def exact_gradients(layer):
+    """Of weights and biases in float64, and the sums of the terms' sizes."""
     *_, side, pad = layer
-    x, dy = tensors(*layer)
-    exact = torchs_gradients(x.double(), dy.double(), side, pad)
-    sizes = torchs_gradients(x.double().abs(), dy.double().abs(), side, pad)
-    check_rounded_once(amx.weight_gradient(x, dy, side, pad), exact, sizes)
+    x, dy = (t.double() for t in tensors(*layer))
+    return torchs_gradients(x, dy, side, pad), torchs_gradients(x.abs(), dy.abs(), side, pad)
 
 
-@pytest.mark.parametrize("threads", [1, 3, 24])
-@pytest.mark.parametrize("layer", [*LAYERS.values(), (2, 6, 9, 80, 16, 2, 1)], ids=[*LAYERS, "an even side"])
-@pytest.mark.processor
-@needs_amx
-def test_outputs_and_input_gradients_are_sums_in_float32_rounded_once(layer, threads, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
+@pytest.mark.usefixtures("amx_build")
+def test_gradients_are_sums_in_float32_rounded_once(layer, monkeypatch):
+    *_, side, pad = layer
+    for threads in THREADS:
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found = amx.weight_gradient(*tensors(*layer), side, pad)
+        check_rounded_once(found, *exact_gradients(layer), threads)
+
+
+def both_ways(convolution, layer, change):
+    """Outputs, and the inputs' gradients, of the layer's tensors after a change."""
     channels, filters, side, pad = layer[3:]
-    x, dy = tensors(*layer)
     draw = torch.Generator().manual_seed(1)
     weight = torch.randn(filters, channels, side, side, generator=draw).bfloat16()
     bias = torch.randn(filters, generator=draw).bfloat16()
-
-    def both_ways(convolution, change):
-        x_, weight_, bias_, dy_ = (change(t.clone()) for t in (x, weight, bias, dy))
-        y = convolution(x_.requires_grad_(), weight_, bias_, padding=pad)
-        return y.detach(), *torch.autograd.grad(y, x_, dy_)
-
-    found = both_ways(lambda *args, padding: amx.conv2d(*args, padding, False), lambda t: t)
-    assert found[0].is_contiguous(memory_format=torch.channels_last)
-    exact = both_ways(F.conv2d, torch.Tensor.double)
-    check_rounded_once(found, exact, both_ways(F.conv2d, lambda t: t.double().abs()))
+    x, dy, weight, bias = (change(t) for t in (*tensors(*layer), weight, bias))
+    y = convolution(x.requires_grad_(), weight, bias, padding=pad)
+    return y.detach(), *torch.autograd.grad(y, x, dy)
 
 
-@pytest.mark.parametrize(
-    "conv2d", [pytest.param(amx.conv2d, marks=[pytest.mark.processor, needs_amx]), reference.conv2d]
-)
-def test_a_relu_in_the_layer_has_the_bits_of_one_after_it(conv2d):
+@functools.cache
+def exact_both_ways(layer):
+    """In float64, and the sums of the terms' sizes."""
+    return both_ways(F.conv2d, layer, torch.Tensor.double), both_ways(
+        F.conv2d, layer, lambda t: t.double().abs()
+    )
+
+
+@pytest.mark.parametrize("layer", [*LAYERS.values(), (2, 6, 9, 80, 16, 2, 1)], ids=[*LAYERS, "an even side"])
+@pytest.mark.usefixtures("amx_build")
+def test_outputs_and_input_gradients_are_sums_in_float32_rounded_once(layer, monkeypatch):
+    for threads in THREADS:
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found = both_ways(lambda *args, padding: amx.conv2d(*args, padding, False), layer, torch.clone)
+        assert found[0].is_contiguous(memory_format=torch.channels_last)
+        check_rounded_once(found, *exact_both_ways(layer), threads)
+
+
+def check_relu_in_the_layer(conv2d):
     x, dy = tensors(*LAYERS["higher than wide"])
     x[1, 2, 3, 4] = float("nan")
     draw = torch.Generator().manual_seed(1)
@@ -110,9 +117,17 @@ def test_a_relu_in_the_layer_has_the_bits_of_one_after_it(conv2d):
         torch.testing.assert_close(within, after, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.usefixtures("amx_build")
+def test_a_relu_in_the_layer_has_the_bits_of_one_after_it():
+    check_relu_in_the_layer(amx.conv2d)
+
+
+def test_a_relu_in_the_references_layer_has_the_bits_of_one_after_it():
+    check_relu_in_the_layer(reference.conv2d)
+
+
 @pytest.mark.parametrize("channel", [3, 40])  # of the first 32, and of the 16 that are left over
-@pytest.mark.processor
-@needs_amx
+@pytest.mark.usefixtures("amx_build")
 def test_an_infinite_number_reaches_the_windows_that_hold_it_alone(channel):
     x = torch.ones(2, 48, 9, 8).bfloat16().contiguous(memory_format=torch.channels_last)
     x[1, channel, 4, 5] = float("inf")
@@ -123,10 +138,9 @@ def test_an_infinite_number_reaches_the_windows_that_hold_it_alone(channel):
     assert seen.sum() == 16 * 9
 
 
-@pytest.mark.processor
-@needs_amx
+@pytest.mark.usefixtures("amx_build")
 def test_parts_of_a_batch_add_up_and_sums_are_added_to():
-    *_, side, pad = layer = LAYERS["conv5"]
+    *_, side, pad = layer = 8, 13, 13, 32, 48, 3, 1
     x, dy = (t.permute(0, 2, 3, 1).contiguous().view(torch.uint16).numpy() for t in tensors(*layer))
     shape, filters = x.shape, dy.shape[3]
 
@@ -143,8 +157,7 @@ def test_parts_of_a_batch_add_up_and_sums_are_added_to():
         assert np.abs(sums(*parts) - times * whole).max() < 1e-5 * np.abs(whole).max()
 
 
-@pytest.mark.processor
-@needs_amx
+@pytest.mark.usefixtures("amx_build")
 @pytest.mark.parametrize(
     "change",
     [
@@ -168,8 +181,7 @@ def test_arrays_of_another_convolution_are_refused(change):
         amx._weight_gradient.weight_gradient(*arrays, *(right | change).values())
 
 
-@pytest.mark.processor
-@needs_amx
+@pytest.mark.usefixtures("amx_build")
 @pytest.mark.parametrize(
     "change",
     [

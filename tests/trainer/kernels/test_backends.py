@@ -4,6 +4,7 @@ Tolerances: a result is rounded once to its dtype, half a unit of the last place
 bfloat16, 2^-24 in float32); before, float32 arithmetic errs by 1e-6 of the sum of the terms' sizes.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -13,20 +14,24 @@ import numpy as np
 import pytest
 import torch
 
+from tests.trainer.kernels import stand_in
 from trainer import kernels
-from trainer.kernels import reference
+from trainer.kernels import amx, avx512, reference
 from trainer.kernels.table import TABLE, Backend
 
 BFLOAT16, FLOAT32, FLOAT64 = torch.bfloat16, torch.float32, torch.float64
 HALF_UNIT = {BFLOAT16: 2**-8, FLOAT32: 2**-24, FLOAT64: 2**-53}
 DTYPES = (FLOAT32, BFLOAT16)
+THREADS = (1, 3)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """Arguments of an operation; those that require a gradient are differentiated."""
 
     operation: str
+    shapes: str
+    """Cases of the same shapes are one test."""
     name: str
     arguments: tuple[Any, ...]
 
@@ -56,7 +61,7 @@ def convolutions():
                     numbers(O, dtype=dtype, seed=2),
                 )
                 arguments = (*(x.requires_grad_() for x in leaves), pad, relu)
-                yield Case("conv2d", f"{name}, {dtype}, relu={relu}", arguments)
+                yield Case("conv2d", name, f"{dtype}, relu={relu}", arguments)
 
 
 def first_convolutions():
@@ -70,7 +75,7 @@ def first_convolutions():
                 x = numbers(*shape, scale=60).bfloat16().to(of_images)  # numbers that both dtypes hold
                 weight, bias = numbers(filters, 3, 11, 11, dtype=dtype), numbers(filters, dtype=dtype)
                 arguments = x, weight.requires_grad_(), bias.requires_grad_()
-                yield Case("conv1", f"{name}, images {of_images}, {dtype}", arguments)
+                yield Case("conv1", name, f"images {of_images}, {dtype}", arguments)
 
 
 def normalisations():
@@ -89,12 +94,12 @@ def normalisations():
                 for window in (None, 2, 3):
                     for n, beta in ((5, 0.75), (3, 0.5)):
                         x = numbers(*shape, dtype=dtype, scale=60).requires_grad_()
-                        where = f"{name}, {dtype}, relu={relu}, window={window}, n={n}"
-                        yield Case("relu_lrn_pool", where, (x, relu, window, n, 2.0, 1e-4, beta))
+                        where = f"{dtype}, relu={relu}, window={window}, n={n}"
+                        yield Case("relu_lrn_pool", name, where, (x, relu, window, n, 2.0, 1e-4, beta))
     for dtype in DTYPES:
         x = numbers(2, 16, 7, 7, dtype=dtype, scale=60)
         x[0, 3, 2, 2], x[1, 0, 0, 0] = float("nan"), float("-inf")
-        yield Case("relu_lrn_pool", f"NaN, {dtype}", (x.requires_grad_(), True, 3, 5, 2.0, 1e-4, 0.75))
+        yield Case("relu_lrn_pool", "NaN", f"{dtype}", (x.requires_grad_(), True, 3, 5, 2.0, 1e-4, 0.75))
 
 
 def products():
@@ -109,7 +114,7 @@ def products():
                 leaves = [x, weight, numbers(outputs, dtype=dtype, seed=2)][: 3 if bias else 2]
                 for leaf in leaves:
                     leaf.requires_grad_().grad = torch.zeros_like(leaf)
-                yield Case("linear", f"{name}, {dtype}, bias={bias}", (*leaves, None)[:3])
+                yield Case("linear", name, f"{dtype}, bias={bias}", (*leaves, None)[:3])
 
 
 def crops():
@@ -126,8 +131,8 @@ def crops():
             for centered in (False, True):
                 for scale in (1.0, float(np.float32(1 / 60))):
                     where = top, left, flip, shift, angle
-                    name = f"{B} of {side}, rotation={rotation}, centered={centered}, scale={scale:.2g}"
-                    yield Case("crop", name, (images, means, *where, scale, centered, None))
+                    name = f"rotation={rotation}, centered={centered}, scale={scale:.2g}"
+                    yield Case("crop", f"{B} of {side}", name, (images, means, *where, scale, centered, None))
 
 
 def updates():
@@ -135,21 +140,21 @@ def updates():
         for dtype in DTYPES:
             for rounded in (None, torch.zeros(N, dtype=BFLOAT16)):
                 w, v, g = (numbers(N, seed=seed) for seed in range(3))
-                name = f"{N}, gradients {dtype}, rounded={rounded is not None}"
-                yield Case("sgd_", name, (w, v, g.to(dtype), rounded, 0.9, 0.01, 0.1))
+                name = f"gradients {dtype}, rounded={rounded is not None}"
+                yield Case("sgd_", f"{N}", name, (w, v, g.to(dtype), rounded, 0.9, 0.01, 0.1))
 
 
 def sums():
     for R, N in ((1, 1), (3, 3000)):
         for dtype in DTYPES:
             arguments = numbers(N, dtype=dtype), numbers(R, N, dtype=dtype, seed=1)
-            yield Case("sum_rows_", f"{R} x {N}, {dtype}", arguments)
+            yield Case("sum_rows_", f"{R} x {N}", f"{dtype}", arguments)
 
 
 def draws():
     for positions in ([0], [0, 1, 127, 2**40 + 3]):
         arguments = 7, kernels.Purpose.DROPOUT, (12, 5), torch.tensor(positions), torch.arange(2049)
-        yield Case("uniform", f"{len(positions)} positions", arguments)
+        yield Case("uniform", f"{len(positions)} positions", "", arguments)
 
 
 GENERATORS = (convolutions, first_convolutions, normalisations, products, crops, updates, sums, draws)
@@ -170,17 +175,20 @@ def fits(backend: Backend, case: Case) -> bool:
 
 
 def pairs():
-    """Backends and the cases that they fit; of a backend that this machine lacks one, to be skipped."""
+    """Backends, how they are built, and the cases of the same shapes that they fit."""
     for operation, backends in TABLE.items():
         for backend in backends[:-1]:
-            cases = [case for case in CASES if case.operation == operation and fits(backend, case)]
-            marks = []
-            if not backend.needs.available:
-                skip = pytest.mark.skip(reason=f"{operation}: {backend.name} needs {backend.needs.words}")
-                cases, marks = cases[:1], [pytest.mark.processor, skip]
-            for case in cases:
-                name = f"{operation} {backend.name}: {case.name}"
-                yield pytest.param(backend, case, marks=marks, id=name)
+            groups = {}
+            for case in CASES:
+                if case.operation == operation and fits(backend, case):
+                    groups.setdefault(case.shapes, []).append(case)
+            for build in ("", " in plain C") if backend.needs.modules else ("",):
+                missing = not build and not backend.needs.available
+                why = f"{operation}: {backend.name} needs {backend.needs.words}"
+                marks = [pytest.mark.processor, pytest.mark.skip(reason=why)] if missing else []
+                for shapes, cases in list(groups.items())[: 1 if missing else None]:
+                    name = f"{operation} {backend.name}{build}: {shapes}"
+                    yield pytest.param(backend, build, cases, marks=marks, id=name)
 
 
 PAIRS = list(pairs())
@@ -191,7 +199,9 @@ def test_every_backend_fits_a_case_and_the_last_one_is_the_reference(operation):
     *others, last = TABLE[operation]
     assert last.name == "torch"
     assert last.run is getattr(reference, operation)
-    fitted = {param.values[0].name for param in PAIRS if param.values[1].operation == operation}
+    fitted = {
+        backend.name for backend, _, cases in (p.values for p in PAIRS) if cases[0].operation == operation
+    }
     assert fitted == {backend.name for backend in others}
 
 
@@ -256,34 +266,49 @@ def allowances(case: Case, exact: list[torch.Tensor], dy: torch.Tensor | None) -
     return [0.0]
 
 
-@pytest.fixture(params=[1, 2, 3], ids="{} threads".format)
-def threads(request):
-    before = torch.get_num_threads()
-    kernels.set_threads(request.param)
-    yield
-    kernels.set_threads(before)
-
-
-@pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize(("backend", "case"), PAIRS)
-def test_a_backend_computes_what_the_reference_does(backend, case):
-    device = "cuda" if backend.name == "triton" else "cpu"
-    exact_arguments = changed(case.arguments, torch.Tensor.double)
+@functools.cache
+def expected(case: Case) -> tuple[list[torch.Tensor], list[torch.Tensor | float], torch.Tensor | None]:
+    """The reference's results in float64, the sizes of their terms, and the output's gradient."""
     right = TABLE[case.operation][-1].run
-    dy = output_gradient(case, y) if (y := right(*exact_arguments)) is not None else None
+    y = right(*changed(case.arguments, torch.Tensor.double))
+    dy = output_gradient(case, y) if y is not None else None
     exact = results(right, changed(case.arguments, torch.Tensor.double), None if dy is None else dy.double())
+    return exact, allowances(case, exact, dy), dy
+
+
+def check(backend: Backend, case: Case, threads: int) -> None:
+    device = "cuda" if backend.name == "triton" else "cpu"
+    exact, sizes, dy = expected(case)
     arguments = tuple(
         x.to(device) if isinstance(x, torch.Tensor) else x for x in changed(case.arguments, lambda x: x)
     )
     found = results(backend.run, arguments, None if dy is None else dy.to(device))
     assert len(found) == len(exact)
-    for got, expected, size in zip(found, exact, allowances(case, exact, dy), strict=True):
+    for got, right, size in zip(found, exact, sizes, strict=True):
         got = got.cpu()
-        assert got.shape == expected.shape
+        assert got.shape == right.shape
         error = 1e-12 if got.dtype == FLOAT64 else 1e-6
-        allowed = expected.abs() * HALF_UNIT[got.dtype] + error * size
-        same = got.double() == expected  # infinities
-        close = same | ((got.double() - expected).abs() <= allowed) | (got.isnan() & expected.isnan())
-        assert close.all(), (
-            f"off by {((got - expected).abs() / allowed).nan_to_num().max():.3g} times what is allowed"
-        )
+        allowed = right.abs() * HALF_UNIT[got.dtype] + error * size
+        same = got.double() == right  # infinities
+        close = same | ((got.double() - right).abs() <= allowed) | (got.isnan() & right.isnan())
+        off = ((got - right).abs() / allowed).nan_to_num().max()
+        assert close.all(), f"{case.name}, {threads} threads: off by {off:.3g} times what is allowed"
+
+
+@pytest.fixture
+def set_threads():
+    before = torch.get_num_threads()
+    yield kernels.set_threads
+    kernels.set_threads(before)
+
+
+@pytest.mark.parametrize(("backend", "build", "cases"), PAIRS)
+def test_a_backend_computes_what_the_reference_does(
+    backend, build, cases, set_threads, in_plain_c, monkeypatch
+):
+    if build:
+        stand_in.take({"amx": amx, "avx512": avx512}[backend.name], in_plain_c, monkeypatch)
+    for threads in THREADS:
+        set_threads(threads)
+        for case in cases:
+            check(backend, case, threads)

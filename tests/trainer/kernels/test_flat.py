@@ -8,10 +8,6 @@ from trainer import kernels
 from trainer.kernels import avx512
 from trainer.kernels.bfloat16 import as_array
 
-needs_avx512 = pytest.mark.skipif(
-    not avx512.AVAILABLE, reason="no AVX-512 BF16 here, or trainer/kernels/_sgd.c is not built"
-)
-
 
 def test_rows_are_added_in_float32_and_rounded_once():
     rows = torch.randn(4, 3000, generator=torch.Generator().manual_seed(2)).bfloat16()
@@ -22,8 +18,7 @@ def test_rows_are_added_in_float32_and_rounded_once():
 
 @pytest.mark.parametrize("gradients", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.processor
-@needs_avx512
+@pytest.mark.usefixtures("avx512_build")
 def test_the_update_in_c_begins_and_ends_anywhere(threads, gradients):
     dtypes = torch.float32, torch.float32, gradients, torch.bfloat16
     draw = torch.Generator().manual_seed(0)
@@ -46,8 +41,7 @@ def test_the_update_in_c_begins_and_ends_anywhere(threads, gradients):
 
 
 @pytest.mark.parametrize("wrong", range(4))
-@pytest.mark.processor
-@needs_avx512
+@pytest.mark.usefixtures("avx512_build")
 def test_arrays_of_other_lengths_are_not_updated(wrong):
     arrays = [np.zeros(9, dtype) for dtype in (np.float32, np.float32, np.uint16, np.uint16)]
     avx512._sgd.sgd(*arrays, 0.9, 0.0, 0.1, 1)
