@@ -15,6 +15,7 @@ from trainer.errors import UserError
 from trainer.evaluation.ensemble import Ensemble
 from trainer.evaluation.results import Result
 from trainer.evaluation.validation import evaluate
+from trainer.model.initial_weights import empty_tower
 from trainer.model.network import Tower
 from trainer.parallel.connect import connect
 from trainer.parallel.device import resolve_precision
@@ -91,9 +92,8 @@ def load(
     dtype: torch.dtype = getattr(torch, resolve_precision(setting, topology.device))
     towers = []
     for name in topology.towers:
-        with topology.device:
-            tower = Tower(member.config.network, classes, name)
-        tower = tower.to(dtype).requires_grad_(False)
+        tower = empty_tower(member.config.network, classes, name, topology.device).to(dtype)
+        tower.requires_grad_(False)
         checkpoint.load(member.found, name, dict(tower.named_parameters()), topology.tower_comm)
         towers.append(tower)
     if topology.device.type == "cpu" and topology.world.size > 1:  # fill Numba's cache once a host

@@ -10,9 +10,17 @@ from trainer.config import NetworkConfig
 from trainer.model.network import LAYERS, TOWERS, Tower, TowerName
 
 
+def empty_tower(settings: NetworkConfig, classes: int, name: TowerName, device: torch.device) -> Tower:
+    """A tower whose parameters, float32, have no values yet."""
+    with torch.device("meta"):
+        tower = Tower(settings, classes, name)
+    # `Module.to_empty` would do, but its torch.empty_like of a tensor on meta imports SymPy: half a second.
+    return tower._apply(lambda p: torch.empty(p.shape, dtype=p.dtype, device=device))
+
+
 def build_tower(settings: NetworkConfig, classes: int, name: TowerName, seed: int) -> Tower:
     """A tower with its initial weights, the same ones in any process."""
-    tower = Tower(settings, classes, name)
+    tower = empty_tower(settings, classes, name, torch.device("cpu"))
     for layer, module in tower.layers.items():
         place = TOWERS.index(name), LAYERS.index(layer)
         draw = kernels.generator(seed, kernels.Purpose.WEIGHTS, *place)

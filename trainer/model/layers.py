@@ -10,14 +10,7 @@ from torch import Tensor, nn
 from trainer import kernels
 
 
-class _Unset:
-    """The parameters' memory is left as it is: trainer.model.initial_weights or a file sets them."""
-
-    def reset_parameters(self) -> None:
-        """Draw nothing."""
-
-
-class Conv1(_Unset, nn.Conv2d):
+class Conv1(nn.Conv2d):
     """The first convolution, of filters 11 x 11, 4 pixels apart."""
 
     def __init__(self, filters: int) -> None:
@@ -28,7 +21,7 @@ class Conv1(_Unset, nn.Conv2d):
         return kernels.conv1(x_B3HW, self.weight, self.bias)
 
 
-class Conv2d(_Unset, nn.Conv2d):
+class Conv2d(nn.Conv2d):
     """`nn.Conv2d` with square filters, 1 pixel apart."""
 
     def forward(self, x_BCHW: Tensor, relu: bool = False) -> Tensor:
@@ -36,7 +29,7 @@ class Conv2d(_Unset, nn.Conv2d):
         return kernels.conv2d(x_BCHW, self.weight, self.bias, int(self.padding[0]), relu)
 
 
-class Linear(_Unset, nn.Linear):
+class Linear(nn.Linear):
     """`nn.Linear`; where its parameters have gradients already, backward adds to these."""
 
     def forward(self, x_BI: Tensor) -> Tensor:
