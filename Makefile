@@ -34,7 +34,7 @@ tools: setup
 	@command -v chromium chromium-browser google-chrome >/dev/null \
 		|| cluster/packages.sh chromium || echo "without it the live page's test is skipped"
 
-check: lint ## before each commit: lint, and the tests that start no ranks and no cluster (2 minutes)
+check: lint ## before each commit: lint, and the fast tests (2 minutes)
 	@$(ACTIVATE) && python -m pytest $(PARALLEL) -m "not slow"
 
 test: tools ## run all tests (10 minutes)

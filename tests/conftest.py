@@ -42,6 +42,21 @@ TOGETHER = ("tests/slurm", "tests/hosts")
 LONGEST = ("tests/test_interrupt.py", "tests/slurm", "tests/test_mpi.py", "tests/test_failure.py")
 """These begin first, so that no process of pytest-xdist is left alone with one of them in the end."""
 
+SLOW = (
+    *TOGETHER,
+    *(f"tests/test_{name}.py" for name in ("commands", "docs", "failure", "interrupt", "local_disks", "mpi")),
+    *(f"tests/test_{name}.py" for name in ("openmpi", "setup")),
+    *(f"tests/preprocess/{name}.py" for name in ("shards/test_readback", "test_kill", "test_pipeline")),
+    *(f"tests/trainer/test_{name}.py" for name in ("experiments", "figures", "predict", "soak", "watch")),
+    *(f"tests/trainer/kernels/test_{name}.py" for name in ("avx2", "triton_kernels")),
+    *(f"tests/trainer/runs/test_{name}.py" for name in ("lock", "resuming", "run_folder", "training_set")),
+    *(f"tests/trainer/training/test_{name}.py" for name in ("compiled", "divergence", "validation")),
+    "tests/trainer/evaluation/test_ensemble.py",
+    "tests/trainer/parallel/test_malloc.py",
+    "tests/trainer/interchange",
+)
+"""`make check` leaves these out: they start many processes, or take many seconds for few tests."""
+
 
 def _group(item: pytest.Item) -> str:
     path = item.nodeid.partition("::")[0]
@@ -53,6 +68,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For pytest-xdist: the tests of one file share its fixtures, so one process runs them all."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
     order = {group: place for place, group in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(_group(item), len(order)))
 
