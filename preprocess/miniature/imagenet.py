@@ -9,7 +9,6 @@ archives: a tar of one tar a class, a flat tar, and a development kit with the l
 import gzip
 import io
 import json
-import os
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ import scipy.io
 import tyro
 
 from preprocess.miniature.drawing import KINDS, Split, encode
+from preprocess.shared.cores import available_cores
 
 VERSION = 1  # to be raised when the images or the layout change
 STAMP = "miniature.json"
@@ -87,7 +87,7 @@ def labels(seed: int, split: Split, count: int) -> dict[int, int]:
 
 def files(seed: int, split: Split, chosen: Mapping[int, int]) -> Iterator[bytes]:
     """Yield the files of images, given as labels by number, drawn on all cores."""
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ProcessPoolExecutor(available_cores()) as pool:
         yield from pool.map(encode, repeat(seed), repeat(split), chosen, chosen.values(), chunksize=8)
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from mpi4py import MPI
 
+from preprocess.shared.cores import available_cores
 from trainer import kernels
 from trainer.errors import UserError
 from trainer.model.network import TOWERS, TowerName
@@ -101,7 +102,7 @@ def init_topology(device: str = "auto", world: MPI.Comm = MPI.COMM_WORLD, towers
     host = world.Split_type(MPI.COMM_TYPE_SHARED)
     pair_comm = world.Split(rank // towers, rank)
     _refuse_cut_pairs(world, pair_comm)
-    threads = max(1, len(os.sched_getaffinity(0)) // host.size)
+    threads = max(1, available_cores() // host.size)
     configure_malloc()
     kernels.set_threads(threads)
     return Topology(
