@@ -17,7 +17,6 @@ from itertools import groupby, repeat
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 import tyro
 
 from preprocess.miniature.drawing import KINDS, Split, encode
@@ -131,6 +130,8 @@ def meta(train_per_class: int) -> bytes:
     rows += [(*family, len(children), children, height, 0) for *family, children, height in FAMILIES]
     synsets = np.empty((len(rows), 1), [(field, object) for field in FIELDS])
     synsets[:, 0] = sorted(rows)
+    import scipy.io  # slow to import
+
     file = io.BytesIO()
     scipy.io.savemat(file, {"synsets": synsets}, oned_as="row")
     header = b"MATLAB 5.0 MAT-file, a miniature".ljust(116)  # scipy's own header holds the time

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.launch import ROOT, run
-from trainer import predict
+from trainer.commands import predict
 from trainer.data.batches import open_data
 from trainer.errors import UserError
 from trainer.evaluation.pretrained import load
