@@ -55,7 +55,8 @@ def refused_by_all() -> Iterator[None]:
         with outlives_reader():
             yield
     except (SystemExit, UserError) as refusal:
-        if launcher.size() > 1 and getattr(refusal, "code", 1):
+        code = refusal.code if isinstance(refusal, SystemExit) else 1
+        if launcher.size() > 1 and code:
             # A rank that leaves before rank 0 has printed would make the launcher end rank 0.
             from trainer.parallel.ending import abort_all_on_error
 
