@@ -14,7 +14,7 @@ import pytest
 from tests.launch import ROOT, run
 from tests.stores import make_store_of_size
 from trainer.doctor import kernels, launcher, machine, software
-from trainer.doctor.finding import attempt
+from trainer.doctor.finding import Outcome, attempt
 from trainer.kernels.table import TABLE
 
 
@@ -127,6 +127,16 @@ def test_pillow_over_pillow_simd_is_noticed(tmp_path, monkeypatch):
     found = software.pillow()
     assert found.level == "warn"
     assert found.remedy.startswith("pip uninstall -y pillow")
+
+
+def test_pillow_alone_is_slower_and_the_remedy_has_the_headers(monkeypatch):
+    alone = Outcome([["12.1.1", None, "12.1.1", True]], "")
+    monkeypatch.setattr(software, "attempt", lambda script: alone)
+    found = software.pillow(x86=True)
+    assert (found.level, "at half the speed" in found.text) == ("warn", True)
+    assert "libjpeg-dev" in found.remedy
+    assert "pip uninstall -y pillow" in found.remedy
+    assert software.pillow(x86=False).level == "ok"
 
 
 def test_a_missing_compiled_module_is_noticed(monkeypatch):
