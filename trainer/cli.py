@@ -23,6 +23,8 @@ from trainer.parallel import interrupt, launcher
 from trainer.parallel.output import outlives_reader
 from trainer.recipes import AUTO, RECIPES
 
+PROGRAM = "python -m trainer.run"
+
 T = TypeVar("T")
 
 
@@ -54,7 +56,7 @@ def refused_by_all() -> Iterator[None]:
     try:
         with outlives_reader():
             yield
-    except (SystemExit, UserError) as refusal:
+    except BaseException as refusal:
         code = refusal.code if isinstance(refusal, SystemExit) else 1
         if launcher.size() > 1 and code:
             # A rank that leaves before rank 0 has printed would make the launcher end rank 0.
@@ -100,11 +102,14 @@ def parse_config(argv: Sequence[str] | None = None) -> Config:
     resume = None if resume in ("auto", "never") else resume
     default = RECIPES.get(_value(args, "--recipe") or "auto", AUTO)
     if run or resume:
-        from trainer.parallel.agreement import on_root  # torch and MPI are loaded here, not for every --help
+        if not {"-h", "--help"} & {*args}:  # help has the run's values
+            with contextlib.suppress(UserError):
+                parse(Config, PROGRAM, default, args)  # a mistyped flag is refused before torch is loaded
+        from trainer.parallel.agreement import on_root
         from trainer.parallel.topology import world
 
         default = on_root(world(), lambda: _of_run(run, resume)) or default
-    return parse(Config, "python -m trainer.run", default, args)
+    return parse(Config, PROGRAM, default, args)
 
 
 def _of_run(run: str | None, resume: str | None) -> Config | None:

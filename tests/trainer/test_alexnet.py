@@ -21,7 +21,7 @@ for name, (module, _) in alexnet.COMMANDS.items():
         (typed, lambda: runpy.run_module(module, run_name="__main__", alter_sys=True)),
         (f"alexnet {name}", lambda: alexnet.main([name, *flags])),
     ):
-        for flags in (["--help"], ["--no-such-flag"]):
+        for flags in (["--help"], ["--no-such-flag"], ["--run", "runs/a", "--no-such-flag"]):
             sys.argv[:] = [module, *flags]
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
@@ -38,7 +38,7 @@ def test_help_and_mistyped_flags_need_no_large_library_and_show_the_command_as_t
     done = run(sys.executable, "-c", ALL, cwd=tmp_path, PYTHONPATH=str(ROOT), COLUMNS="200")
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == 4 * len(alexnet.COMMANDS)
+    assert len(found) == 6 * len(alexnet.COMMANDS)
     for program, flags, code, large, named in found:
         assert (code or 0, large, named) == (0 if flags == ["--help"] else 2, [], True), program
 
