@@ -8,7 +8,6 @@ Usage: python -m preprocess.shard --store PATH [--workers N]
 """
 
 import argparse
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from preprocess.pictures.resize import COMPILED, SIMD
 from preprocess.plan import SPLITS, Plan, Skipped, load_plan, manifest, record_path, work_folder
 from preprocess.shards.readback import ReadBack
 from preprocess.shards.records import finished_record
+from preprocess.shared.cores import available_cores
 from preprocess.shared.files import remove_leftovers, write_json
 from preprocess.workers import compute
 from preprocess.workers.cluster import MODES, connected
@@ -120,7 +120,9 @@ def shards(arguments: argparse.Namespace) -> str:
 
 if __name__ == "__main__":
     command = stage.parser(__doc__)
-    command.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; default: all cores")
+    command.add_argument(
+        "--workers", type=int, default=available_cores(), help="processes; default: all cores"
+    )
     command.add_argument("--dask", choices=MODES, default="local", help="where the workers run")
     command.add_argument("--dask-address", default="", help="of a running scheduler, or its file")
     command.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="at unreadable images")

@@ -29,6 +29,7 @@ from preprocess.shards.checksums import crc32c_of, sha256_of
 from preprocess.shards.readback import ReadBack
 from preprocess.shards.records import Record, finished_record
 from preprocess.shared import progress
+from preprocess.shared.cores import available_cores
 from preprocess.shared.files import remove_leftovers, write_json
 from preprocess.store import StoreError, open_store
 
@@ -153,7 +154,7 @@ def verify(arguments: argparse.Namespace) -> str:
 
 if __name__ == "__main__":
     command = stage.parser(__doc__)
-    command.add_argument("--workers", type=int, default=os.cpu_count(), help="threads; default: all cores")
+    command.add_argument("--workers", type=int, default=available_cores(), help="threads; default: all cores")
     command.add_argument(
         "--sha256",
         action="store_true",

@@ -35,7 +35,7 @@ PREPROCESS = {
     "pictures": {"errors", "plan", "shared"},
     "shards": {"errors", "plan", "shared"},
     "workers": {"errors", "pictures", "plan", "shards", "shared"},
-    "miniature": set(),
+    "miniature": {"shared"},
 }
 ROOMS = {"trainer": TRAINER, "preprocess": PREPROCESS}
 DOORS = {"store", "pictures", "shared"}

@@ -11,6 +11,7 @@ A trained network in a program or a notebook:
 import os
 from typing import TYPE_CHECKING
 
+from preprocess.shared.cores import available_cores
 from trainer.parallel import interrupt
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ __all__ = ["load"]
 os.environ.setdefault("UCX_TCP_KEEPIDLE", "3600s")
 
 # Read by MPICH when it starts. With more ranks than cores on a host, one that waits must let others compute.
-if int(os.environ.get("MPI_LOCALNRANKS", "1")) > len(os.sched_getaffinity(0)):
+if int(os.environ.get("MPI_LOCALNRANKS", "1")) > available_cores():
     os.environ.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")
 
 # From here on, since the imports alone take seconds.

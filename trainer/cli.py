@@ -1,4 +1,8 @@
-"""Command lines from dataclasses: a field is a flag, its docstring the help."""
+"""Command lines from dataclasses: a field is a flag, its docstring the help.
+
+A command's own module has its flags. trainer/commands/ has its work, which is imported once the flags are
+read: `--help` and a mistyped flag need no torch.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,14 @@ from typing import TypeVar
 
 import tyro
 
+from preprocess.shared.program import as_typed
 from trainer.config import Config, with_changes
 from trainer.errors import UserError, as_disk_failure
-from trainer.parallel import interrupt
+from trainer.parallel import interrupt, launcher
+from trainer.parallel.output import outlives_reader
 from trainer.recipes import AUTO, RECIPES
-from trainer.runs import checkpoint, run_folder
+
+PROGRAM = "python -m trainer.run"
 
 T = TypeVar("T")
 
@@ -25,7 +32,7 @@ T = TypeVar("T")
 def one_sentence() -> Iterator[None]:
     """For commands of one process: a UserError or a full disk is one line on stderr and exit code 1.
 
-    Commands of many ranks use `parallel.ending.abort_all_on_error`.
+    Commands of many ranks use `refused_by_all` and `parallel.ending.abort_all_on_error`.
     """
     interrupt.raise_again()
     try:
@@ -43,22 +50,42 @@ def one_sentence() -> Iterator[None]:
         raise SystemExit(1) from None
 
 
+@contextlib.contextmanager
+def refused_by_all() -> Iterator[None]:
+    """For the command line of many ranks: a wrong one ends all of them, with rank 0's message."""
+    try:
+        with outlives_reader():
+            yield
+    except BaseException as refusal:
+        code = refusal.code if isinstance(refusal, SystemExit) else 1
+        if launcher.size() > 1 and code:
+            # A rank that leaves before rank 0 has printed would make the launcher end rank 0.
+            from trainer.parallel.ending import abort_all_on_error
+
+            with abort_all_on_error():
+                raise
+        if isinstance(refusal, UserError):
+            print(f"error: {refusal}", file=sys.stderr, flush=True)
+            raise SystemExit(1) from None
+        raise
+
+
 def parse(
     kind: type[T], program: str, default: T, argv: Sequence[str] | None = None, *, ranks: bool = True
 ) -> T:
     """Read the command line into `kind`; flags that are not given keep the values of `default`.
 
-    Under mpirun only rank 0 prints help and errors; the other ranks end with the same code. `ranks=False` is
-    for commands that never run under mpirun, and needs no MPI.
+    program: "python -m trainer.NAME". Under mpirun only rank 0 prints help and errors; the other ranks end
+    with the same code. `ranks=False` is for commands that never run under mpirun.
     """
     with contextlib.ExitStack() as stack:
-        if ranks and _rank() != 0:
+        if ranks and launcher.rank() != 0:
             nothing = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(contextlib.redirect_stdout(nothing))
             stack.enter_context(contextlib.redirect_stderr(nothing))
         return tyro.cli(
             kind,
-            prog=program,
+            prog=as_typed(program),
             args=list(sys.argv[1:] if argv is None else argv),
             default=default,
             config=(tyro.conf.OmitArgPrefixes,),
@@ -70,27 +97,29 @@ def parse_config(argv: Sequence[str] | None = None) -> Config:
 
     Rank 0 reads those of the run and sends them to the others.
     """
-    from trainer.parallel.agreement import on_root  # MPI starts here, not for commands of one process
-    from trainer.parallel.topology import world
-
     args = list(sys.argv[1:] if argv is None else argv)
-    return parse(Config, "python -m trainer.run", on_root(world(), lambda: _default(args)), args)
-
-
-def _default(args: Sequence[str]) -> Config:
-    """The settings that the flags change: of the run that --run or --resume names, or of a recipe."""
     run, resume = _value(args, "--run"), _value(args, "--resume")
-    if run is None and resume not in (None, "auto", "never"):
-        run = str(checkpoint.run_of(Path(str(resume))))
-    if run is not None and run_folder.record(Path(run)):
-        return with_changes(run_folder.read_config(Path(run)), folder=None, max_steps=None, resume="auto")
-    return RECIPES.get(_value(args, "--recipe") or "auto", AUTO)
+    resume = None if resume in ("auto", "never") else resume
+    default = RECIPES.get(_value(args, "--recipe") or "auto", AUTO)
+    if run or resume:
+        if not {"-h", "--help"} & {*args}:  # help has the run's values
+            with contextlib.suppress(UserError):
+                parse(Config, PROGRAM, default, args)  # a mistyped flag is refused before torch is loaded
+        from trainer.parallel.agreement import on_root
+        from trainer.parallel.topology import world
+
+        default = on_root(world(), lambda: _of_run(run, resume)) or default
+    return parse(Config, PROGRAM, default, args)
 
 
-def _rank() -> int:
-    from trainer.parallel.topology import world
+def _of_run(run: str | None, resume: str | None) -> Config | None:
+    """The settings of the run that --run or a checkpoint names; None where there is no such run yet."""
+    from trainer.runs import checkpoint, run_folder
 
-    return world().rank
+    folder = Path(run) if run else checkpoint.run_of(Path(str(resume)))
+    if not run_folder.record(folder):
+        return None
+    return with_changes(run_folder.read_config(folder), folder=None, max_steps=None, resume="auto")
 
 
 def _value(args: Sequence[str], flag: str) -> str | None:

@@ -17,8 +17,6 @@ import tyro
 
 from trainer.cli import one_sentence, parse
 from trainer.errors import UserError
-from trainer.evaluation.pretrained import load
-from trainer.interchange.write import write_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +39,9 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> None:
     with one_sentence():
         a = parse(Arguments, "python -m trainer.export", Arguments(), argv, ranks=False)
+        from trainer.evaluation.pretrained import load
+        from trainer.interchange.write import write_all
+
         network = load(a.run, a.checkpoint, device="cpu")
         if network.run is None:
             raise UserError(f"{network.source} is an exported file already; name a run or a checkpoint.")

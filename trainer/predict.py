@@ -2,36 +2,18 @@
 
 python -m trainer.predict cat.jpg holiday/                         the latest run's best checkpoint
 python -m trainer.predict cat.jpg --model alexnet.safetensors      an exported file
-
-preprocess/pictures/ decodes and resizes the images, as it does for the store, so that the network's input is
-the same to the byte as in training. The rest of the trainer imports preprocess.store alone.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-import rich
-import rich.table
 import tyro
-from numpy.typing import NDArray
 
-from preprocess.pictures import SUFFIXES, UnreadableError, convert
-from preprocess.shared import progress
 from trainer.cli import one_sentence, parse
-from trainer.errors import UserError
-from trainer.evaluation.pretrained import load
-from trainer.evaluation.pretrained_network import PretrainedNetwork
-from trainer.figures import annotated
-
-BATCH = 32
-KNOWN = frozenset().union(*SUFFIXES.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,108 +41,12 @@ class Arguments:
     """auto: a GPU where there is one."""
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """One file's image and its softmax outputs; `error` where it cannot be read."""
-
-    path: Path
-    error: str = ""
-    repairs: tuple[str, ...] = ()
-    image_SS3: NDArray[np.uint8] | None = None
-    p_K: NDArray[np.float32] | None = None
-
-
-def find(paths: Sequence[Path]) -> list[Path]:
-    """List the files themselves, and every JPEG and PNG below the folders, by name. Raises UserError."""
-    if not paths:
-        raise UserError("Name images or folders: python -m trainer.predict cat.jpg holiday/")
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in KNOWN and p.is_file())
-            if not inside:
-                raise UserError(f"There is no JPEG or PNG in {path}.")
-            found += inside
-        elif path.exists():
-            found.append(path)
-        else:
-            raise UserError(f"There is no image {path}.")
-    return found
-
-
-def predictions(network: PretrainedNetwork, paths: Sequence[Path], ten_crop: bool) -> Iterator[Prediction]:
-    """Predict each file's classes, in the order of the paths; a file that cannot be read has an error."""
-    for first in range(0, len(paths), BATCH):
-        read = [_read(path, network.image_size) for path in paths[first : first + BATCH]]
-        images = [p.image_SS3 for p in read if p.image_SS3 is not None]
-        rows = iter(network.probabilities(np.stack(images), ten_crop) if images else ())
-        for p in read:
-            yield p if p.error else Prediction(p.path, "", p.repairs, p.image_SS3, next(rows))
-
-
-def _read(path: Path, size: int) -> Prediction:
-    """Decode and resize one file; no softmax outputs yet."""
-    try:
-        image, repairs = convert(path.read_bytes(), path.name, size)
-    except UnreadableError as error:
-        return Prediction(path, error=str(error))
-    except OSError as error:
-        return Prediction(path, error=f"cannot be read: {error.strerror}")
-    return Prediction(path, repairs=repairs, image_SS3=image)
-
-
-def best(p_K: NDArray[np.float32], count: int) -> list[int]:
-    """Indices of the most probable classes; equal ones in the order of their indices."""
-    return [int(index) for index in np.argsort(-p_K, kind="stable")[:count]]
-
-
-def as_table(network: PretrainedNetwork, found: Sequence[Prediction], top: int) -> rich.table.Table:
-    """A row for each class, the image's path in its first."""
-    table = rich.table.Table(rich.table.Column("image", overflow="fold"), "class", title=str(network.source))
-    table.add_column("probability", justify="right")
-    for p in found:
-        if p.p_K is not None:
-            for place, index in enumerate(best(p.p_K, top)):
-                path = f"{p.path}" if place == 0 else ""
-                table.add_row(path, network.name(index), f"{p.p_K[index]:.4f}", end_section=place == top - 1)
-    return table
-
-
-def as_json(network: PretrainedNetwork, p: Prediction, top: int) -> dict[str, Any]:
-    """One prediction in plain types for JSON."""
-    if p.p_K is None:
-        return {"picture": str(p.path), "error": p.error}
-    classes = [
-        {"class": network.classes[i], "name": network.name(i), "probability": float(p.p_K[i])}
-        for i in best(p.p_K, top)
-    ]
-    return {"picture": str(p.path), "repairs": p.repairs, "predictions": classes}
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     with one_sentence():
-        a = parse(Arguments, "python -m trainer.predict", Arguments(), argv, ranks=False)
-        if a.top < 1:
-            raise UserError(f"--top must be at least 1, not {a.top}.")
-        paths = find(a.pictures)
-        network = load(a.model, a.checkpoint, a.device)
-        bar = progress.images(len(paths), 0, "images", leave=False)
-        found: list[Prediction] = []
-        for p in predictions(network, paths, a.ten_crop):
-            if a.annotate and p.p_K is not None and p.image_SS3 is not None:
-                target = a.annotate / f"{len(found):05d}-{p.path.stem}.png"
-                annotated.write(network, p.image_SS3, p.p_K, target)
-            found.append(Prediction(p.path, p.error, p.repairs, None, p.p_K))  # without the image's bytes
-            bar.update(1)
-        bar.close()
-        if a.format == "json":
-            print(json.dumps([as_json(network, p, a.top) for p in found], indent=1))
-        else:
-            rich.print(as_table(network, found, min(a.top, len(network.classes))))
-        unreadable = [p for p in found if p.error]
-        for p in unreadable:
-            print(f"error: {p.path} {p.error}", file=sys.stderr)
-        raise SystemExit(1 if unreadable else 0)
+        arguments = parse(Arguments, "python -m trainer.predict", Arguments(), argv, ranks=False)
+        from trainer.commands import predict
+
+        predict.run(arguments)
 
 
 if __name__ == "__main__":

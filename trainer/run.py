@@ -10,114 +10,17 @@ SIGUSR1, SIGTERM, SIGHUP or a file `stop` in the run's folder saves and ends it;
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from preprocess.store import Store
-from trainer import figures
-from trainer.cli import parse_config
-from trainer.config import GROUPS, Config, flag, to_dict, with_changes
-from trainer.data.batches import open_data
-from trainer.parallel.agreement import check_same_on_all_ranks, on_root
-from trainer.parallel.device import resolve_precision
-from trainer.parallel.ending import abort_all_on_error, end_all
-from trainer.parallel.topology import Topology, init_topology
-from trainer.parallel.watchdog import Watchdog
-from trainer.recipes import settle
-from trainer.runs import checkpoint, resuming, run_folder, summary
-from trainer.runs.lock import RunLock
-from trainer.runs.resuming import Start
-from trainer.training import backends, dry_run
-from trainer.training.loop import COMPLETE, Loop
-from trainer.training.signals import Requests
-from trainer.training.step import Trainer
-
-
-def train(config: Config, topology: Topology, requests: Requests) -> int:
-    """One start of a run, from the store to its end or to a request to stop; returns the exit code.
-
-    All ranks must hold one store and one configuration. Rank 0 looks at the run's folder and tells the rest.
-    """
-    watchdog = Watchdog(topology, config.hardware.timeout, end_all)
-    watchdog.mark("opening the store")
-    store = open_data(config.run.store)
-    watchdog.mark("comparing the ranks' settings", waiting=True)
-    check_same_on_all_ranks(topology, facts(config, store))
-    config, reasons = settle(config, len(store.train))
-    locks: list[RunLock] = []  # rank 0's
-
-    def look() -> Start:
-        run, continued = resuming.choose(config, store)
-        locks.append(RunLock(run))
-        Requests.clear(run)  # what is asked from now on is meant for this start
-        return resuming.find(run, continued, store)
-
-    try:
-        watchdog.mark("rank 0's look at the run's folder", waiting=not topology.is_root)
-        start = on_root(topology.world, look)
-        watchdog.mark("building the network")
-        setting = start.config.hardware.precision
-        precision = on_root(topology.world, lambda: resolve_precision(setting, topology.device))
-        # One precision for all ranks, whatever their processors.
-        config = with_changes(start.config, precision=precision)
-        trainer = Trainer(config, topology, len(store.classes))
-        watchdog.mark("rank 0's writing of the configuration", waiting=not topology.is_root)
-        changes = on_root(topology.world, lambda: resuming.begin(start, config, store))
-        lock = locks[0] if locks else None
-        loop = Loop(config, store, trainer, start.run, requests, watchdog, lock)
-        loop.say(f"{topology.describe()}, {precision}")
-        loop.say(backends.describe(trainer))
-        for line in [*reasons, *summary.settings(config), *start.remarks, *changes]:
-            loop.say(line)
-        if start.found:
-            watchdog.mark("reading the checkpoint", waiting=topology.pair > 0)
-            loop.restore(start.found)
-        else:
-            loop.say(f"{start.run}: a new run")
-        code = loop.train(start.changed)
-        if code == COMPLETE:
-            on_root(topology.world, lambda: report(config, start.run, store, loop))
-        return code
-    finally:
-        watchdog.close()
-        for lock in locks:
-            lock.release()
-
-
-def report(config: Config, run: Path, store: Store, loop: Loop) -> None:
-    """Draw the figures of a complete run, and print its errors next to the published ones."""
-    if config.run.figures:
-        figures.at_the_end(run, config.run.store, loop.topology.device.type, loop.say)
-    classes, images = len(store.classes), len(store.val)
-    for line in summary.ending(run, run / run_folder.LOG, loop.state.step, classes, images):
-        loop.say(line)
-
-
-def facts(config: Config, store: Store) -> dict[str, str]:
-    """What must be the same on all ranks, under names for a sentence."""
-    settings = {
-        flag(name): json.dumps(value) for part in GROUPS for name, value in to_dict(config)[part].items()
-    }
-    versions = {f"the version of {name}": version for name, version in checkpoint.versions().items()}
-    return (
-        {"the store": store.fingerprint, "the number of classes": str(len(store.classes))}
-        | versions
-        | settings
-    )
+from trainer.cli import parse_config, refused_by_all
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    with abort_all_on_error(resumable=True):
-        requests = Requests()
+    with refused_by_all():
         config = parse_config(argv)
-        topology = init_topology(config.hardware.device, towers=config.network.towers)
-        if config.run.dry_run:
-            dry_run.show(config, topology)
-            return
-        code = train(config, topology, requests)
-        topology.world.Barrier()
-    raise SystemExit(code)
+    from trainer.commands import run
+
+    run.run(config)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from preprocess.shared.program import as_typed
 from trainer.errors import UserError
 from trainer.hardware import GPUS, HOST_LATENCY, INTERCONNECTS, KERNELS, Gpu
 
@@ -218,7 +219,7 @@ def draw_plot(settings: Settings, path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
-    settings = tyro.cli(Settings, prog="python -m trainer.scaling", args=argv)
+    settings = tyro.cli(Settings, prog=as_typed("python -m trainer.scaling"), args=argv)
     try:
         show(settings)
         if settings.plot:

@@ -9,7 +9,6 @@ archives: a tar of one tar a class, a flat tar, and a development kit with the l
 import gzip
 import io
 import json
-import os
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,10 +17,10 @@ from itertools import groupby, repeat
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 import tyro
 
 from preprocess.miniature.drawing import KINDS, Split, encode
+from preprocess.shared.cores import available_cores
 
 VERSION = 1  # to be raised when the images or the layout change
 STAMP = "miniature.json"
@@ -87,7 +86,7 @@ def labels(seed: int, split: Split, count: int) -> dict[int, int]:
 
 def files(seed: int, split: Split, chosen: Mapping[int, int]) -> Iterator[bytes]:
     """Yield the files of images, given as labels by number, drawn on all cores."""
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ProcessPoolExecutor(available_cores()) as pool:
         yield from pool.map(encode, repeat(seed), repeat(split), chosen, chosen.values(), chunksize=8)
 
 
@@ -131,6 +130,8 @@ def meta(train_per_class: int) -> bytes:
     rows += [(*family, len(children), children, height, 0) for *family, children, height in FAMILIES]
     synsets = np.empty((len(rows), 1), [(field, object) for field in FIELDS])
     synsets[:, 0] = sorted(rows)
+    import scipy.io  # slow to import
+
     file = io.BytesIO()
     scipy.io.savemat(file, {"synsets": synsets}, oned_as="row")
     header = b"MATLAB 5.0 MAT-file, a miniature".ljust(116)  # scipy's own header holds the time

@@ -98,11 +98,11 @@ class ShardReader:
 
     def _index(self, file: "_File") -> NDArray[np.uint64]:
         """The offset of each image of a shard, uint64 [L]."""
-        entries = np.empty((self._rows, 2), "<u8")
-        crc = bytearray(CRC_BYTES)
-        os.preadv(file.descriptor, [entries.data, crc], max(0, file.size - entries.nbytes - CRC_BYTES))
-        if crc32c.crc32c(entries.data) != int.from_bytes(crc, "little"):
+        length = 16 * self._rows  # bytes: the offset and the length of each image
+        found = os.pread(file.descriptor, length + CRC_BYTES, max(0, file.size - length - CRC_BYTES))
+        if len(found) < length + CRC_BYTES or not _intact(found):
             raise DamageError(f"the index of shard {file.path} does not match its checksum")
+        entries = np.frombuffer(found[:length], "<u8").reshape(self._rows, 2)
         offsets = entries[:, 0].astype(np.uint64)
         offsets[entries[:, 1] != self._bytes + CRC_BYTES] = file.size  # absent: a read there finds nothing
         return offsets
@@ -113,16 +113,21 @@ def read_one_by_one(
 ) -> tuple[int, int] | None:
     """The same as `_read.images`, in Python."""
     for place, image in enumerate(images):
-        crc = bytearray(CRC_BYTES)
         try:
-            found = os.preadv(int(descriptors[place]), [image.data, crc], int(offsets[place]))
+            found = os.pread(int(descriptors[place]), image.nbytes + CRC_BYTES, int(offsets[place]))
         except OSError as error:
             return place, error.errno or errno.EIO
-        if found != image.nbytes + CRC_BYTES:
+        if len(found) != image.nbytes + CRC_BYTES:
             return place, ENDS_WITHIN
-        if crc32c.crc32c(image.data) != int.from_bytes(crc, "little"):
+        if not _intact(found):
             return place, DIFFERS
+        image.data.cast("B")[:] = found[:-CRC_BYTES]
     return None
+
+
+def _intact(data: bytes) -> bool:
+    """Whether the last CRC_BYTES are the checksum of the bytes before them."""
+    return crc32c.crc32c(data[:-CRC_BYTES]) == int.from_bytes(data[-CRC_BYTES:], "little")
 
 
 class _File:

@@ -6,7 +6,6 @@ python -m tests.benchmarks --help
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import tyro
 import preprocess.errors
 import trainer.errors
 from preprocess.shared import progress
+from preprocess.shared.cores import available_cores
 from tests.benchmarks import report
 from tests.benchmarks.harness import Row, contenders, medians, result
 from tests.benchmarks.settings import WHEN_ASKED, Settings, Stage
@@ -27,7 +27,7 @@ from tests.benchmarks.settings import WHEN_ASKED, Settings, Stage
 
 def bench(settings: Settings) -> report.Results:
     """Measure the stages one after the other, and write the JSON after each."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(available_cores())
     results: report.Results = []
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         for stage in settings.stages or [stage for stage in get_args(Stage) if stage not in WHEN_ASKED]:

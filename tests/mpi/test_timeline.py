@@ -5,8 +5,9 @@ from itertools import pairwise
 import pytest
 from mpi4py import MPI
 
+from trainer.commands.timeline import MAIN, REDUCTIONS, chrome_trace, exposed, record
 from trainer.parallel.topology import init_topology
-from trainer.timeline import MAIN, REDUCTIONS, Arguments, chrome_trace, exposed, record
+from trainer.timeline import Arguments
 
 from .test_parity import SMALL
 

@@ -15,7 +15,7 @@ from tests.trainer.in_process import command
 from trainer import figures
 from trainer.data.batches import open_data
 from trainer.evaluation.pretrained import load
-from trainer.figures import confusion, curves, filters, neighbours, style
+from trainer.figures import confusion, curves, drawing, filters, neighbours, style
 from trainer.figures.run_data import RunData
 from trainer.runs import run_folder
 from trainer.runs.log import read_log
@@ -55,7 +55,7 @@ def test_no_label_is_cut_or_overlaps_another(name, data, monkeypatch):
 
     monkeypatch.setattr(Text, "draw", record)
     with matplotlib.rc_context(style.SETTINGS):
-        figure = figures.DRAWERS[name](data)
+        figure = drawing.DRAWERS[name](data)
         renderer = FigureCanvasAgg(figure).get_renderer()
         figure.draw(renderer)
         texts = [text for text in drawn if text.get_visible() and text.get_text().strip()]
@@ -125,10 +125,10 @@ def test_one_figure_that_fails_leaves_the_others(small_run, tiny_store, monkeypa
     def broken(data):
         raise ZeroDivisionError("on purpose")
 
-    monkeypatch.setitem(figures.DRAWERS, "predictions", broken)
+    monkeypatch.setitem(drawing.DRAWERS, "predictions", broken)
     lines = []
     names = ("predictions", "pca-colour")
-    written = figures.draw(small_run, names=names, store=tiny_store, device="cpu", say=lines.append)
+    written = drawing.draw(small_run, names=names, store=tiny_store, device="cpu", say=lines.append)
     assert {path.name for path in written} == {"pca-colour.png", "pca-colour.svg"}
     assert "predictions: not drawn, for ZeroDivisionError: on purpose" in lines
 
@@ -142,7 +142,7 @@ def test_a_run_does_not_fail_for_its_figures(damage, small_run, tiny_store, tmp_
 
         monkeypatch.setattr(figures, "load", no_memory)
     lines = []
-    figures.at_the_end(small_run, tmp_path if damage == "no store" else tiny_store, "cpu", lines.append)
+    drawing.at_the_end(small_run, tmp_path if damage == "no store" else tiny_store, "cpu", lines.append)
     assert len(lines) == 1
     assert lines[0].startswith("no figures: ")
 

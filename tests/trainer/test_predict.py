@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.launch import ROOT, run
 from tests.trainer.in_process import command
-from trainer import predict
+from trainer.commands import predict
 from trainer.data.batches import open_data
 from trainer.errors import UserError
 from trainer.evaluation.pretrained import load

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.browser import open_page
 from tests.launch import run as start
-from trainer import watch
+from trainer.commands import watch
 from trainer.recipes import AUTO, settle
 from trainer.runs import run_folder
 

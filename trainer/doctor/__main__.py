@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from preprocess.shared.program import as_typed
 from trainer.doctor import kernels, launcher, machine, software
 from trainer.doctor.finding import Finding
 
@@ -21,7 +22,7 @@ COLORS = {"ok": "32", "warn": "33", "fail": "31"}
 def parser() -> argparse.ArgumentParser:
     """The flags."""
     flags = argparse.ArgumentParser(
-        prog="python -m trainer.doctor",
+        prog=as_typed("python -m trainer.doctor"),
         description="Check this machine before a long run.",
         epilog="Example: python -m trainer.doctor --ranks 8. Exit code 1 if anything fails; warnings do not.",
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 
+from preprocess.shared.cores import available_cores
 from trainer.doctor.finding import Finding, attempt
 from trainer.doctor.software import SETUP
 
@@ -12,10 +12,11 @@ RANK = """
 import json, os
 from mpi4py import MPI
 w = MPI.COMM_WORLD
+cores = getattr(os, 'sched_getaffinity', lambda process: range(os.cpu_count()))
 multiple = MPI.Query_thread() >= MPI.THREAD_MULTIPLE
 library = MPI.get_vendor()
 library = library[0] + " " + ".".join(map(str, library[1]))
-ranks = w.gather([w.rank, w.size, sorted(os.sched_getaffinity(0)), multiple, library])
+ranks = w.gather([w.rank, w.size, sorted(cores(0)), multiple, library])
 if w.rank == 0:
     print(json.dumps(ranks), flush=True)
 """
@@ -27,9 +28,8 @@ def mpi(ranks: int) -> list[Finding]:
     """Start this number of ranks, as training would, and check what they report."""
     mpirun = shutil.which("mpirun")
     if mpirun is None:
-        return [
-            Finding("fail", "MPI", "there is no mpirun on the PATH", f"source .venv/bin/activate, or {SETUP}")
-        ]
+        text = "there is no mpirun on the PATH: both towers train in one process, without MPI"
+        return [Finding("warn", "MPI", text, f"for more ranks: source .venv/bin/activate, or {SETUP}")]
     outcome = attempt(mpirun, "-n", str(ranks), script=RANK)
     worlds = [value for value in outcome.values if isinstance(value, list)]
     if not worlds:
@@ -57,14 +57,14 @@ def check_ranks(mpirun: str, ranks: int, worlds: list[list[list[object]]]) -> li
         return [Finding("fail", "MPI", f"{library} does not support threads", remedy)]
     found = [Finding("ok", "MPI", f"{library}, {ranks} ranks started by {mpirun}")]
     cores = [frozenset(rank[2]) for rank in reports if isinstance(rank[2], list)]
-    allowed = os.sched_getaffinity(0)
+    allowed = available_cores()
     used = frozenset().union(*cores)
-    if len(used) < min(len(allowed), ranks):
-        text = f"{ranks} ranks are bound to {len(used)} of {len(allowed)} cores and share them"
+    if len(used) < min(allowed, ranks):
+        text = f"{ranks} ranks are bound to {len(used)} of {allowed} cores and share them"
         return [*found, Finding("warn", "binding", text, UNBIND)]
-    if len(used) < len(allowed):
-        text = f"the ranks are bound to {len(used)} of {len(allowed)} cores; the others are idle"
+    if len(used) < allowed:
+        text = f"the ranks are bound to {len(used)} of {allowed} cores; the others are idle"
         return [*found, Finding("warn", "binding", text, UNBIND)]
-    each = max(1, len(allowed) // ranks)
-    text = f"{len(allowed)} cores, {each} thread{'s' * (each > 1)} per rank"
+    each = max(1, allowed // ranks)
+    text = f"{allowed} cores, {each} thread{'s' * (each > 1)} per rank"
     return [*found, Finding("ok", "binding", text)]

@@ -9,6 +9,7 @@ import socket
 import tempfile
 from pathlib import Path
 
+from preprocess.shared.cores import available_cores
 from preprocess.shared.units import size
 from trainer.doctor.finding import ROOT, Finding, attempt
 
@@ -81,11 +82,14 @@ def disk(runs: Path) -> Finding:
     return Finding("ok", "disk", text)
 
 
-def memory(ranks: int) -> Finding:
+def memory(ranks: int, meminfo: Path = Path("/proc/meminfo")) -> Finding:
     """Free memory, and free space in /dev/shm, by which the ranks of a host communicate."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    needed = f"about {size(RANK * ranks)} for {ranks} ranks"
+    if not meminfo.exists():
+        return Finding("ok", "memory", f"{needed}; this system has no {meminfo}")
+    fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
-    text = f"{size(free)} free, about {size(RANK * ranks)} for {ranks} ranks"
+    text = f"{size(free)} free, {needed}"
     if free < RANK * ranks:
         return Finding("warn", "memory", text, "fewer ranks, or a smaller --batch-size")
     if SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free < SHARED * ranks:
@@ -140,7 +144,7 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
     """Cores, and whether they multiply bfloat16."""
     flags = cpuinfo.read_text() if cpuinfo.exists() else ""
     fast = "avx512_bf16" in flags or "amx_bf16" in flags
-    mine, all_ = len(os.sched_getaffinity(0)), os.cpu_count()
+    mine, all_ = available_cores(), os.cpu_count()
     says = (
         f"{mine} of {all_} cores, {'with' if fast else 'without'} bfloat16 instructions: "
         f"--precision auto is {'bfloat16' if fast else 'float32'} on the CPU"

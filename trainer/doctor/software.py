@@ -70,12 +70,16 @@ def packages() -> list[Finding]:
     return [Finding("fail", f"package {n}", error, SETUP) for n, error in broken.items()]
 
 
-def pillow() -> Finding:
+def pillow(x86: bool = platform.machine() in ("x86_64", "AMD64")) -> Finding:
     """Whether Pillow-SIMD is imported, and not Pillow; whether _square.c is built."""
     outcome = attempt(script=PILLOW)
     if not outcome.values:
         return Finding("fail", "Pillow-SIMD", f"PIL does not import: {outcome.failure}", SETUP)
     imported, simd, plain, jpeg = outcome.values[-1]
+    if not x86 and jpeg:
+        return Finding(
+            "ok", "Pillow-SIMD", f"it is for x86 processors; here Pillow {imported} decodes images"
+        )
     reinstall = (
         "pip uninstall -y pillow && pip install --force-reinstall --no-deps --no-binary :all: pillow-simd"
     )
@@ -85,7 +89,8 @@ def pillow() -> Finding:
         )
     if simd is None or plain is not None or imported != simd:
         text = f"Pillow {imported} is imported instead: images are decoded at half the speed"
-        return Finding("warn", "Pillow-SIMD", text, reinstall)
+        headers = "" if simd else "install gcc, python3-dev, libjpeg-dev and zlib1g-dev, then: "
+        return Finding("warn", "Pillow-SIMD", text, f"{headers}{reinstall}")
     if not built("preprocess.pictures._square"):
         text = "preprocess/pictures/_square.c is not built: preprocessing is a third slower"
         return Finding(

@@ -12,22 +12,27 @@ from typing import Annotated
 
 import tyro
 
+from preprocess.shared.program import as_typed
 from trainer.cli import one_sentence
-from trainer.experiments import ablations, relu_tanh
+from trainer.experiments.arguments import Ablations, ReluVsTanh
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     with one_sentence():
         arguments = tyro.cli(
-            Annotated[relu_tanh.Arguments, tyro.conf.subcommand("relu-vs-tanh")]
-            | Annotated[ablations.Arguments, tyro.conf.subcommand("ablations")],
-            prog="python -m trainer.experiments",
+            Annotated[ReluVsTanh, tyro.conf.subcommand("relu-vs-tanh")]
+            | Annotated[Ablations, tyro.conf.subcommand("ablations")],
+            prog=as_typed("python -m trainer.experiments"),
             description="Repeat experiments of the paper. A stopped command continues where it was.",
             args=list(sys.argv[1:] if argv is None else argv),
         )
-        if isinstance(arguments, relu_tanh.Arguments):
+        if isinstance(arguments, ReluVsTanh):
+            from trainer.experiments import relu_tanh
+
             relu_tanh.run(arguments)
         else:
+            from trainer.experiments import ablations
+
             ablations.run(arguments)
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 from preprocess.shared.files import write_atomically
 from preprocess.store import Store
@@ -21,13 +21,13 @@ from trainer.cli import parse
 from trainer.config import Config
 from trainer.data.batches import open_data
 from trainer.errors import UserError
+from trainer.experiments.arguments import Ablations as Arguments
+from trainer.experiments.arguments import Part
 from trainer.experiments.same_settings import cannot_continue, require_same_settings
 from trainer.figures import style
 from trainer.recipes import RECIPES, settle
 from trainer.runs import run_folder
 from trainer.runs.log import read_log
-
-Part = Literal["lrn", "overlap", "dropout", "colour", "towers"]
 
 
 @dataclass(frozen=True)
@@ -51,31 +51,6 @@ ABLATIONS: dict[Part, Ablation] = {
     "colour": Ablation("without PCA colour", ("--color-std", "0"), 1.0, None, 'section 4.1: "over 1 %"'),
     "towers": Ablation("one tower", ("--towers", "1"), 1.7, 1.2, "section 3.2"),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """Error without LRN, overlapping pooling, dropout, PCA colour and the second tower, next to the paper's.
-
-    Example: python -m trainer.experiments ablations --ranks 2 --epochs 10
-    """
-
-    parts: tuple[Part, ...] = get_args(Part)
-    """Parts to leave out, one per run."""
-    store: Path = Path("data/imagenet256.zarr")
-    """The store that `snakemake preprocess` wrote."""
-    out: Path = Path("runs/ablations")
-    """Folder for the runs, the table and the figure."""
-    ranks: int = 1
-    """Ranks of each run, started by mpirun; 1: one process without mpirun."""
-    epochs: int | None = None
-    """Epochs of each run. None: the recipe's number for this store."""
-    recipe: Literal["auto", "paper", "cuda-convnet"] = "auto"
-    """Recipe of all runs."""
-    seed: int = 0
-    """Seed of all runs."""
-    flags: str = ""
-    """More flags of trainer.run for all runs, in quotes: --flags="--batch-size 64 --precision float32"."""
 
 
 def run(arguments: Arguments) -> None:

@@ -10,13 +10,13 @@ left out, for the paper uses no regularisation here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Activation = Literal["relu", "tanh"]
+from trainer.experiments.arguments import Activation
+
 INIT_STD = {"conv1": 1e-4, "conv2": 0.01, "conv3": 0.01, "fc10": 0.01}
 
 

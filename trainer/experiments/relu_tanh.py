@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from preprocess.shared.files import write_atomically
-from trainer.errors import UserError
 from trainer.experiments import cifar
-from trainer.experiments.four_layer_net import Activation
+from trainer.experiments.arguments import ReluVsTanh as Arguments
 from trainer.experiments.same_settings import cannot_continue, differences, require_same_settings
 from trainer.experiments.trial import Trial, epochs_to
 from trainer.figures import style
@@ -26,48 +24,6 @@ RUNGS = ((1, 3), (3, 2), (9, 1))
 the fastest at first may be too high later."""
 PAPER = {"relu": 6, "tanh": 36}
 """Epochs to 25 %, read from the paper's Figure 1; its caption gives a factor of six."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """Epochs to 25 % training error with ReLU and with tanh: the paper's Figure 1.
-
-    For each activation all learning rates are trained for 1 epoch, the best three for 3, the best two for 9,
-    the best one to the end.
-
-    Example: python -m trainer.experiments relu-vs-tanh --data cifar-10-binary.tar.gz
-    """
-
-    data: Path | None = None
-    """CIFAR-10, binary version or images, a folder or a tar. None: searched for in data/."""
-    out: Path = Path("runs/relu-vs-tanh")
-    """Folder of the weights, the curves and the figure."""
-    activations: tuple[Activation, ...] = ("relu", "tanh")
-    """Activations to train. The figure shows the other one too if --out has its curve with these settings."""
-    relu_rates: tuple[float, ...] = (0.001, 0.002, 0.004, 0.008)
-    """Learning rates to try for ReLU; that of the biases is twice as high."""
-    tanh_rates: tuple[float, ...] = (0.004, 0.008, 0.016, 0.032)
-    """Learning rates to try for tanh."""
-    target: float = 0.25
-    """Training error to reach, a fraction."""
-    max_epochs: int = 60
-    """Stop after this number of epochs."""
-    images: int | None = None
-    """Number of training images to use. None: all 50,000."""
-    seed: int = 0
-    """Seed of the initial weights and of the order of the images."""
-    threads: int = 1
-    """Threads; the network is too small for many."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the network; weights are float32. auto: bfloat16 where the processor has it."""
-
-    def __post_init__(self) -> None:
-        if not (self.relu_rates and self.tanh_rates and self.activations):
-            raise UserError("Give at least one rate of each kind, and at least one activation.")
-        if not 0 < self.target < 0.9:
-            raise UserError(
-                f"--target must be between 0 and 0.9, the error of a random guess, not {self.target}."
-            )
 
 
 def best_trial(

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from preprocess.shared.files import write_atomically
-from trainer.experiments.four_layer_net import Activation, FourLayerNet
+from trainer.experiments.arguments import Activation
+from trainer.experiments.four_layer_net import FourLayerNet
 from trainer.experiments.same_settings import cannot_continue, differences, require_same_settings
 
 BATCH, MOMENTUM = 128, 0.9

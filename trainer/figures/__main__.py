@@ -11,8 +11,7 @@ import tyro
 
 from trainer.cli import one_sentence, parse
 from trainer.errors import UserError
-from trainer.figures import NAMES, Name, draw, draw_together
-from trainer.runs import run_folder
+from trainer.figures import NAMES, Name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +41,9 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> None:
     with one_sentence():
         a = parse(Arguments, "python -m trainer.figures", Arguments(), argv, ranks=False)
+        from trainer.figures.drawing import draw, draw_together
+        from trainer.runs import run_folder
+
         if a.pictures is not None and a.pictures < 1:
             raise UserError(f"--pictures must be at least 1, not {a.pictures}.")
         if a.together:

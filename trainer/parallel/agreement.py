@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from mpi4py import MPI
-
 from trainer.errors import UserError, as_disk_failure
+from trainer.parallel.mpi import MPI
 from trainer.parallel.topology import Topology
 
 T = TypeVar("T")

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mpi4py import MPI
-
 from trainer.errors import UserError, as_disk_failure
 from trainer.parallel import interrupt
+from trainer.parallel.mpi import MPI
 from trainer.parallel.output import outlives_reader
 
 

@@ -14,14 +14,14 @@ import os
 import signal
 import sys
 from itertools import pairwise
+from pathlib import Path
+
+from trainer.parallel import launcher
 
 try:
     from trainer.parallel import _interrupt
 except ImportError:  # not built
     _interrupt = None  # type: ignore[assignment]
-
-RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
-"""Variables in which launchers tell a process its rank, before MPI starts."""
 
 CODE = 128 + signal.SIGINT  # as a shell reports it
 
@@ -37,8 +37,7 @@ def end_at_once(resumable: bool = False) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         return
     sentence = "interrupted" + ("; the same command continues from the last checkpoint" if resumable else "")
-    rank = next((os.environ[name] for name in RANKS if name in os.environ), None)
-    text = f"{sentence}\n" if rank in (None, "0") else ""
+    text = f"{sentence}\n" if launcher.rank() == 0 else ""
     hydra = "HYDI_CONTROL_FD" in os.environ  # MPICH's own launcher, whose protocol is PMI 1
     _interrupt.end_on_sigint(text.encode(), int(os.environ.get("PMI_FD", -1)) if hydra else -1)
 
@@ -50,5 +49,7 @@ def raise_again() -> None:
 
 
 def is_command() -> bool:
-    """Whether this process is `python -m trainer.NAME`, not a program that only imports the package."""
-    return any(flag == "-m" and name.startswith("trainer.") for flag, name in pairwise(sys.orig_argv))
+    """Whether this process is a command: `alexnet`, or `python -m trainer.NAME`, not a program that imports
+    the package."""
+    script = any(Path(word).name == "alexnet" for word in sys.orig_argv[:2])
+    return script or any(flag == "-m" and n.startswith("trainer.") for flag, n in pairwise(sys.orig_argv))

@@ -7,11 +7,11 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from mpi4py import MPI
 from torch import Tensor
 
 from trainer import kernels
 from trainer.errors import UserError
+from trainer.parallel.mpi import MPI
 from trainer.parallel.topology import Topology
 from trainer.parallel.transport import Pending, Transport
 

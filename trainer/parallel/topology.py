@@ -11,22 +11,20 @@ every rank a "pair" of its own.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from mpi4py import MPI
 
+from preprocess.shared.cores import available_cores
 from trainer import kernels
 from trainer.errors import UserError
 from trainer.model.network import TOWERS, TowerName
+from trainer.parallel import launcher
 from trainer.parallel.device import choose_device
 from trainer.parallel.malloc import configure_malloc
-
-# Variables in which launchers tell a rank how many ranks they started.
-LAUNCHER_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "SLURM_STEP_NUM_TASKS")
+from trainer.parallel.mpi import MPI
 
 Comm = MPI.Comm
 """For annotations in other folders, which do not import mpi4py."""
@@ -86,13 +84,12 @@ def init_topology(device: str = "auto", world: MPI.Comm = MPI.COMM_WORLD, towers
     launcher does not know, and for a GPU that is not there.
     """
     size, rank = world.size, world.rank
-    for name in LAUNCHER_SIZES:
-        started = os.environ.get(name, "")
-        if world is MPI.COMM_WORLD and size == 1 and started.isdigit() and int(started) > 1:
-            raise UserError(
-                f"The launcher started {started} ranks, but each believes it is alone: mpirun and mpi4py "
-                "belong to different MPI libraries; use the mpirun of the library that mpi4py was built for."
-            )
+    started = launcher.size()
+    if world is MPI.COMM_WORLD and size == 1 and started > 1:
+        raise UserError(
+            f"The launcher started {started} ranks, but each believes it is alone: mpirun and mpi4py "
+            "belong to different MPI libraries; use the mpirun of the library that mpi4py was built for."
+        )
     if size % towers and size > 1:
         raise UserError(
             f"{size} ranks cannot be paired: two towers need two ranks; "
@@ -101,7 +98,7 @@ def init_topology(device: str = "auto", world: MPI.Comm = MPI.COMM_WORLD, towers
     host = world.Split_type(MPI.COMM_TYPE_SHARED)
     pair_comm = world.Split(rank // towers, rank)
     _refuse_cut_pairs(world, pair_comm)
-    threads = max(1, len(os.sched_getaffinity(0)) // host.size)
+    threads = max(1, available_cores() // host.size)
     configure_malloc()
     kernels.set_threads(threads)
     return Topology(

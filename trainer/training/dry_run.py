@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import resource
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from trainer.training.schedule import Schedule
 from trainer.training.step import Trainer
 
 TRIALS = 3
-KIBIBYTE = 1024  # the unit of ru_maxrss on Linux
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, of ru_maxrss
 FORWARD = 1 / 3  # the share of a step that an evaluation takes: backward costs about twice the forward pass
 
 
@@ -42,7 +43,7 @@ def show(config: Config, topology: Topology) -> None:
         return
     run, config = resuming.choose(config, store)
     done = step_of_run(run, config, store.fingerprint)
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
     batch = trainer.batch_size
     parameters = sum(stage.master_weights.numel() for stages in trainer.flat for stage in stages)
     waiting = (TrainingBatches.AHEAD + 1) * trainer.local_batch * 3 * 224 * 224 * 4

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from preprocess.shared.cores import available_cores
 from preprocess.store import open_store
 from tests.benchmarks import originals
 from tests.benchmarks.fused import FusedGather
@@ -25,7 +25,7 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
     path, batch = settings.store or small_store(settings, scratch), settings.loader_batch
     store = open_store(path)
     # last_step 0: nothing is made in the background; batches are made here, one after the other
-    threads = len(os.sched_getaffinity(0))
+    threads = available_cores()
     batches = TrainingBatches(store, AUTO.augment, SEED, batch, torch.arange(batch), 0, 0, threads)
     loop, all_cores = (
         FusedGather(store, AUTO.augment, SEED, batch, scratch / "pictures.raw", n) for n in (1, threads)

@@ -3,12 +3,12 @@
 python -m tests.benchmarks.workers.network plain BATCH STEPS
 """
 
-import os
 import sys
 
 import torch
 import torch.nn.functional as F
 
+from preprocess.shared.cores import available_cores
 from tests.benchmarks.networks import one_tower, two_towers
 from tests.benchmarks.processes import report, steps_per_second
 
@@ -17,7 +17,7 @@ CLASSES = 1000
 
 
 def main(name: str, batch: int, steps: int) -> None:
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(available_cores())
     torch.manual_seed(0)
     network = NETWORKS[name](CLASSES).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)

@@ -148,11 +148,15 @@ def test_the_precision_is_saved_as_it_was_settled_and_stays(tiny_store, tmp_path
         assert leaving.value.code == 0
         return json.loads(Path("runs/auto-001/config.json").read_text())
 
-    monkeypatch.setattr(command, "resolve_precision", lambda wish, device: wish.replace("auto", "float32"))
+    monkeypatch.setattr(
+        "trainer.commands.run.resolve_precision", lambda wish, device: wish.replace("auto", "float32")
+    )
     assert start("--max-steps", "1")["config"]["hardware"]["precision"] == "float32"
     Path("runs/auto-001/complete").unlink()
     # Another machine would take bfloat16; the run stays what it is unless it is told otherwise.
-    monkeypatch.setattr(command, "resolve_precision", lambda wish, device: wish.replace("auto", "bfloat16"))
+    monkeypatch.setattr(
+        "trainer.commands.run.resolve_precision", lambda wish, device: wish.replace("auto", "bfloat16")
+    )
     assert start("--max-steps", "2")["config"]["hardware"]["precision"] == "float32"
     assert not Path("runs/auto-002").exists()
     record = start("--run", "runs/auto-001", "--max-steps", "3", "--precision", "bfloat16")

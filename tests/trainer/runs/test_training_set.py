@@ -14,7 +14,7 @@ from trainer import evaluate, predict
 from trainer import run as command
 from trainer.errors import UserError
 from trainer.evaluation.pretrained import load
-from trainer.figures import draw
+from trainer.figures.drawing import draw
 from trainer.runs.training_set import TrainingSet, as_seen, match
 
 WNIDS, NUMBERS = ("n00", "n01", "n02", "n10"), ("0", "1", "2", "10")  # as text, 10 comes before 2

@@ -1,0 +1,79 @@
+"""The flags of the experiments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from trainer.errors import UserError
+
+Activation = Literal["relu", "tanh"]
+Part = Literal["lrn", "overlap", "dropout", "colour", "towers"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReluVsTanh:
+    """Epochs to 25 % training error with ReLU and with tanh: the paper's Figure 1.
+
+    For each activation all learning rates are trained for 1 epoch, the best three for 3, the best two for 9,
+    the best one to the end.
+
+    Example: python -m trainer.experiments relu-vs-tanh --data cifar-10-binary.tar.gz
+    """
+
+    data: Path | None = None
+    """CIFAR-10, binary version or images, a folder or a tar. None: searched for in data/."""
+    out: Path = Path("runs/relu-vs-tanh")
+    """Folder of the weights, the curves and the figure."""
+    activations: tuple[Activation, ...] = ("relu", "tanh")
+    """Activations to train. The figure shows the other one too if --out has its curve with these settings."""
+    relu_rates: tuple[float, ...] = (0.001, 0.002, 0.004, 0.008)
+    """Learning rates to try for ReLU; that of the biases is twice as high."""
+    tanh_rates: tuple[float, ...] = (0.004, 0.008, 0.016, 0.032)
+    """Learning rates to try for tanh."""
+    target: float = 0.25
+    """Training error to reach, a fraction."""
+    max_epochs: int = 60
+    """Stop after this number of epochs."""
+    images: int | None = None
+    """Number of training images to use. None: all 50,000."""
+    seed: int = 0
+    """Seed of the initial weights and of the order of the images."""
+    threads: int = 1
+    """Threads; the network is too small for many."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the network; weights are float32. auto: bfloat16 where the processor has it."""
+
+    def __post_init__(self) -> None:
+        if not (self.relu_rates and self.tanh_rates and self.activations):
+            raise UserError("Give at least one rate of each kind, and at least one activation.")
+        if not 0 < self.target < 0.9:
+            raise UserError(
+                f"--target must be between 0 and 0.9, the error of a random guess, not {self.target}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablations:
+    """Error without LRN, overlapping pooling, dropout, PCA colour and the second tower, next to the paper's.
+
+    Example: python -m trainer.experiments ablations --ranks 2 --epochs 10
+    """
+
+    parts: tuple[Part, ...] = get_args(Part)
+    """Parts to leave out, one per run."""
+    store: Path = Path("data/imagenet256.zarr")
+    """The store that `snakemake preprocess` wrote."""
+    out: Path = Path("runs/ablations")
+    """Folder for the runs, the table and the figure."""
+    ranks: int = 1
+    """Ranks of each run, started by mpirun; 1: one process without mpirun."""
+    epochs: int | None = None
+    """Epochs of each run. None: the recipe's number for this store."""
+    recipe: Literal["auto", "paper", "cuda-convnet"] = "auto"
+    """Recipe of all runs."""
+    seed: int = 0
+    """Seed of all runs."""
+    flags: str = ""
+    """More flags of trainer.run for all runs, in quotes: --flags="--batch-size 64 --precision float32"."""
