@@ -190,7 +190,7 @@ def test_kernels_that_do_not_import_are_told(tmp_path, monkeypatch):
     (tmp_path / "numba.py").write_text("raise ImportError('llvmlite is missing')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (found,) = kernels.kernels()
-    assert (found.level, "llvmlite is missing" in found.text) == ("warn", True)
+    assert (found.level, "llvmlite is missing" in found.text) == ("fail", True)
 
 
 def test_a_store_of_images_smaller_than_a_crop_fails(tiny_store, tmp_path):
