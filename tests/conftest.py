@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.launch import NETWORK, ROOT, run
 from tests.openmpi import NoOpenMpiError, install_openmpi
@@ -37,13 +38,21 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path.name == "mpi" and not inside else None
 
 
-TOGETHER = ("tests/slurm", "tests/hosts")
-"""One process of pytest-xdist runs all tests of such a folder: they share one cluster."""
-LONGEST = ("tests/test_interrupt.py", "tests/slurm", "tests/test_mpi.py", "tests/test_failure.py")
+TOGETHER = {
+    # They share one cluster.
+    "tests/slurm": "slurm",
+    # They look for memory that is left in /dev/shm, or kill ranks that may leave some.
+    **{
+        f"tests/{name}.py": "shared memory"
+        for name in ("test_interrupt", "test_commands", "trainer/test_soak")
+    },
+}
+"""One process of pytest-xdist runs all tests of a file, or of several files that cannot run side by side."""
+LONGEST = ("shared memory", "slurm", "tests/test_mpi.py", "tests/test_failure.py")
 """These begin first, so that no process of pytest-xdist is left alone with one of them in the end."""
-
 SLOW = (
-    *TOGETHER,
+    "tests/hosts",
+    "tests/slurm",
     *(f"tests/test_{name}.py" for name in ("commands", "docs", "failure", "interrupt", "local_disks", "mpi")),
     *(f"tests/test_{name}.py" for name in ("openmpi", "setup")),
     *(f"tests/preprocess/{name}.py" for name in ("shards/test_readback", "test_kill", "test_pipeline")),
@@ -58,20 +67,30 @@ SLOW = (
 """`make check` leaves these out: they start many processes, or take many seconds for few tests."""
 
 
-def _group(item: pytest.Item) -> str:
-    path = item.nodeid.partition("::")[0]
-    return next((folder for folder in TOGETHER if path.startswith(folder)), path)
+def _group(nodeid: str) -> str:
+    path = nodeid.partition("::")[0]
+    return next((group for start, group in TOGETHER.items() if path.startswith(start)), path)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For pytest-xdist: the tests of one file share its fixtures, so one process runs them all."""
+    """Mark the slow tests, and let the longest begin first."""
+    order = {group: place for place, group in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(_group(item.nodeid), len(order)))
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
         if item.nodeid.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
-    order = {group: place for place, group in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(_group(item), len(order)))
+
+
+class GroupScheduling(LoadScopeScheduling):
+    """Tests of one group go to one process, which has made the fixtures that they share."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
+    return GroupScheduling(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -105,7 +124,7 @@ def small_run(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         network = (*NETWORK, "--init", "scaled")
         length = ("--epochs", "2", "--batch-size", "16", "--log-every", "1", "--precision", "float32")
         where = ("--store", str(tiny_store), "--run", str(folder / "runs" / "small"))
-        done = run("python", "-m", "trainer.run", *network, *length, *where, cwd=ROOT, timeout=240)
+        done = run("python", "-m", "trainer.run", *network, *length, *where, cwd=ROOT)
         assert done.returncode == 0, done.stdout + done.stderr
 
     return shared(tmp_path_factory, "small", make) / "runs" / "small"

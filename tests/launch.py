@@ -18,7 +18,7 @@ NETWORK = ("--filters", "6", "8", "12", "12", "8", "--hidden", "32")
 
 
 def run(
-    *command: str, cwd: Path, timeout: float = 120, **environment: str
+    *command: str, cwd: Path, timeout: float = 300, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a process group of its own; the whole group ends with it."""
     process = subprocess.Popen(
@@ -41,7 +41,7 @@ def run(
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def ranks(count: int, *arguments: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def ranks(count: int, *arguments: str, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """`mpirun -n count python ARGUMENTS`."""
     return run("mpirun", "-n", str(count), sys.executable, *arguments, cwd=cwd, timeout=timeout)
 

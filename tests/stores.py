@@ -32,7 +32,7 @@ def make_tiny_store(folder: Path) -> Path:
         ["python", "-m", "preprocess.miniature", str(imagenet), "--train", "60", "--val", "30"],
         ["snakemake", "preprocess", "--config", f"imagenet={imagenet}", f"store={store}", "shard_length=16"],
     ):
-        done = run(*command, cwd=ROOT, timeout=120)
+        done = run(*command, cwd=ROOT)
         assert done.returncode == 0, done.stdout + done.stderr
     return store
 
@@ -51,6 +51,6 @@ def make_store_of_size(side: int, imagenet: Path, store: Path) -> Path:
     stages = [["-c", UNCHECKED, *settings]]
     stages += [["-m", f"preprocess.{name}"] for name in ("shard", "statistics", "verify")]
     for stage in stages:
-        done = run("python", *stage, "--store", str(store), cwd=ROOT, timeout=120)
+        done = run("python", *stage, "--store", str(store), cwd=ROOT)
         assert done.returncode == 0, done.stdout + done.stderr
     return store

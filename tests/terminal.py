@@ -84,7 +84,7 @@ class Terminal:
             if "python" in Path(f"/proc/{pid}/exe").readlink().name
         ]
 
-    def wait_for(self, what: Callable[[], object], limit: float = 120) -> None:
+    def wait_for(self, what: Callable[[], object], limit: float = 300) -> None:
         until = time.monotonic() + limit
         while not what():
             assert self.job.poll() is None, self.output

@@ -29,7 +29,7 @@ def workplace(tiny_store, tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(workplace):
     """What a pair of ranks prints, and the run it leaves."""
-    return ranks(2, "-m", "trainer.run", *QUICK, cwd=workplace, timeout=240)
+    return ranks(2, "-m", "trainer.run", *QUICK, cwd=workplace)
 
 
 def test_training_leaves_a_complete_run(trained, workplace):
@@ -111,7 +111,7 @@ def test_the_recipes_of_2012_run(recipe, workplace):
 )
 def test_what_a_user_can_mend_is_one_sentence(count, arguments, sentence, workplace):
     before = left_in_shared_memory()
-    done = ranks(count, "-m", "trainer.run", "--run", "runs/never", *arguments, cwd=workplace, timeout=60)
+    done = ranks(count, "-m", "trainer.run", "--run", "runs/never", *arguments, cwd=workplace)
     assert done.returncode != 0
     assert sentence in done.stderr
     assert "MPI_Abort" not in done.stderr  # all ranks refuse, so none has to end the others

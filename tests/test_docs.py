@@ -190,11 +190,7 @@ def test_the_trainers_commands_run(many, workplace, monkeypatch):
     target.write_text(json.dumps(batch))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # tests.commands is not installed
     start = ("-m", "tests.commands", str(target))
-    done = (
-        ranks(2, *start, cwd=workplace, timeout=280)
-        if many
-        else run(sys.executable, *start, cwd=workplace, timeout=280)
-    )
+    done = ranks(2, *start, cwd=workplace) if many else run(sys.executable, *start, cwd=workplace)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert sum(line.startswith("$ trainer.") for line in done.stdout.splitlines()) >= len(batch)
 

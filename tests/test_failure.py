@@ -15,7 +15,7 @@ from tests.launch import NETWORK, ranks, run
 from tests.trainer.in_process import command
 from trainer.parallel import watchdog
 
-LIMIT = 10.0  # seconds
+LIMIT = 30.0  # seconds, on a machine that is busy; two on one that is not
 
 WAIT_FOR_THE_OTHERS = "world.Barrier()"
 ENDS = {
@@ -46,7 +46,7 @@ def test_a_rank_that_fails_takes_all_with_it(kind, size, culprit, tmp_path):
         f"    {WAIT_FOR_THE_OTHERS}\n"
     )
     started = time.monotonic()
-    done = ranks(size, "-c", program, cwd=tmp_path, timeout=60)
+    done = ranks(size, "-c", program, cwd=tmp_path)
     assert done.returncode != 0
     assert message in done.stderr
     # Starting Python and torch on all ranks comes on top.
@@ -69,7 +69,7 @@ def training(
     with output.open("w") as file:
         job = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while not (metrics.exists() and '"loss"' in metrics.read_text()) and time.monotonic() < until:
             assert job.poll() is None, output.read_text()
             time.sleep(0.02)
@@ -86,7 +86,7 @@ def a_rank(job: subprocess.Popen) -> int:
 
 
 def wait_for(path: Path) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while not path.exists():
         assert time.monotonic() < until, path
         time.sleep(0.02)
@@ -124,7 +124,7 @@ def test_who_asks_it_to_stop_gets_a_checkpoint_and_the_code_for_more_to_do(how, 
             (run / "stop").touch()
         else:
             job.send_signal(getattr(signal, how))
-        assert job.wait(timeout=30) == 75, output.read_text()
+        assert job.wait(timeout=120) == 75, output.read_text()
     assert (run / "checkpoints" / "latest").exists()
     assert not (run / "complete").exists()
     assert (run / "stop").exists() == (how == "stop")  # a batch script must not queue it again

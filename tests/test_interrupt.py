@@ -183,7 +183,7 @@ def test_a_terminal_that_is_closed_leaves_a_checkpoint_of_the_last_step(tiny_sto
     ) as terminal:
         terminal.wait_for(logged(run_, '"loss"'))
         terminal.close()
-        assert terminal.job.wait(timeout=30) == 75
+        assert terminal.job.wait(timeout=120) == 75
     assert newest(run_) > 0
     assert not finished(run_)
 
@@ -198,7 +198,7 @@ def test_under_nohup_a_terminal_that_is_closed_changes_nothing(size, tiny_store,
         before = newest(run_)
         terminal.wait_for(lambda: newest(run_) > before + 10)
         terminal.job.send_signal(signal.SIGUSR1)
-        assert terminal.job.wait(timeout=30) == 75
+        assert terminal.job.wait(timeout=120) == 75
     assert "Traceback" not in (tmp_path / "nohup.out").read_text()
 
 
@@ -223,7 +223,7 @@ def test_sighup_to_one_rank_has_all_of_them_save(tiny_store, tmp_path):
     with on_terminal(*command, cwd=tmp_path) as terminal:
         terminal.wait_for(logged(run_, '"loss"'))
         os.kill(terminal.ranks()[-1], signal.SIGHUP)
-        assert terminal.job.wait(timeout=30) == 75, terminal.output
+        assert terminal.job.wait(timeout=120) == 75, terminal.output
     assert newest(run_) > 0
 
 

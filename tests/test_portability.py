@@ -57,10 +57,17 @@ for name in ("mpi4py.MPI", "preprocess.shards._read"):
     raise AssertionError(name)
 """
 
+LIGHT = """
+import sys
+# torch loads it, half a second, for tensors on meta and for gradients that are given to backward.
+assert "sympy" not in sys.modules
+"""
+
 
 def test_the_miniature_is_preprocessed_trained_evaluated_and_predicted_without_linux_and_mpi(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(WITHOUT)
     (tmp_path / "check.py").write_text(CHECK)
+    (tmp_path / "light.py").write_text(LIGHT)
     Image.new("RGB", (300, 280), "red").save(tmp_path / "red.png")
     work, log = ("--store", "s.zarr"), ("--log", "log.txt")
     prepare = [
@@ -79,6 +86,7 @@ def test_the_miniature_is_preprocessed_trained_evaluated_and_predicted_without_l
         [*train, "--max-steps", "2"],
         ["trainer.evaluate"],
         ["trainer.predict", "red.png"],
+        ["light"],
     ]
     printed = []
     for name, commands in (("prepare", prepare), ("use", use)):

@@ -242,7 +242,7 @@ def started(folder: Path) -> Iterator[Slurm]:
     slurm = Slurm(folder)
 
     def answers(*command: str) -> bool:
-        done = subprocess.run(command, env=slurm.environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=slurm.environment, capture_output=True, text=True)
         return done.returncode == 0 and "DOWN" not in done.stdout
 
     watcher = _watch(folder)

@@ -10,8 +10,6 @@ from preprocess.shards.layout import shard_path
 from tests.preprocess.helpers import ROOT, draw, encode, stage
 from tests.slurm.private import Slurm
 
-pytestmark = pytest.mark.timeout(600)
-
 SITE = {  # what a site says of itself in ~/.config/dask/jobqueue.yaml
     "DASK_JOBQUEUE__SLURM__WALLTIME": "00:05:00",
     "DASK_JOBQUEUE__SLURM__MEMORY": "1GiB",

@@ -15,8 +15,6 @@ from tests.launch import NETWORK, ranks, run
 from tests.slurm.private import Slurm
 from trainer.runs.log import read_log
 
-pytestmark = pytest.mark.timeout(600)
-
 SMALL = (*NETWORK, "--batch-size", "16", "--no-figures")
 MPIRUN = "mpirun -n $SLURM_NTASKS"
 TWO_NODES = ("--nodes=2", "--ntasks-per-node=2")

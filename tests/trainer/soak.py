@@ -214,7 +214,7 @@ def press_ctrl_c(run: Run) -> None:
         time.sleep(1)  # Python itself has no handler of the project's yet
         run.wait_at_most(terminal.job, run.chance.uniform(0, 8))
         terminal.ctrl_c()
-        code = terminal.job.wait(timeout=30)
+        code = terminal.job.wait(timeout=120)
         assert code == 130, f"Ctrl-C ended with {code}\n{terminal.output}"
         assert terminal.all_end(), "processes are left"
         assert "Traceback" not in terminal.output, terminal.output

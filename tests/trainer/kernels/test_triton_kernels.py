@@ -77,7 +77,7 @@ def triton(tmp_path_factory):
     folder = tmp_path_factory.mktemp("triton")
     if importlib.util.find_spec("triton") is None:
         pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder))
-        done = run(*pip, "--constraint", str(LOCK), "triton", cwd=folder, timeout=200)
+        done = run(*pip, "--constraint", str(LOCK), "triton", cwd=folder)
         if done.returncode:
             pytest.skip(f"Triton's wheel cannot be installed here: {done.stderr.strip()[-300:]}")
 

@@ -31,7 +31,7 @@ def test_a_run_that_is_taken_away_in_mid_run_is_no_complete_one(how, size, tiny_
                 shutil.rmtree(tmp_path / "run", ignore_errors=True)
         else:
             (tmp_path / "run").rename(tmp_path / "elsewhere")
-        code = job.wait(timeout=60)
+        code = job.wait(timeout=120)
     text = output.read_text()
     assert code not in (0, 75), text
     assert "error: " in text
@@ -83,7 +83,7 @@ def test_a_disk_that_fills_under_the_log_is_a_sentence_and_so_is_going_on_while_
     ):
         wait_for(small_disk / "run" / "checkpoints" / "latest")
         fill(small_disk)
-        code = job.wait(timeout=60)
+        code = job.wait(timeout=120)
     text = out.read_text()
     assert code == 1, text
     assert "No space left on device. " in text or "No space left on device: " in text, text

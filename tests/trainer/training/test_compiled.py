@@ -223,7 +223,7 @@ if topology.is_root:
 
 def test_a_pair_of_ranks_compiles_before_its_first_step_and_rounds_alone(compiler, monkeypatch):
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")  # plain loops, as above
-    done = ranks(2, "-c", RANKS, cwd=ROOT, timeout=240)
+    done = ranks(2, "-c", RANKS, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     first, second = json.loads(done.stdout)
     assert {name.split(".")[0] for name in first} == {"a"}
