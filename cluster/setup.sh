@@ -20,9 +20,9 @@ die() {
 PYTHON=${PYTHON:-python3}
 VENV=.venv
 LOCKED=cluster/constraints.txt
-sources=(pyproject.toml cluster/setup.sh "$LOCKED")
+sources=(pyproject.toml setup.py cluster/setup.sh "$LOCKED")
 while IFS= read -r file; do sources+=("$file"); done < <(find preprocess trainer -name '*.[ch]' | sort)
-want=$(cat "${sources[@]}" | sha256sum | cut -d' ' -f1)
+want=$(cat "${sources[@]}" | "$PYTHON" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
 # Without TORCH in the environment, the one that the environment was made with.
 chosen=$(cat $VENV/torch 2>/dev/null || true)
 TORCH=${TORCH:-$chosen}
@@ -96,10 +96,13 @@ else
     "${pip[@]}" mpich
 fi
 
-say "Pillow-SIMD for this processor"
-compiler=cc
-if grep -qsw avx2 /proc/cpuinfo; then compiler="cc -mavx2"; fi
-CC=$compiler "${pip[@]}" --no-binary pillow-simd "pillow-simd>=12.1"
+simd=$([[ $(uname -m) == x86_64 ]] && echo yes || echo no) # on other processors setup.py requires Pillow
+if [[ $simd == yes ]]; then
+    say "Pillow-SIMD for this processor"
+    compiler=cc
+    if grep -qsw avx2 /proc/cpuinfo; then compiler="cc -mavx2"; fi
+    CC=$compiler "${pip[@]}" --no-binary pillow-simd "pillow-simd>=12.1"
+fi
 
 say "the project and its tools"
 PYTHONWARNINGS=ignore "${pip[@]}" -e ".[dev]" # hides setuptools' warnings about itself
@@ -120,11 +123,12 @@ if missing:
     print(f"warning: not compiled: {', '.join(missing)}; python -m trainer.doctor explains the consequences")
 sys.exit(bool(missing))
 PY
-# matplotlib requires "pillow" by name; Pillow-SIMD replaces it. pyproject.toml lists its other requirements.
-"${pip[@]}" --no-deps "matplotlib>=3.10"
+if [[ $simd == yes ]]; then
+    # matplotlib requires "pillow" by name; Pillow-SIMD replaces it. pyproject.toml lists its other requirements.
+    "${pip[@]}" --no-deps "matplotlib>=3.10"
 
-# Any package that requires "pillow" installs it over Pillow-SIMD without a message, at half of the speed.
-$VENV/bin/python - <<'PY' || die "PIL is not Pillow-SIMD: a package installed Pillow over it. Remove $VENV and run this again; if it stays, find the package with: $VENV/bin/python -m pip show pillow"
+    # Any package that requires "pillow" installs it over Pillow-SIMD without a message, at half of the speed.
+    $VENV/bin/python - <<'PY' || die "PIL is not Pillow-SIMD: a package installed Pillow over it. Remove $VENV and run this again; if it stays, find the package with: $VENV/bin/python -m pip show pillow"
 import importlib.metadata as m
 import sys
 
@@ -133,6 +137,7 @@ import PIL
 found = {d.metadata["Name"].lower() for d in m.distributions()}
 sys.exit("pillow" in found or PIL.__version__ != m.version("pillow-simd"))
 PY
+fi
 
 # Open MPI refuses to run as root and to start more ranks than cores, and binds each rank to one core.
 if "${site:-$VENV/bin/mpirun}" --version 2>&1 | grep -qi 'open mpi'; then

@@ -54,7 +54,7 @@ SLOW = (
     "tests/hosts",
     "tests/slurm",
     *(f"tests/test_{name}.py" for name in ("commands", "docs", "failure", "interrupt", "local_disks", "mpi")),
-    *(f"tests/test_{name}.py" for name in ("openmpi", "setup")),
+    *(f"tests/test_{name}.py" for name in ("openmpi", "portability", "setup")),
     *(f"tests/preprocess/{name}.py" for name in ("shards/test_readback", "test_kill", "test_pipeline")),
     *(f"tests/trainer/test_{name}.py" for name in ("experiments", "figures", "predict", "soak", "watch")),
     *(f"tests/trainer/kernels/test_{name}.py" for name in ("avx2", "triton_kernels")),

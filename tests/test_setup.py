@@ -45,7 +45,8 @@ def setup(tmp_path):
         (tmp_path / "cluster" / name).symlink_to(ROOT / "cluster" / name)
     for folder in ("preprocess", "trainer", "bin"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "pyproject.toml").touch()
+    for name in ("pyproject.toml", "setup.py"):
+        (tmp_path / name).touch()
     python = tmp_path / "bin" / "python"
     python.write_text(PYTHON)
     python.chmod(0o755)
@@ -143,7 +144,7 @@ def test_without_a_lock_only_torch_is_fixed(version, lock, sentence, setup, tmp_
 
 
 def test_the_source_distribution_has_every_file_of_both_packages(tmp_path):
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
     for package in ("preprocess", "trainer"):
         shutil.copytree(
