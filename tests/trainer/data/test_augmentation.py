@@ -280,17 +280,21 @@ def test_the_colour_shift_is_drawn_along_the_axes():
 
 
 def test_another_size_of_images_moves_centre_and_corners():
-    # 300 - 224 = 76 is the farthest offset.
-    assert center_crop(300) == [(38, 38, False)]
-    assert ten_crops(300)[:5] == [
-        (0, 0, False),
-        (0, 76, False),
-        (76, 0, False),
-        (76, 76, False),
-        (38, 38, False),
-    ]
-    views = draw(AugmentConfig(), AXES, 0, 0, 5000, 300)
-    assert (views.top_B.min(), views.top_B.max()) == (views.left_B.min(), views.left_B.max()) == (0, 76)
+    # 301 - 224 = 77 is the farthest offset, and 38 the last whole one before the middle.
+    assert center_crop(301) == [(38, 38, False)]
+    corners = [(0, 0, False), (0, 77, False), (77, 0, False), (77, 77, False), (38, 38, False)]
+    assert ten_crops(301)[:5] == corners
+    views = draw(AugmentConfig(), AXES, 0, 0, 5000, 301)
+    assert (views.top_B.min(), views.top_B.max()) == (views.left_B.min(), views.left_B.max()) == (0, 77)
+    views = draw(AugmentConfig(crops=False), AXES, 0, 0, 5, 301)
+    assert views.top_B.tolist() == views.left_B.tolist() == [38] * 5
+    assert views.top_B.dtype == views.left_B.dtype == np.int64
+
+
+def test_views_of_epochs_without_colour_have_the_shape_of_the_others():
+    for colored in (True, False):
+        views = draw(AugmentConfig(color_epochs=int(colored)), AXES, 0, 0, 20)
+        assert (views.shift_B3.shape, views.shift_B3.dtype) == ((20, 3), np.float32)
 
 
 def test_a_fixed_view_changes_no_colour_and_turns_nothing():

@@ -161,6 +161,26 @@ def test_flat_arrays_have_the_dtypes_and_bytes_of_the_table():
     assert stage.compute_weights.dtype == stage.grads.dtype == torch.bfloat16
 
 
+def test_a_network_in_bfloat16_begins_with_the_rounded_weights():
+    tower = build_tower(SMALL, 5, "a", seed=0)
+    before = {name: p.detach().clone() for name, p in tower.named_parameters()}
+    flatten(tower, torch.bfloat16)
+    for name, p in tower.named_parameters():
+        assert torch.equal(p, before[name].bfloat16()), name
+
+
+def test_flat_arrays_are_on_the_towers_device():
+    for stage in flatten(build_tower(SMALL, 5, "a", seed=0).to("meta"), torch.bfloat16, torch.float32):
+        arrays = (
+            stage.master_weights,
+            stage.compute_weights,
+            stage.grads,
+            stage.reduced_grads,
+            stage.momenta,
+        )
+        assert {array.device.type for array in arrays} == {"meta"}
+
+
 @pytest.mark.parametrize("travel", [None, torch.float32])
 def test_each_gradient_is_found_by_its_name_as_the_update_will_use_it(travel):
     tower = build_tower(SMALL, 5, "a", seed=0)
