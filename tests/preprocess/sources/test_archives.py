@@ -203,6 +203,10 @@ def test_a_file_that_is_no_tar_is_named_so_and_an_inner_one_as_damaged(tmp_path:
     path.write_bytes(b"<html>" * 1000)
     with pytest.raises(UserError, match=r"a\.tar is no tar archive"):
         list(members(path))
+    # LZMA of before 2009 has no bytes at its start by which it could be named.
+    path.write_bytes(lzma.compress(header("train/cat/1.jpg", tarfile.REGTYPE) + END, lzma.FORMAT_ALONE))
+    with pytest.raises(UserError, match=r"a\.tar is no tar archive"):
+        list(members(path))
     for inner in (b"<html>" * 1000, gzip.compress(header("n1_1.JPEG", tarfile.REGTYPE) + END)):
         with pytest.raises(UserError, match=r"b\.tar is damaged or cut off at byte 512: get it again"):
             list(nested_members(tar(tmp_path / "b.tar", {"n1.tar": inner})))

@@ -150,3 +150,9 @@ def test_an_image_outside_the_class_folders_is_ignored_with_a_reason(tmp_path: P
     places = [Entry("train/cat/1.jpg", 0, 1), Entry("train/../2.jpg", 0, 1)]
     source = by_folder("class folders", tmp_path, (), places)
     assert source.ignored == (f"train/../2.jpg {reason}",)
+
+
+def test_the_first_unknown_class_of_the_validation_part_is_named(tmp_path: Path) -> None:
+    images = {"train/a/1.jpg": b"a", "val/c/1.jpg": b"a", "val/b/1.jpg": b"a"}
+    with pytest.raises(UserError, match=r"a\.tar has val/b but no train/b"):
+        recognise(tar(tmp_path / "a.tar", images))

@@ -237,6 +237,9 @@ def test_the_cosine_falls_from_the_whole_rate_over_its_half_to_zero():
     assert [warm.rate(s) for s in (19, 20, 40, 50, 80)] == pytest.approx([0.4, 0.4, 0.3, 0.2, 0], abs=1e-12)
     only_warm = schedule_of(10, lr=0.4, epochs=2, warmup_epochs=2.0)
     assert only_warm.rate(19) == pytest.approx(0.4)
+    # One and a half steps of warm-up and half a step of cosine: 4/15, 0.4, and zero from the second step on.
+    short = schedule_of(1, lr=0.4, epochs=2, warmup_epochs=1.5)
+    assert [short.rate(s) for s in (0, 1, 1.75, 2)] == pytest.approx([0.8 / 3, 0.4, 0.2, 0], abs=1e-12)
 
 
 def test_only_the_plateau_rule_lets_the_rate_fall_or_ends_a_run():
