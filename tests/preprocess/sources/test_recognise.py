@@ -173,3 +173,83 @@ def test_headers_of_an_unchanged_archive_are_read_once(
     kept.write_bytes(kept.read_bytes()[:-30])
     assert scan(archive, tmp_path / "cache", members) == first
     assert len(read) == 3
+
+
+def test_an_archive_that_changed_is_hashed_again(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar"
+    for data in (b"first", b"the second"):
+        archive.write_bytes(data)
+        for _ in range(2):
+            assert cache.md5(archive, tmp_path / "cache") == hashlib.md5(data).hexdigest()
+        assert cache.md5(archive, None) == hashlib.md5(data).hexdigest()
+
+
+def test_progress_counts_every_member_and_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars: list[tuple[object, list[int]]] = []
+
+    class Bar:
+        def __init__(self, *shown: object) -> None:
+            self.steps: list[int] = []
+            bars.append((shown, self.steps))
+
+        def update(self, step: int) -> None:
+            self.steps.append(step)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(cache.progress, "counter", Bar)
+    monkeypatch.setattr(cache, "PIECE", 4096)
+    archive = tar(tmp_path / "a.tar", {"1.jpg": b"a", "2.jpg": b"b"})
+    assert archive.stat().st_size == 10_240
+    cache.cached_members(archive, None, official.members)
+    cache.md5(archive, None)
+    assert bars == [
+        ((" members", None, "a.tar"), [1, 1]),
+        (("B", 10_240, "md5 a.tar"), [4096, 4096, 2048]),
+    ]
+
+
+def test_kaggles_images_are_files_of_their_own_and_others_are_ignored(kaggle: Path) -> None:
+    images = kaggle / "ILSVRC/Data/CLS-LOC"
+    (images / "train/n10/notes.txt").touch()
+    (images / "val/notes.txt").touch()
+    source = recognise(kaggle)
+    assert set(source.train["file"]) == set(source.val["file"]) == {-1}
+    assert source.ignored == tuple(
+        f"ILSVRC/Data/CLS-LOC/{name}/notes.txt (not named as an image)" for name in ("train/n10", "val")
+    )
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_part_of_kaggles_tree_without_images_is_refused(part: str, kaggle: Path) -> None:
+    for path in (kaggle / "ILSVRC/Data/CLS-LOC" / part).rglob("*.JPEG"):
+        path.unlink()
+    with pytest.raises(UserError, match=f"kaggle/ILSVRC/Data/CLS-LOC/{part} holds no image: unpack"):
+        recognise(kaggle)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "classes", "nearly"),
+    [
+        (1_281_167 - 1281, 50_000, 1000, True),  # 0.1 % of 1,281,167 are 1281.2
+        (1_281_167 - 1282, 50_000, 1000, False),
+        (1_281_167 + 1, 50_000, 1000, True),
+        (1_281_167, 50_000 - 49, 1000, True),  # 0.1 % of 50,000 are 50
+        (1_281_167, 50_000 - 50, 1000, False),
+        (1_281_167, 50_000 + 50, 1000, False),
+        (1_281_166, 50_000, 999, False),
+        (1_281_167, 50_000, 999, False),
+        (2000, 0, 1000, False),
+        (2000, 50_000, 1000, False),
+    ],
+)
+def test_a_set_that_differs_by_less_than_a_thousandth_is_nearly_the_full_one(
+    train: int, val: int, classes: int, nearly: bool
+) -> None:
+    source = counted(train, val, classes)
+    if nearly:
+        with pytest.raises(UserError, match="is nearly the full ILSVRC-2012"):
+            describe_extent(source)
+    else:
+        assert describe_extent(source).startswith("a subset of ILSVRC-2012's size")

@@ -250,3 +250,65 @@ def test_arrays_that_do_not_belong_together_are_refused(images, mean, name, auto
             cropper.crop(**change(right))
     with pytest.raises(ValueError, match=r"uint8 \[8, 256, 256, 3\], not contiguous uint8 \[8, 250"):
         Cropper(mean[:250, :250], AugmentConfig(), training=True).crop(right["images_BSS3"], right["views"])
+
+
+def test_without_random_crops_every_view_is_the_central_one():
+    views = draw(AugmentConfig(crops=False), AXES, 0, 0, 20)
+    assert set(views.top_B) == set(views.left_B) == {16}
+
+
+def test_angles_are_uniform_within_the_rotation_and_zero_without_it():
+    angles = draw(ROTATED, AXES, 0, 0, 20_000).angle_B
+    assert stats.kstest(angles, stats.uniform(-20, 40).cdf).pvalue > 1e-3
+    assert not draw(AugmentConfig(), AXES, 0, 0, 20).angle_B.any()
+
+
+def test_an_axis_is_as_long_as_its_standard_deviation():
+    vectors = np.array([[0.6, -0.8, 0], [0.8, 0.6, 0], [0, 0, 1]])
+    # The last eigenvalue of grey pixels is zero but for rounding, which may be negative.
+    found = color_axes(np.array([0.25, 4.0, -1e-12]), vectors)
+    np.testing.assert_allclose(found, [[0.3, -1.6, 0], [0.4, 1.2, 0], [0, 0, 0]], rtol=0, atol=1e-12)
+
+
+def test_the_colour_shift_is_drawn_along_the_axes():
+    axis = np.zeros((3, 3))
+    axis[:, 0] = [10.0, 20.0, -30.0]
+    shift = draw(AugmentConfig(color_std=0.5), axis, 0, 0, 5000).shift_B3
+    np.testing.assert_allclose(shift, np.outer(shift[:, 0], [1, 2, -3]), rtol=1e-5)
+    # The sample deviation of 5000 normal draws is right to 1 %; five times that.
+    assert shift[:, 0].std() == pytest.approx(0.5 * 10, rel=0.05)
+
+
+def test_another_size_of_images_moves_centre_and_corners():
+    # 301 - 224 = 77 is the farthest offset, and 38 the last whole one before the middle.
+    assert center_crop(301) == [(38, 38, False)]
+    corners = [(0, 0, False), (0, 77, False), (77, 0, False), (77, 77, False), (38, 38, False)]
+    assert ten_crops(301)[:5] == corners
+    views = draw(AugmentConfig(), AXES, 0, 0, 5000, 301)
+    assert (views.top_B.min(), views.top_B.max()) == (views.left_B.min(), views.left_B.max()) == (0, 77)
+    views = draw(AugmentConfig(crops=False), AXES, 0, 0, 5, 301)
+    assert views.top_B.tolist() == views.left_B.tolist() == [38] * 5
+    assert views.top_B.dtype == views.left_B.dtype == np.int64
+
+
+def test_views_of_epochs_without_colour_have_the_shape_of_the_others():
+    for colored in (True, False):
+        views = draw(AugmentConfig(color_epochs=int(colored)), AXES, 0, 0, 20)
+        assert (views.shift_B3.shape, views.shift_B3.dtype) == ((20, 3), np.float32)
+
+
+def test_a_fixed_view_changes_no_colour_and_turns_nothing():
+    views = fixed(2, 3, 4, True)
+    assert (views.top_B.tolist(), views.left_B.tolist(), views.flip_B.tolist()) == (
+        [3, 3],
+        [4, 4],
+        [True, True],
+    )
+    assert not views.shift_B3.any()
+    assert not views.angle_B.any()
+
+
+@pytest.mark.parametrize("shape", [(224, 256, 3), (256, 224, 3), (256, 256, 1), (256, 256)])
+def test_a_mean_image_of_another_shape_is_refused(shape):
+    with pytest.raises(ValueError, match="a mean image has the shape"):
+        Cropper(np.zeros(shape, np.float32), AugmentConfig(), training=False)

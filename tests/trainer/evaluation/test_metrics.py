@@ -27,6 +27,22 @@ def test_scores_that_are_not_numbers_are_wrong():
     assert count(torch.full((2, 10), float("nan")), [0, 3]) == Counts(2, 2, 2)
 
 
+def test_one_score_that_is_not_a_number_does_not_hide_the_others():
+    nan = float("nan")
+    scores = torch.tensor([[nan, 0.1, 0.6, 0.2, 0.1, 0.1]])
+    assert count(scores, [2]) == Counts(1, 0, 0)
+    assert count(scores, [3]) == Counts(1, 1, 0)
+    assert count(scores, [0]) == Counts(1, 1, 1)
+    assert np.argwhere(Tally(6).add(scores, torch.tensor([3])).confusion_KK).tolist() == [[3, 2]]
+
+
+def test_counts_are_written_with_their_errors_and_read_back():
+    counts = Counts(images=8, top1_wrong=6, top5_wrong=2)
+    written = {"top1_error": 0.75, "top5_error": 0.25, "images": 8, "top1_wrong": 6, "top5_wrong": 2}
+    assert counts.to_dict() == written
+    assert Counts.from_dict(written) == counts
+
+
 def test_a_confusion_matrix_and_errors_of_classes_by_hand():
     scores = torch.tensor(
         [

@@ -1,6 +1,9 @@
 """The update against the paper's formula in NumPy, float64; the rates against their descriptions."""
 
 import dataclasses
+import json
+import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ import torch
 from trainer.config import NetworkConfig, OptimizerConfig
 from trainer.model.initial_weights import build_tower
 from trainer.recipes import AUTO, CUDA_CONVNET, PAPER, settle
-from trainer.training.optimizer import flatten, sgd_step_
+from trainer.training.optimizer import flatten, largest_magnitude, named_tensors, sgd_step_
 from trainer.training.schedule import Schedule
 
 SMALL = NetworkConfig(filters=(2, 2, 2, 2, 2), hidden=4)
@@ -145,3 +148,137 @@ def test_auto_settles_on_the_papers_numbers_at_imagenets_size():
     assert config.optim.lr == pytest.approx(0.01)
     assert len(reasons) == 4
     assert settle(PAPER, 1500) == (PAPER, [])
+
+
+def test_flat_arrays_have_the_dtypes_and_bytes_of_the_table():
+    tower = build_tower(SMALL, 5, "a", seed=0)
+    assert all(stage.reduced_grads is stage.grads for stage in flatten(tower))
+    (stage, *_) = flatten(tower, torch.float64)  # a proof's
+    assert stage.master_weights.dtype == stage.grads.dtype == stage.momenta.dtype == torch.float64
+    assert stage.compute_weights is stage.master_weights
+    (stage, *_) = flatten(tower, torch.bfloat16, torch.float32)
+    assert stage.master_weights.dtype == stage.momenta.dtype == stage.reduced_grads.dtype == torch.float32
+    assert stage.compute_weights.dtype == stage.grads.dtype == torch.bfloat16
+
+
+def test_a_network_in_bfloat16_begins_with_the_rounded_weights():
+    tower = build_tower(SMALL, 5, "a", seed=0)
+    before = {name: p.detach().clone() for name, p in tower.named_parameters()}
+    flatten(tower, torch.bfloat16)
+    for name, p in tower.named_parameters():
+        assert torch.equal(p, before[name].bfloat16()), name
+
+
+def test_flat_arrays_are_on_the_towers_device():
+    for stage in flatten(build_tower(SMALL, 5, "a", seed=0).to("meta"), torch.bfloat16, torch.float32):
+        arrays = (
+            stage.master_weights,
+            stage.compute_weights,
+            stage.grads,
+            stage.reduced_grads,
+            stage.momenta,
+        )
+        assert {array.device.type for array in arrays} == {"meta"}
+
+
+@pytest.mark.parametrize("travel", [None, torch.float32])
+def test_each_gradient_is_found_by_its_name_as_the_update_will_use_it(travel):
+    tower = build_tower(SMALL, 5, "a", seed=0)
+    stages = flatten(tower, torch.bfloat16, travel)
+    for number, (_, p) in enumerate(tower.named_parameters()):
+        p.grad.fill_(number)
+    for stage in stages:
+        stage.cast_grads_for_reduce()
+    for number, (name, p) in enumerate(tower.named_parameters()):
+        (found,) = (stage.gradient(name) for stage in stages if name in stage.parameters)
+        assert found.dtype == (travel or torch.bfloat16)
+        assert torch.equal(found, torch.full(p.shape, number, dtype=found.dtype)), name
+
+
+def test_named_tensors_are_float32_views_of_weights_and_momenta():
+    tower = build_tower(SMALL, 5, "a", seed=0)
+    names = [name for name, _ in tower.named_parameters()]
+    stages = flatten(tower, torch.bfloat16)
+    tensors = named_tensors(stages)
+    assert sorted(tensors) == sorted(names + [f"momentum.{name}" for name in names])
+    for name, p in tower.named_parameters():
+        assert tensors[name].shape == tensors[f"momentum.{name}"].shape == p.shape
+        tensors[name].fill_(1.001)  # no number of bfloat16: the next ones are 1 and 1 + 1/128
+        tensors[f"momentum.{name}"].fill_(7)
+    for stage in stages:
+        assert (stage.master_weights == np.float32(1.001)).all()
+        assert (stage.momenta == 7).all()
+        stage.refresh_compute_weights()
+    assert all((p == 1).all() for p in tower.parameters())
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(3e6, 3e6), (-4e6, 4e6), (math.nan, math.inf), (-math.inf, math.inf)]
+)
+def test_the_largest_magnitude_is_found_among_weights_and_momenta_of_either_sign(value, expected):
+    flat = [flatten(build_tower(SMALL, 5, name, seed=0)) for name in "ab"]
+    for array in (flat[0][0].momenta, flat[1][-1].master_weights):
+        assert largest_magnitude(flat) < 10
+        array[1] = value
+        assert largest_magnitude(flat) == expected
+        array[1] = 0
+
+
+def schedule_of(steps_per_epoch: float, **settings) -> Schedule:
+    return Schedule(OptimizerConfig(**settings), steps_per_epoch)
+
+
+def test_the_cosine_falls_from_the_whole_rate_over_its_half_to_zero():
+    plain = schedule_of(10, lr=0.4, epochs=8)
+    # cos 0, 60, 90 and 180 degrees are 1, 1/2, 0 and -1; the rate is 0.4 (1 + cos) / 2.
+    expected = [0.4, 0.3, 0.2, 0, 0]
+    assert [plain.rate(s) for s in (0, 80 / 3, 40, 80, 95)] == pytest.approx(expected, abs=1e-12)
+    warm = schedule_of(10, lr=0.4, epochs=8, warmup_epochs=2.0)  # the fall takes the six epochs that are left
+    assert [warm.rate(s) for s in (19, 20, 40, 50, 80)] == pytest.approx([0.4, 0.4, 0.3, 0.2, 0], abs=1e-12)
+    only_warm = schedule_of(10, lr=0.4, epochs=2, warmup_epochs=2.0)
+    assert only_warm.rate(19) == pytest.approx(0.4)
+    # One and a half steps of warm-up and half a step of cosine: 4/15, 0.4, and zero from the second step on.
+    short = schedule_of(1, lr=0.4, epochs=2, warmup_epochs=1.5)
+    assert [short.rate(s) for s in (0, 1, 1.75, 2)] == pytest.approx([0.8 / 3, 0.4, 0.2, 0], abs=1e-12)
+
+
+def test_only_the_plateau_rule_lets_the_rate_fall_or_ends_a_run():
+    for settings in ({"schedule": "cosine"}, {"schedule": "steps", "lr_steps": (50,)}):
+        schedule = schedule_of(10, lr=0.1, epochs=90, patience=1, **settings)
+        before = schedule.rate(7)
+        ended = [schedule.after_epoch(0.5) for _ in range(9)]
+        assert ended == [False] * 9
+        assert (schedule.falls, schedule.epochs_without, schedule.rate(7)) == (0, 8, before)
+
+
+def test_a_schedule_that_saw_no_error_is_restored_from_json():
+    first, second = schedule_of(10, lr=0.1, epochs=3), schedule_of(10, lr=0.1, epochs=3)
+    assert first.state() == {"best_error": None, "epochs_without": 0, "falls": 0}
+    second.after_epoch(0.5)
+    second.after_epoch(0.6)
+    second.restore(json.loads(json.dumps(first.state(), allow_nan=False)))
+    assert second == first
+    first.after_epoch(1.0)  # any error is better than none
+    assert first.state() == {"best_error": 1.0, "epochs_without": 0, "falls": 0}
+
+
+def test_epochs_are_done_with_their_last_image_and_never_more_than_the_run_has():
+    # 25 images, batches of 10, as above; the last batch reaches into a fourth epoch.
+    schedule = schedule_of(2.5, lr=0.1, epochs=3)
+    assert [schedule.epochs_done(s) for s in range(9)] == [0, 0, 0, 1, 1, 2, 2, 2, 3]
+    short = schedule_of(0.1, lr=0.1, epochs=3)  # 1 image, batches of 10
+    assert (short.last_step(), short.epochs_done(1), short.ends_epoch(1)) == (1, 3, True)
+
+
+@pytest.mark.parametrize("images", [3, 7, 49, 1_281_167])
+@pytest.mark.parametrize("batch", [1, 3, 49, 128, 1000])
+def test_epoch_ends_are_those_of_exact_fractions(images, batch):
+    """In floating point, 49 steps of 1/49 epoch are 0.9999999999999999 epochs."""
+    schedule = schedule_of(images / batch, lr=0.1, epochs=90)
+    last = math.ceil(Fraction(90 * images, batch))
+    assert schedule.last_step() == last
+    ends = [math.ceil(Fraction(epoch * images, batch)) for epoch in range(1, 91)]
+    for step in {s for end in ends for s in (end - 1, end, end + 1) if 0 < s <= last}:
+        done = step * batch // images
+        assert schedule.epochs_done(step) == min(90, done), step
+        assert schedule.ends_epoch(step) == (done > (step - 1) * batch // images), step
