@@ -1,6 +1,7 @@
 """What all tests share: the worlds of MPI, and one small store made by the real commands."""
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,11 @@ from tests.stores import make_tiny_store, shared
 os.environ.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")
 # So must OpenMP's threads: by default they spin for a while at the end of each loop.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# What ignores a signal hands that on to all that it starts: nohup with SIGHUP, a script's & with SIGINT.
+for number, handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -28,7 +28,7 @@ def test_two_pairs_equal_the_single_process(programs, tiny_store, monkeypatch):
     text = run(str(programs / "mpirun"), "--version", cwd=ROOT, **ENVIRONMENT).stdout
     assert "Open MPI" in text
     pytest_ = ("-m", "pytest", "--with-mpi", "-q", "-p", "no:cacheprovider", "tests/mpi/test_parity.py")
-    command = mpirun(programs, 4, *pytest_, "-k", "training_equals and small and mpi")
+    command = mpirun(programs, 4, *pytest_, "-k", "training_equals and small-mpi")
     done = run(*command, cwd=ROOT, timeout=240, **ENVIRONMENT)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "1 passed" in done.stdout

@@ -36,7 +36,7 @@ def test_a_pair_on_each_of_four_hosts_trains_as_the_single_process_does(hosts):
     before = [hosts.carried(number) for number in hosts.numbers]
     done = on(
         *(hosts, 2, "-m", "pytest", "--with-mpi", "-q", "-p", "no:cacheprovider"),
-        *("tests/mpi/test_parity.py", "-k", "training_equals and small and mpi"),
+        *("tests/mpi/test_parity.py", "-k", "training_equals and small-mpi"),
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]

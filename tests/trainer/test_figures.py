@@ -140,7 +140,7 @@ def test_a_run_does_not_fail_for_its_figures(damage, small_run, tiny_store, tmp_
         def no_memory(*arguments):
             raise MemoryError
 
-        monkeypatch.setattr(figures, "load", no_memory)
+        monkeypatch.setattr(drawing, "load", no_memory)
     lines = []
     drawing.at_the_end(small_run, tmp_path if damage == "no store" else tiny_store, "cpu", lines.append)
     assert len(lines) == 1
