@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -46,16 +45,19 @@ def ranks(count: int, *arguments: str, cwd: Path, timeout: float = 300) -> subpr
     return run("mpirun", "-n", str(count), sys.executable, *arguments, cwd=cwd, timeout=timeout)
 
 
-def left_in_shared_memory(before: Iterable[str] = ()) -> set[str]:
-    """MPICH's segments that no process has mapped, without those of `before`: 1 to 8 MB each, until the host
-    starts anew. A job that starts meanwhile has one for a moment."""
-    until = time.monotonic() + 10
-    while names := {path.name for path in Path("/dev/shm").glob("mpich_shm_*")} - set(before):
-        for maps in Path("/proc").glob("[0-9]*/maps"):
-            with contextlib.suppress(OSError):
-                text = maps.read_text()
-                names -= {name for name in names if name in text}
-        if not names or time.monotonic() > until:
-            return names
-        time.sleep(0.1)
+def unmapped_shared_memory() -> set[str]:
+    """MPICH's segments that no process has mapped: 1 to 8 MB each, until the host starts anew."""
+    names = {path.name for path in Path("/dev/shm").glob("mpich_shm_*")}
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):
+            text = maps.read_text()
+            names -= {name for name in names if name in text}
     return names
+
+
+def left_in_shared_memory(before: set[str]) -> set[str]:
+    """The segments that were not there before and stay. A job that starts meanwhile has one for a moment."""
+    until = time.monotonic() + 10
+    while (left := unmapped_shared_memory() - before) and time.monotonic() < until:
+        time.sleep(0.1)
+    return left

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from preprocess.store import open_store
-from tests.launch import NETWORK, left_in_shared_memory, ranks, run
+from tests.launch import NETWORK, left_in_shared_memory, ranks, run, unmapped_shared_memory
 from tests.trainer.in_process import command
 from trainer.config import NetworkConfig
 from trainer.model.network import Tower
@@ -110,7 +110,7 @@ def test_the_recipes_of_2012_run(recipe, workplace):
     ids=["odd number of ranks", "batch that does not divide", "no checkpoint"],
 )
 def test_what_a_user_can_mend_is_one_sentence(count, arguments, sentence, workplace):
-    before = left_in_shared_memory()
+    before = unmapped_shared_memory()
     done = ranks(count, "-m", "trainer.run", "--run", "runs/never", *arguments, cwd=workplace)
     assert done.returncode != 0
     assert sentence in done.stderr

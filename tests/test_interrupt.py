@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch import left_in_shared_memory, ranks, run
+from tests.launch import left_in_shared_memory, ranks, run, unmapped_shared_memory
 from tests.terminal import Terminal, on_terminal
 from tests.test_failure import LIMIT, SMALL
 from trainer.cli import one_sentence
@@ -244,7 +244,7 @@ REFUSALS = {  # others are in test_commands.py
 @pytest.mark.parametrize("kind", REFUSALS)
 def test_a_refused_start_leaves_no_shared_memory(kind, tiny_store, tmp_path):
     size, flags, sentence = REFUSALS[kind]
-    before = left_in_shared_memory()
+    before = unmapped_shared_memory()
     where = ("--store", str(tiny_store), "--run", str(tmp_path / "run"))
     started = time.monotonic()
     done = ranks(size, "-m", "trainer.run", *where, *flags, cwd=tmp_path)
@@ -257,7 +257,7 @@ def test_a_refused_start_leaves_no_shared_memory(kind, tiny_store, tmp_path):
 
 
 def test_other_settings_for_a_run_that_exists_leave_no_shared_memory(small_run, tiny_store, tmp_path):
-    before = left_in_shared_memory()
+    before = unmapped_shared_memory()
     where = ("--store", str(tiny_store), "--run", str(small_run))
     done = ranks(2, "-m", "trainer.run", *where, "--dropout", "0.3", cwd=tmp_path)
     assert done.returncode == 1
@@ -267,7 +267,7 @@ def test_other_settings_for_a_run_that_exists_leave_no_shared_memory(small_run, 
 
 
 def test_a_killed_rank_leaves_no_shared_memory(tiny_store, tmp_path):
-    before = left_in_shared_memory()
+    before = unmapped_shared_memory()
     with on_terminal(*training(2, tiny_store, tmp_path), cwd=tmp_path) as terminal:
         terminal.wait_for(logged(tmp_path / "run", '"loss"'))
         os.kill(terminal.ranks()[-1], signal.SIGKILL)
