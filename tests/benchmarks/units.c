@@ -135,16 +135,6 @@ double bfloat16_matrix_operations(double seconds)
 #endif
 }
 
-static void load(Floats *part)
-{
-    Floats sums[4] = {part[0], part[0], part[0], part[0]};
-    for (long i = 0; i < PART / BYTES; i += 4)
-        for (int j = 0; j < 4; j++) sums[j] += part[i + j];
-    for (int j = 0; j < 4; j++) KEEP(sums[j]);
-}
-
-double bytes_loaded(double seconds) { return on_all_cores(load, PART, seconds); }
-
 static void load_and_store(Floats *part)
 {
     Floats factor = part[0];

@@ -17,14 +17,12 @@ Unit = Literal[
     "float32_operations",
     "bfloat16_vector_operations",
     "bfloat16_matrix_operations",
-    "bytes_loaded",
     "bytes_loaded_and_stored",
 ]
 NAMES: dict[Unit, str] = {
     "float32_operations": "multiply-adds of float32 in registers",
     "bfloat16_vector_operations": "bfloat16 dot products in vector registers",
     "bfloat16_matrix_operations": "bfloat16 products in the matrix unit's tiles",
-    "bytes_loaded": "loads of an array that no cache holds",
     "bytes_loaded_and_stored": "loads and stores of an array that no cache holds",
 }
 ANY_BFLOAT16: tuple[Unit, ...] = ("bfloat16_matrix_operations", "bfloat16_vector_operations")
