@@ -37,10 +37,10 @@ tools: setup
 check: lint ## before each commit: lint, and the fast tests (2 minutes)
 	@$(ACTIVATE) && python -m pytest $(PARALLEL) -m "not slow"
 
-test: tools ## run all tests (10 minutes)
+test: tools ## run all tests (14 minutes on two cores)
 	@$(ACTIVATE) && python -m pytest $(PARALLEL)
 
-test-all: tools ## before each version: all tests one by one, then both soak tests (45 minutes)
+test-all: tools ## before each version: all tests one by one, then both soak tests (over half an hour)
 	@$(ACTIVATE) && python -m pytest && python -m tests.preprocess.soak && python -m tests.trainer.soak
 
 lint: setup ## check formatting, types, the workflow and the shell scripts
