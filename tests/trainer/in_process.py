@@ -18,8 +18,6 @@ from trainer.figures import __main__ as figures
 from trainer.runs.log import read_log
 
 SMALL = (*NETWORK, "--batch-size", "4", "--init", "scaled", "--precision", "float32", "--no-figures")
-
-
 PROGRAMS = {
     **{p.__name__.removeprefix("trainer."): p for p in (evaluate, export, import_weights, predict, run)},
     "experiments": experiments,

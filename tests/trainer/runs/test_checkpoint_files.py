@@ -1,4 +1,4 @@
-"""Which checkpoint is chosen, which damage is named, and what is read; the files are written by hand."""
+"""Which checkpoint is chosen, which damage is named, and what is read. The tests write the files."""
 
 import hashlib
 import importlib.metadata
