@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from trainer.kernels.bfloat16 import as_array, from_float32
+from trainer.kernels.cached_njit import cached_njit
 from trainer.kernels.lrn_numba import ZERO
 
 try:
@@ -114,7 +115,7 @@ def divide(threads: int, images: int, filters: int) -> tuple[int, int]:
     return min(max(1, threads // of_filters), -(-images // 2)), of_filters
 
 
-@numba.njit(parallel=True, cache=True, nogil=True)
+@cached_njit(parallel=True, nogil=True)
 def _add_parts(sums_PGOL: Any, weight_OCT: Any, bias_O: Any) -> None:
     """Add up the parts' sums, round once, and write them in torch's layout; G = C / L * T + 1."""
     parts, lanes = sums_PGOL.shape[0], sums_PGOL.shape[3]

@@ -9,10 +9,11 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
+
+from trainer.kernels.cached_njit import cached_njit
 
 
 class Purpose(IntEnum):
@@ -72,7 +73,7 @@ def uniform(
     return torch.from_numpy(out_BF)
 
 
-@numba.njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def _fill(position_B: Any, unit_F: Any, out_BF: Any) -> None:
     for b in range(position_B.size):
         for f in range(unit_F.size):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from trainer.kernels.cached_njit import cached_njit
 
 CROP = 224  # pixels along a crop: the network's input
 ROW = 3 * CROP  # numbers in a row of the crop
@@ -42,7 +43,7 @@ def crop(
     return out
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+@cached_njit(nogil=True, fastmath={"contract"})
 def _crop(
     images: Any,
     means: Any,
@@ -79,7 +80,7 @@ def _crop(
             _normalise(images[b], top[b], first, mean, mean_top, mean_first, colour, scale, out[b])
 
 
-@numba.njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def _flip(image: Any, top: int, first: int, out: Any) -> None:
     """Write the crop's rows with their pixels reversed. Lengths are constants, and the reversed bytes go into
     an array of one row first, or the compiler would move one byte at a time."""
@@ -94,7 +95,7 @@ def _flip(image: Any, top: int, first: int, out: Any) -> None:
             target[i] = row[i]
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+@cached_njit(nogil=True, fastmath={"contract"})
 def _normalise(
     image: Any,
     top: int,
@@ -115,7 +116,7 @@ def _normalise(
             target[i] = (pixels[i] - means[i] + colour[i]) * scale
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+@cached_njit(nogil=True, fastmath={"contract"})
 def _crop_rotated(
     image: Any, mean: Any, where: Any, shift: Any, angle: Any, scale: Any, centered: bool, out: Any
 ) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trainer.kernels.bfloat16 import as_array, from_float32, to_float32
+from trainer.kernels.cached_njit import cached_njit
 
 PIECE = 1024  # elements of each array that stay in the L1 cache while they are worked on
 
@@ -34,7 +35,7 @@ def sgd_(
     _sgd(as_array(w_N), as_array(v_N), as_array(g_N), rounded, *rates)  # type: ignore[arg-type]
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
+@cached_njit(parallel=True, nogil=True, fastmath={"contract"})
 def _sgd(w_N: Any, v_N: Any, g_N: Any, rounded_N: Any, momentum: float, lr_decay: float, lr: float) -> None:
     for piece in numba.prange((w_N.size + PIECE - 1) // PIECE):
         part = slice(piece * PIECE, min(w_N.size, (piece + 1) * PIECE))
@@ -59,7 +60,7 @@ def sum_rows_(total_N: Tensor, rows_RN: Tensor) -> None:
     _sum_rows(as_array(total_N), as_array(rows_RN))
 
 
-@numba.njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def _sum_rows(total_N: Any, rows_RN: Any) -> None:
     for begin in range(0, total_N.size, PIECE):
         total = total_N[begin : begin + PIECE]

@@ -18,6 +18,7 @@ from numba import types
 from numba.extending import overload
 
 from trainer.kernels.bfloat16 import fma, from_float32, to_float32, use_512_bits
+from trainer.kernels.cached_njit import cached_njit
 
 TILE = 1024  # numbers of a tile, about: its five arrays stay in the L1 cache
 TASK = 256  # pixels of a tensor that one thread takes at a time
@@ -148,7 +149,7 @@ def gradient_tile(x_N: Any, dy_N: Any, dx_N: Any, arrays: Any, c: Any) -> None:
         dx_N[i] = from_float32(ZERO if c.relu and a[i] <= ZERO else dx, dx_N[i])
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@cached_njit(error_model="numpy", nogil=True)
 def _forward_task(x_N: Any, y_N: Any, c: Constants) -> None:
     use_512_bits()
     arrays, size = tile_arrays(c), tile_size(c.C)
@@ -157,7 +158,7 @@ def _forward_task(x_N: Any, y_N: Any, c: Constants) -> None:
         normalise_tile(x_N[tile], y_N[tile], arrays, c)
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@cached_njit(error_model="numpy", nogil=True)
 def _backward_task(x_N: Any, dy_N: Any, dx_N: Any, c: Constants) -> None:
     use_512_bits()
     arrays, size = tile_arrays(c), tile_size(c.C)
@@ -166,7 +167,7 @@ def _backward_task(x_N: Any, dy_N: Any, dx_N: Any, c: Constants) -> None:
         gradient_tile(x_N[tile], dy_N[tile], dx_N[tile], arrays, c)
 
 
-@numba.njit(parallel=True, cache=True, nogil=True)
+@cached_njit(parallel=True, nogil=True)
 def forward(x_N: Any, y_N: Any, c: Constants) -> None:
     """Normalise a tensor, or its ReLU."""
     size = TASK * c.C
@@ -175,7 +176,7 @@ def forward(x_N: Any, y_N: Any, c: Constants) -> None:
         _forward_task(x_N[part], y_N[part], c)
 
 
-@numba.njit(parallel=True, cache=True, nogil=True)
+@cached_njit(parallel=True, nogil=True)
 def backward(x_N: Any, dy_N: Any, dx_N: Any, c: Constants) -> None:
     """Compute the input's gradient."""
     size = TASK * c.C

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from trainer.kernels import lrn_numba
 from trainer.kernels.bfloat16 import as_array, from_float32, to_float32, use_512_bits
+from trainer.kernels.cached_njit import cached_njit
 from trainer.kernels.custom_op import custom_op
 from trainer.kernels.lrn_function import STRIDE, empty_gradient, empty_outputs, lrn_function
 from trainer.kernels.lrn_numba import ZERO, Constants, gradient_tile, normalise_tile, tile_arrays, tile_size
@@ -103,7 +104,7 @@ def _row_maxima(row_N: Any, C: int, window: int, best_M: Any, column_M: Any) -> 
             best[c], column[c] = value, where
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@cached_njit(error_model="numpy", nogil=True)
 def _pool_forward_one(x_HN: Any, y_hM: Any, position_hM: Any, window: int, c: Constants) -> None:
     use_512_bits()
     N, M = x_HN.shape[1], y_hM.shape[1]
@@ -165,7 +166,7 @@ def _unpool(above: Any, below: Any, first: int, both: bool, C: int, window: int,
             dx[i] = total
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@cached_njit(error_model="numpy", nogil=True)
 def _pool_backward_one(
     x_HN: Any, dy_hM: Any, position_hM: Any, dx_HN: Any, window: int, c: Constants
 ) -> None:
@@ -194,13 +195,13 @@ def _pool_backward_one(
             gradient_tile(x_HN[h][part], row[part], dx_HN[h][part], arrays, c)
 
 
-@numba.njit(parallel=True, cache=True, nogil=True)
+@cached_njit(parallel=True, nogil=True)
 def _pool_forward(x_BHN: Any, y_BhM: Any, position_BhM: Any, window: int, c: Constants) -> None:
     for b in numba.prange(len(x_BHN)):
         _pool_forward_one(x_BHN[b], y_BhM[b], position_BhM[b], window, c)
 
 
-@numba.njit(parallel=True, cache=True, nogil=True)
+@cached_njit(parallel=True, nogil=True)
 def _pool_backward(
     x_BHN: Any, dy_BhM: Any, position_BhM: Any, dx_BHN: Any, window: int, c: Constants
 ) -> None:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.kernels.bfloat16 import as_array, from_float32, to_float32
+from trainer.kernels.cached_njit import cached_njit
 from trainer.kernels.custom_op import custom_op
 
 SIDE = 4  # pixels along a block, and from one of conv1's windows to the next
@@ -69,7 +70,7 @@ def of_weights(weight_O3kk: Tensor) -> Tensor:
     return split.permute(0, 3, 5, 1, 2, 4).reshape(filters, -1, h, w)
 
 
-@numba.njit(parallel=True, cache=True, nogil=True)
+@cached_njit(parallel=True, nogil=True)
 def _write_blocks(images_BHN: Any, words_BhwM: Any) -> None:
     """Write the blocks of each image in bfloat16; N = 3 W numbers of a row, M words of a block. The last row
     and column of blocks are left as they are."""
@@ -77,7 +78,7 @@ def _write_blocks(images_BHN: Any, words_BhwM: Any) -> None:
         _write_blocks_of_one(images_BHN[b], words_BhwM[b])
 
 
-@numba.njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def _write_blocks_of_one(image_HN: Any, words_hwM: Any) -> None:
     row = np.empty(image_HN.shape[1], np.uint16)
     words = row.view(np.uint64)
