@@ -101,15 +101,19 @@ def parse_config(argv: Sequence[str] | None = None) -> Config:
     run, resume = _value(args, "--run"), _value(args, "--resume")
     resume = None if resume in ("auto", "never") else resume
     default = RECIPES.get(_value(args, "--recipe") or "auto", AUTO)
-    if run or resume:
-        if not {"-h", "--help"} & {*args}:  # help has the run's values
-            with contextlib.suppress(UserError):
-                parse(Config, PROGRAM, default, args)  # a mistyped flag is refused before torch is loaded
-        from trainer.parallel.agreement import on_root
-        from trainer.parallel.topology import world
+    if not run and not resume:
+        return parse(Config, PROGRAM, default, args)
+    config = None
+    if not {"-h", "--help"} & {*args}:  # help has the run's values
+        with contextlib.suppress(UserError):
+            config = parse(
+                Config, PROGRAM, default, args
+            )  # a mistyped flag is refused before torch is loaded
+    from trainer.parallel.agreement import on_root
+    from trainer.parallel.topology import world
 
-        default = on_root(world(), lambda: _of_run(run, resume)) or default
-    return parse(Config, PROGRAM, default, args)
+    of_run = on_root(world(), lambda: _of_run(run, resume))
+    return config if config and not of_run else parse(Config, PROGRAM, of_run or default, args)
 
 
 def _of_run(run: str | None, resume: str | None) -> Config | None:

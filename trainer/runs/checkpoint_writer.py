@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ from trainer.runs.checkpoint import BEST, LATEST, MANIFEST, SOUND, STATE, VALIDA
 from trainer.runs.training_set import TrainingSet
 
 Arrays = dict[str, NDArray[np.float32]]
+
+AFTER_ERROR = 60.0
+"""Seconds that a checkpoint under way has to be completed when this rank fails."""
 
 
 class Writer:
@@ -88,6 +91,14 @@ class Writer:
         if self._pending:
             pending, self._pending = self._pending, None
             pending.result()
+
+    def wait_after_error(self) -> None:
+        """Let the thread complete the checkpoint under way before an error ends this rank, and so all ranks.
+
+        Not for ever: the error may be why the thread waits. An error of the thread adds nothing, and is lost.
+        """
+        if self._pending:
+            wait([self._pending], AFTER_ERROR)
 
     def close(self) -> None:
         """Wait for the thread to end; every rank of pair 0 calls it."""

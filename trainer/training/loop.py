@@ -115,6 +115,9 @@ class Loop:
         except DivergedError as error:
             self.writer.close()
             raise self._diverged(str(error)) from None
+        except Exception:
+            self.writer.wait_after_error()
+            raise
         finally:
             self.watchdog.close()
             bar.close()

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 
 import pytest
 
@@ -61,7 +62,19 @@ def test_a_signal_in_validation_saves_and_the_same_command_validates_first(
     same_end(tmp_path / "run", undisturbed)
 
 
-def test_a_damaged_validation_image_costs_no_epoch(undisturbed, tiny_store, tmp_path, capsys):
+def slow_disk(monkeypatch):
+    """Each file of a checkpoint takes a tenth of a second."""
+    at_once = checkpoint_writer._write_file
+
+    def slowly(*arguments):
+        time.sleep(0.1)
+        return at_once(*arguments)
+
+    monkeypatch.setattr(checkpoint_writer, "_write_file", slowly)
+
+
+def test_a_damaged_validation_image_costs_no_epoch(undisturbed, tiny_store, tmp_path, capsys, monkeypatch):
+    slow_disk(monkeypatch)
     store = shutil.copytree(tiny_store, tmp_path / "store.zarr")
     shard = store / "val" / "images" / "c" / "0" / "0" / "0" / "0"
     whole = shard.read_bytes()
