@@ -4,10 +4,13 @@ import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from preprocess import plan
 from tests.launch import ROOT, run
+from tests.preprocess.helpers import make_store
 
 
 def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
@@ -37,20 +40,7 @@ def make_tiny_store(folder: Path) -> Path:
     return store
 
 
-UNCHECKED = """
-import runpy, sys
-from preprocess import plan
-plan.IMAGE_SIZES = (1, 4096)
-runpy.run_module("preprocess.index", run_name="__main__")
-"""
-
-
 def make_store_of_size(side: int, imagenet: Path, store: Path) -> Path:
     """Make a store of an image size that `snakemake preprocess` now refuses, as earlier versions did."""
-    settings = ("--imagenet", str(imagenet), f"--image-size={side}", "--shard-length=16")
-    stages = [["-c", UNCHECKED, *settings]]
-    stages += [["-m", f"preprocess.{name}"] for name in ("shard", "statistics", "verify")]
-    for stage in stages:
-        done = run("python", *stage, "--store", str(store), cwd=ROOT)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return store
+    with mock.patch.object(plan, "IMAGE_SIZES", (1, 4096)):
+        return make_store(imagenet, store, f"--image-size={side}", "--shard-length=16")

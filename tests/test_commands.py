@@ -56,9 +56,11 @@ def test_evaluation_finds_the_latest_run_and_gives_the_same_errors_alone_and_in_
     found = []
     for views, count, flags in ((1, 1, ()), (10, 1, ("--ten-crop",)), (10, 2, ("--ten-crop",))):
         target = workplace / f"{count}-{views}.json"
-        launcher = ("mpirun", "-n", str(count)) if count > 1 else ()
-        arguments = ("python", "-m", "trainer.evaluate", *flags, "--json", str(target))
-        done = run(*launcher, *arguments, cwd=workplace)
+        arguments = (*flags, "--json", str(target))
+        if count == 1:
+            done = command("evaluate", *arguments, cwd=workplace)
+        else:
+            done = ranks(count, "-m", "trainer.evaluate", *arguments, cwd=workplace)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "top-1 error" in done.stdout
         found.append(json.loads(target.read_text()))

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.launch import NETWORK, ranks, run
-from tests.trainer.in_process import command
+from tests.trainer.in_process import command, train
 from trainer.parallel import watchdog
 
 LIMIT = 30.0  # seconds, on a machine that is busy; two on one that is not
@@ -118,13 +119,20 @@ def test_a_rank_that_stops_answering_is_named_and_ends_the_training(tiny_store, 
 
 @pytest.mark.parametrize("how", ["SIGUSR1", "SIGTERM", "SIGHUP", "stop"])
 def test_who_asks_it_to_stop_gets_a_checkpoint_and_the_code_for_more_to_do(how, tiny_store, tmp_path):
-    run = tmp_path / "run"
-    with training(1, tiny_store, tmp_path) as (job, output):
+    run, metrics = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
+
+    def ask() -> None:
+        while not (metrics.exists() and '"loss"' in metrics.read_text()):
+            time.sleep(0.02)
         if how == "stop":
             (run / "stop").touch()
         else:
-            job.send_signal(getattr(signal, how))
-        assert job.wait(timeout=120) == 75, output.read_text()
+            os.kill(os.getpid(), getattr(signal, how))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    assert train(tiny_store, run, "--epochs", "100000", "--log-every", "1") == 75
+    asking.join()
     assert (run / "checkpoints" / "latest").exists()
     assert not (run / "complete").exists()
     assert (run / "stop").exists() == (how == "stop")  # a batch script must not queue it again

@@ -77,7 +77,7 @@ NETWORKS = {
 }
 CASES = [(kind, transport) for kind in NETWORKS for transport in TRANSPORTS]
 if WORLD.size == 4:  # the smallest world in which every exchange takes part
-    NETWORKS["the paper's convolutions"] = dataclasses.replace(FULL, hidden=512)
+    NETWORKS["the paper's convolutions"] = dataclasses.replace(FULL, hidden=64)
     CASES.append(("the paper's convolutions", "mpi"))
 by_each_transport = pytest.mark.parametrize("transport", TRANSPORTS)
 

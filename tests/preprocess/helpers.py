@@ -1,11 +1,14 @@
 """Functions that draw test images and run the commands."""
 
+import contextlib
 import hashlib
 import io
+import runpy
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -44,9 +47,31 @@ def snakemake(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def stage(name: str, *words: object) -> subprocess.CompletedProcess[str]:
-    """Run one stage by itself."""
+    """Run one stage by itself: in this process, but for the one that starts workers."""
     command = [sys.executable, "-m", f"preprocess.{name}", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
+    if name == "shard":
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        mock.patch.object(sys, "argv", command[2:]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            runpy.run_module(f"preprocess.{name}", run_name="__main__")
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+            if isinstance(leaving.code, str):
+                err.write(f"{leaving.code}\n")
+    return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+
+
+def make_store(imagenet: Path, store: Path, *words: object) -> Path:
+    """Make a store by the stages alone; `words`: flags of the first one."""
+    for name, *more in (("index", "--imagenet", imagenet, *words), ("shard",), ("statistics",), ("verify",)):
+        done = stage(name, "--store", store, *more)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return store
 
 
 def settings(imagenet: Path, store: Path) -> tuple[str, ...]:

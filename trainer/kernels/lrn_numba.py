@@ -32,7 +32,7 @@ ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
 
 
 class Constants(NamedTuple):
-    """The formula's constants; k, alpha and beta are NumPy scalars of the dtype that the loops compute in."""
+    """The formula's constants; k, alpha and beta are np.float32: a Python float would be float64."""
 
     C: int
     relu: bool

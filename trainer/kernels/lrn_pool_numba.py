@@ -30,7 +30,7 @@ NO_POSITION = 255
 
 def fits(x_BCHW: Tensor, relu: bool, window: int | None, n: int, k: float, alpha: float, beta: float) -> bool:
     """Whether the loops take such a tensor."""
-    return x_BCHW.device.type == "cpu" and x_BCHW.dtype != torch.float16
+    return x_BCHW.device.type == "cpu" and x_BCHW.dtype in (torch.float32, torch.bfloat16)
 
 
 @custom_op(empty_outputs)
@@ -72,9 +72,8 @@ relu_lrn_pool = lrn_function(_forward, _backward)
 
 
 def constants(x_BCHW: Tensor, relu: bool, n: int, k: float, alpha: float, beta: float) -> Constants:
-    """For the loops; they compute in float64 where the tensor is float64, else in float32."""
-    dtype = np.float64 if x_BCHW.dtype == torch.float64 else np.float32
-    return Constants(x_BCHW.shape[1], relu, n, dtype(k), dtype(alpha), dtype(beta))
+    """For the loops, which compute in float32."""
+    return Constants(x_BCHW.shape[1], relu, n, np.float32(k), np.float32(alpha), np.float32(beta))
 
 
 def as_rows(x_BCHW: Tensor) -> NDArray[Any]:

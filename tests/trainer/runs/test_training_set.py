@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from preprocess.store import open_store
-from tests.launch import ROOT, run
+from tests.preprocess.helpers import make_store
 from tests.trainer.in_process import train
-from trainer import evaluate, predict
+from trainer import evaluate, export, predict
 from trainer import run as command
 from trainer.errors import UserError
 from trainer.evaluation.pretrained import load
@@ -21,7 +21,7 @@ WNIDS, NUMBERS = ("n00", "n01", "n02", "n10"), ("0", "1", "2", "10")  # as text,
 COLOURS = ((220, 30, 30), (30, 220, 30), (30, 30, 220), (220, 220, 30))
 
 
-def make_store(folder, names, colours=COLOURS, seed=0):
+def draw_store(folder, names, colours=COLOURS, seed=0):
     """A store of one colour a class, and the folder of its images."""
     root = folder / "images"
     for k, (name, colour) in enumerate(zip(names, colours, strict=True)):
@@ -31,11 +31,7 @@ def make_store(folder, names, colours=COLOURS, seed=0):
                 noise = np.random.default_rng((seed, k, n, count)).integers(-30, 30, (40, 50, 3))
                 pixels = (np.array(colour) + noise).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(root / part / name / f"{n}.png")
-    store = folder / "store.zarr"
-    settings = (f"imagenet={root}", f"store={store}")
-    done = run("snakemake", "preprocess", "--config", *settings, cwd=ROOT)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return store
+    return make_store(root, folder / "store.zarr")
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +39,9 @@ def stores(tmp_path_factory):
     """The same images under wnids and under numbers; and others, darker, of two of the classes."""
     made = {name: tmp_path_factory.mktemp(name) for name in ("wnids", "numbers", "dark")}
     return {
-        "wnids": make_store(made["wnids"], WNIDS),
-        "numbers": make_store(made["numbers"], NUMBERS),
-        "dark": make_store(made["dark"], ("n02", "n10"), ((20, 20, 120), (120, 120, 20)), seed=1),
+        "wnids": draw_store(made["wnids"], WNIDS),
+        "numbers": draw_store(made["numbers"], NUMBERS),
+        "dark": draw_store(made["dark"], ("n02", "n10"), ((20, 20, 120), (120, 120, 20)), seed=1),
     }
 
 
@@ -115,10 +111,7 @@ def test_predictions_and_exports_need_no_store(trained, stores, tmp_path, capsys
     (folder / "config.json").write_text(json.dumps(record))
     images = stores[own].parent / "images" / "val"
     exported = tmp_path / "exported"
-    done = run(
-        "python", "-m", "trainer.export", str(folder), "--to", str(exported), "--no-onnx", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
+    export.main([str(folder), "--to", str(exported), "--no-onnx"])
     for model in (folder, exported / "alexnet.safetensors"):
         capsys.readouterr()
         with pytest.raises(SystemExit) as leaving:
