@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.launch import ROOT, ranks
+from tests.launch import PYTEST, ROOT, ranks
 
 ANY_WORLD = [
     f"tests/mpi/test_{name}.py"
@@ -18,8 +18,7 @@ ANY_WORLD = [
 )
 def test_all_ranks_pass(size, what, tiny_store, monkeypatch):
     monkeypatch.setenv("TINY_STORE", str(tiny_store))
-    pytest_ = ("-m", "pytest", "--with-mpi", "-q", "-p", "no:cacheprovider")
-    done = ranks(size, *pytest_, *what, cwd=ROOT, timeout=800)
+    done = ranks(size, *PYTEST, *what, cwd=ROOT, timeout=800)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     assert " passed" in done.stdout
 

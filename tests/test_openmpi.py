@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch import ROOT, run
+from tests.launch import PYTEST, ROOT, run
 from tests.openmpi import ENVIRONMENT
 from tests.terminal import on_terminal
 from tests.test_failure import LIMIT, SMALL, a_rank, wait_for
@@ -27,8 +27,8 @@ def mpirun(programs: Path, size: int, *arguments: str) -> list[str]:
 def test_two_pairs_equal_the_single_process(programs, tiny_store, monkeypatch):
     text = run(str(programs / "mpirun"), "--version", cwd=ROOT, **ENVIRONMENT).stdout
     assert "Open MPI" in text
-    pytest_ = ("-m", "pytest", "--with-mpi", "-q", "-p", "no:cacheprovider", "tests/mpi/test_parity.py")
-    command = mpirun(programs, 4, *pytest_, "-k", "training_equals and small-mpi")
+    what = ("tests/mpi/test_parity.py", "-k", "training_equals and small-mpi")
+    command = mpirun(programs, 4, *PYTEST, *what)
     done = run(*command, cwd=ROOT, timeout=240, **ENVIRONMENT)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "1 passed" in done.stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.hosts.network import Hosts, NoHostsError, network
-from tests.launch import NETWORK, ROOT, run
+from tests.launch import NETWORK, PYTEST, ROOT, run
 
 pytestmark = pytest.mark.privileged
 
@@ -35,7 +35,7 @@ def test_a_pair_on_each_of_four_hosts_trains_as_the_single_process_does(hosts):
     hosts.limit(1e9)
     before = [hosts.carried(number) for number in hosts.numbers]
     done = on(
-        *(hosts, 2, "-m", "pytest", "--with-mpi", "-q", "-p", "no:cacheprovider"),
+        *(hosts, 2, *PYTEST),
         *("tests/mpi/test_parity.py", "-k", "training_equals and small-mpi"),
         cwd=ROOT,
     )

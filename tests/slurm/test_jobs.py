@@ -195,22 +195,20 @@ def test_a_job_makes_place_for_an_urgent_one_and_goes_on_afterwards(slurm, workp
     assert f"continuing from step {saved}" in read(workplace)
 
 
-@pytest.mark.parametrize("nodes", ["--nodes=1", "--nodes=2"])
-def test_srun_itself_starts_the_ranks_of_open_mpi(nodes, slurm, workplace, openmpi, tiny_store):
+def test_srun_itself_starts_the_ranks_of_open_mpi(slurm, workplace, openmpi, tiny_store):
     try:
         slurm("srun", "--mpi=pmix", "true")
     except AssertionError as reason:
         pytest.skip(f"this SLURM has no PMIx: {reason}")
     (workplace / ".venv").unlink()
     (workplace / ".venv").symlink_to(openmpi)
-    job = endless(slurm, workplace, tiny_store, "srun --mpi=pmix", nodes, run="pmix")
+    job = endless(slurm, workplace, tiny_store, "srun --mpi=pmix", "--nodes=2", run="pmix")
     slurm("scancel", "--batch", "--signal=USR1", job)
     until(lambda: "queueing this job again" in read(workplace), "the saving", workplace)
     saved = last_saved(workplace / "runs" / "pmix")
     start_again(slurm, job, workplace)
     assert ended(slurm, job, workplace) == "COMPLETED", read(workplace)
-    started = "2 ranks, 1 pair of towers" if nodes == "--nodes=1" else "4 ranks, 2 pairs of towers"
-    assert read(workplace).count(started) == 2
+    assert read(workplace).count("4 ranks, 2 pairs of towers") == 2
     assert f"continuing from step {saved}" in read(workplace)
 
 

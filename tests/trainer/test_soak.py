@@ -1,4 +1,4 @@
-"""A short series of interruptions, one of each sort; `make soak` is the long one."""
+"""A short series of interruptions, one of each sort; `make soak` is the long one, with second jobs too."""
 
 import pytest
 
@@ -10,7 +10,6 @@ OF_TWO = [
     "kill in a step",
     "kill while a checkpoint is written",
     "kill in validation",
-    "second job, then a kill",
     "kill after going back",
     "Ctrl-C on a terminal",
 ]

@@ -32,11 +32,11 @@ print(*(sum(count.cache_misses.values()) for count in counts))
 """
 
 
-def test_one_of_four_processes_compiles(tmp_path):
+def test_one_of_two_processes_compiles(tmp_path):
     (tmp_path / "loops.py").write_text(LOOPS)
     program = CALLS.format(folder=str(tmp_path), root=str(ROOT))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([sys.executable, "-c", program], **pipes) for _ in range(4)]
+    processes = [subprocess.Popen([sys.executable, "-c", program], **pipes) for _ in range(2)]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
     for process in processes:

@@ -5,13 +5,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.launch import run
+from tests.launch import ranks
 from tests.test_failure import training, wait_for
+from tests.trainer import in_process
 from tests.trainer.in_process import SMALL, logged, train
 from trainer import run as command
 from trainer.config import OptimizerConfig, from_dict, with_changes
@@ -22,8 +22,7 @@ from trainer.runs.log import read_log
 from trainer.training.schedule import Schedule
 
 
-@pytest.mark.parametrize("size", [1, 2])
-@pytest.mark.parametrize("how", ["removed", "moved"])
+@pytest.mark.parametrize(("how", "size"), [("removed", 2), ("moved", 1)])
 def test_a_run_that_is_taken_away_in_mid_run_is_no_complete_one(how, size, tiny_store, tmp_path):
     with training(size, tiny_store, tmp_path, "--checkpoint-every", "50") as (job, output):
         if how == "removed":
@@ -39,11 +38,8 @@ def test_a_run_that_is_taken_away_in_mid_run_is_no_complete_one(how, size, tiny_
     assert not (tmp_path / "run" / "complete").exists()
     if how == "moved":  # the run goes on where it is now
         last = len(logged(tmp_path / "elsewhere", "loss")) // 50 * 50
-        done = run(
-            *(sys.executable, "-m", "trainer.run", "--run", str(tmp_path / "elsewhere")),
-            *("--max-steps", str(last + 1)),
-            cwd=tmp_path,
-        )
+        flags = ("--run", tmp_path / "elsewhere", "--max-steps", last + 1)
+        done = in_process.command("run", *flags, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
 
 
@@ -73,11 +69,10 @@ def fill(disk: Path) -> Path:
 
 
 @pytest.mark.privileged
-@pytest.mark.parametrize("size", [1, 2])
 def test_a_disk_that_fills_under_the_log_is_a_sentence_and_so_is_going_on_while_it_is_full(
-    size, small_disk, tiny_store, tmp_path
+    small_disk, tiny_store, tmp_path
 ):
-    with training(size, tiny_store, small_disk, "--checkpoint-every", "3", output=tmp_path / "out") as (
+    with training(2, tiny_store, small_disk, "--checkpoint-every", "3", output=tmp_path / "out") as (
         job,
         out,
     ):
@@ -90,16 +85,15 @@ def test_a_disk_that_fills_under_the_log_is_a_sentence_and_so_is_going_on_while_
     assert "Traceback" not in text
     assert text.count("error: ") == 1
 
-    command = [sys.executable, "-m", "trainer.run", "--run", str(small_disk / "run"), "--max-steps", "5000"]
-    again = run(*(["mpirun", "-n", str(size)] if size > 1 else []), *command, cwd=tmp_path)
+    run = ("--run", str(small_disk / "run"))
+    again = ranks(2, "-m", "trainer.run", *run, "--max-steps", "5000", cwd=tmp_path)
     assert again.returncode == 1, again.stderr
     assert "No space left on device" in again.stderr
     assert "Traceback" not in again.stderr
 
     last = int((small_disk / "run" / "checkpoints" / "latest").read_text().removeprefix("step-"))
     (small_disk / "filler").unlink()
-    command[-1] = str(last + 2)
-    done = run(*command, cwd=tmp_path)
+    done = in_process.command("run", *run, "--max-steps", last + 2, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"continuing from step {last}" in done.stdout
     assert logged(small_disk / "run", "loss") == list(range(1, last + 3))
