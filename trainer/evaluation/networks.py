@@ -16,11 +16,10 @@ from trainer.evaluation.ensemble import Ensemble
 from trainer.evaluation.results import Result
 from trainer.evaluation.validation import evaluate
 from trainer.model.initial_weights import empty_tower
-from trainer.model.network import Tower
 from trainer.parallel.connect import connect
 from trainer.parallel.device import resolve_precision
 from trainer.parallel.network import ParallelNetwork
-from trainer.parallel.topology import Topology, first_on_each_host
+from trainer.parallel.topology import Topology
 from trainer.parallel.transport import Transport
 from trainer.runs import checkpoint, run_folder
 from trainer.runs.checkpoint import Checkpoint
@@ -96,15 +95,7 @@ def load(
         tower.requires_grad_(False)
         checkpoint.load(member.found, name, dict(tower.named_parameters()), topology.tower_comm)
         towers.append(tower)
-    if topology.device.type == "cpu" and topology.world.size > 1:  # fill Numba's cache once a host
-        first_on_each_host(topology.world, lambda: warm_up(towers[0]))
     return ParallelNetwork(towers, classes, topology, transport, dtype)
-
-
-@torch.no_grad()
-def warm_up(tower: Tower) -> None:
-    """Run the stage whose loops are compiled, on one black image."""
-    tower.stage(0, torch.zeros(1, 3, 224, 224))
 
 
 def evaluate_all(

@@ -27,7 +27,6 @@ from trainer.kernels.cuda import AVAILABLE as HAS_TRITON
 from trainer.kernels.table import chosen, run, use
 
 __all__ = [
-    "CHANNEL_MULTIPLE",
     "CROP",
     "HAS_TRITON",
     "Purpose",
@@ -44,9 +43,6 @@ __all__ = [
     "uniform",
     "use",
 ]
-
-CHANNEL_MULTIPLE = 16
-"""Layers whose channels are multiples of it fit every backend for CPUs."""
 
 
 def set_threads(threads: int) -> None:

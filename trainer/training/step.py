@@ -12,7 +12,6 @@ A rank holds one tower or, alone, both: every list here has one entry for each t
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -63,8 +62,6 @@ class Trainer:
             for name in topology.towers
         ]
         travel = getattr(torch, config.hardware.gradient_dtype) if topology.pairs > 1 else None
-        if topology.device.type == "cpu" and topology.world.size > 1:
-            first_on_each_host(topology.world, lambda: compile_loops(config, dtype, travel))
         self.flat: list[list[FlatStage]] = [flatten(tower, dtype, travel) for tower in self.towers]
         self.network = ParallelNetwork(self.towers, classes, topology, self.transport, dtype)
         if config.hardware.compile:
@@ -186,19 +183,6 @@ class Trainer:
             dropout_masks(c.network, tower.name, c.run.seed, step, self.positions(), self.topology.device)
             for tower in self.towers
         ]
-
-
-def compile_loops(config: Config, dtype: torch.dtype, travel: torch.dtype | None) -> None:
-    """Warm the Numba cache on the disk with one small step: an image through a small tower's first stage,
-    both ways, and an update."""
-    network = replace(config.network, filters=(kernels.CHANNEL_MULTIPLE,) * 5, hidden=2)
-    tower = build_tower(network, 1, "a", config.run.seed)
-    stage = flatten(tower, dtype, travel)[0]
-    y = tower.stage(0, torch.zeros(1, 3, 224, 224))
-    backward(y, torch.zeros_like(y))
-    dropout_masks(network, "a", 0, 0, torch.zeros(1, dtype=torch.int64), torch.device("cpu"))("fc6")
-    stage.cast_grads_for_reduce()
-    sgd_step_(stage, config.optim, lr=0.0)
 
 
 class _ScalarWithGradient(torch.autograd.Function):
