@@ -24,9 +24,9 @@ def build_tower(settings: NetworkConfig, classes: int, name: TowerName, seed: in
     for layer, module in tower.layers.items():
         place = TOWERS.index(name), LAYERS.index(layer)
         draw = kernels.generator(seed, kernels.Purpose.WEIGHTS, *place)
-        weight = torch.from_numpy(draw.standard_normal(tuple(module.weight.shape), dtype="float32"))
         with torch.no_grad():
-            module.weight.copy_(weight * init_std(settings, layer, module.weight))
+            draw.standard_normal(dtype="float32", out=module.weight.numpy())
+            module.weight.mul_(init_std(settings, layer, module.weight))
             if module.bias is not None:
                 ones = layer in ("conv2", "conv4", "conv5", "fc6", "fc7")
                 module.bias.fill_(settings.init_bias if ones else 0.0)
