@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.launch import NETWORK, ROOT, run
+from tests.launch import NETWORK, ROOT
 from tests.openmpi import NoOpenMpiError, install_openmpi
 from tests.stores import make_tiny_store, shared
 
@@ -124,13 +124,14 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_run(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete run of a small network on the tiny store, made by the real command."""
+    """A complete run of a small network on the tiny store, with its figures."""
+    from tests.trainer.in_process import command  # loads torch, which not all tests need
 
     def make(folder: Path) -> None:
         network = (*NETWORK, "--init", "scaled")
         length = ("--epochs", "2", "--batch-size", "16", "--log-every", "1", "--precision", "float32")
         where = ("--store", str(tiny_store), "--run", str(folder / "runs" / "small"))
-        done = run("python", "-m", "trainer.run", *network, *length, *where, cwd=ROOT)
+        done = command("run", *network, *length, *where, cwd=ROOT)
         assert done.returncode == 0, done.stdout + done.stderr
 
     return shared(tmp_path_factory, "small", make) / "runs" / "small"

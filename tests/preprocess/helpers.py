@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 import tarfile
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -53,6 +54,7 @@ def stage(name: str, *words: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (
+        warnings.catch_warnings(action="ignore", category=RuntimeWarning),  # that it was imported before
         mock.patch.object(sys, "argv", command[2:]),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),

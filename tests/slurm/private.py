@@ -180,9 +180,11 @@ class Slurm:
         for process in self.processes(**environment):
             # A rank has its environment from mpirun, and so from the job's first node.
             found |= {process, *process.children(recursive=True)}
-        for process in found:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        # None may report the end of another before its own, as a batch script's to the controller.
+        for act in (psutil.Process.suspend, psutil.Process.kill):
+            for process in found:
+                with contextlib.suppress(psutil.Error):
+                    act(process)
         return bool(found)
 
     def kill_node(self, name: str) -> None:

@@ -6,7 +6,7 @@ Time-outs only end what hangs. Nothing here is decided by speed.
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,13 +30,16 @@ exec LAUNCHER "$@"
 """
 
 
-def until(condition: Callable[[], object], what: str, logs: Path, seconds: float = 240) -> None:
+def until(
+    condition: Callable[[], object], what: str | Callable[[], str], logs: Path, seconds: float = 240
+) -> None:
     """Wait for a condition; what has been logged is shown when it does not come."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
+            what = what if isinstance(what, str) else what()
             raise AssertionError(f"{what}: not within {seconds} s\n{read(logs)}")
-        time.sleep(0.1)
+        time.sleep(0.2)
 
 
 def read(logs: Path) -> str:
@@ -45,8 +48,20 @@ def read(logs: Path) -> str:
 
 def ended(slurm: Slurm, job: str, logs: Path) -> str:
     """Wait for a job's end; returns its state."""
-    until(lambda: slurm.job(job)["JobState"] in OVER, f"the end of job {job}", logs)
-    return slurm.job(job)["JobState"]
+    return reaches(slurm, job, OVER, logs)
+
+
+def reaches(slurm: Slurm, job: str, states: Sequence[str], logs: Path) -> str:
+    """Wait until a job is in one of these states; returns which."""
+    found = ""
+
+    def there() -> bool:
+        nonlocal found
+        found = slurm.job(job)["JobState"]
+        return found in states
+
+    until(there, lambda: f"{found}, not {' or '.join(states)}, is job {job}\n{slurm.logs()}", logs)
+    return found
 
 
 def test_preprocessing_training_and_evaluation_follow_each_other_over_two_nodes(slurm, workplace):
@@ -113,7 +128,7 @@ def endless(
 def start_again(slurm: Slurm, job: str, logs: Path) -> None:
     """Let a job that has been queued again start at once: of itself it would wait for two minutes."""
     until(lambda: slurm.job(job)["Restarts"] == "1", "the requeue", logs)
-    until(lambda: slurm.job(job)["JobState"] == "PENDING", "the queue", logs)
+    reaches(slurm, job, ["PENDING"], logs)
     # Without cgroups an srun can outlive its node, and would then cancel the step of the same number.
     until(lambda: not slurm.processes(SLURM_JOB_ID=job), "the end of all processes", logs)
     # Some seconds: SLURM takes a start in the second of the requeue for the one it has just ended.
@@ -220,7 +235,7 @@ def test_a_node_that_dies_ends_the_job_which_goes_on_from_its_checkpoint(node, s
         until(lambda: "no longer answers: queueing this job again" in read(workplace), "the end", workplace)
     # What slurmctld finds out by itself after SlurmdTimeout.
     slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=died")
-    until(lambda: slurm.job(job)["JobState"] == "PENDING", "the queue", workplace)
+    reaches(slurm, job, ["PENDING"], workplace)
     # When the other node was done before this one was known to be down, SLURM would start the job as soon as
     # the node is back, and the news of its first end would end it a second time.
     begin(slurm, job, "now+1hour", workplace)

@@ -55,6 +55,7 @@ def save(draw: Callable[[], Figure], paths: Sequence[Path]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             metadata = {"Date": None} if path.suffix == ".svg" else {}
             drawn.savefig(path, dpi=DPI, metadata=metadata)
+            drawn.set_layout_engine("none")  # the first file's places hold for all
 
 
 def show(axes: Axes, image: Any, **options: Any) -> None:
