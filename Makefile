@@ -7,7 +7,7 @@ SCRIPTS := $(wildcard cluster/*.sh cluster/*.sbatch tests/*.sh tests/*/*.sh) .ci
 C := $(shell find preprocess trainer tests -name '*.[ch]')
 
 # Two tests at a time, on a machine of more cores four: most of them start several processes.
-PARALLEL := --numprocesses=logical --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
+PARALLEL := --numprocesses=$(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
 
 .PHONY: help setup lock demo tools check test test-all lint format bench soak release clean
 

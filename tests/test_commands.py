@@ -12,7 +12,7 @@ from trainer.config import NetworkConfig
 from trainer.model.network import Tower
 from trainer.runs.log import read_log
 
-# Narrow layers; the recipes' own test has the paper's widths.
+# Narrow layers; the paper's recipe has a test with its own widths.
 QUICK = ("--epochs", "1", "--batch-size", "16", "--log-every", "1", "--no-figures")
 QUICK += NETWORK
 
@@ -92,10 +92,10 @@ def test_eight_ranks_train(workplace):
     assert (workplace / "runs" / "eight" / "complete").read_text() == "2 steps\n"
 
 
-@pytest.mark.parametrize("recipe", ["paper", "cuda-convnet"])
-def test_the_recipes_of_2012_run(recipe, workplace):
+@pytest.mark.parametrize(("recipe", "narrow"), [("paper", ()), ("cuda-convnet", ("--hidden", "64"))])
+def test_the_recipes_of_2012_run(recipe, narrow, workplace):
     folder = f"runs/{recipe}-test"
-    flags = ("--recipe", recipe, "--max-steps", "1", "--run", folder, "--no-figures")
+    flags = ("--recipe", recipe, *narrow, "--max-steps", "1", "--run", folder, "--no-figures")
     done = command("run", *flags, cwd=workplace)
     assert done.returncode == 0, done.stdout + done.stderr
     config = json.loads((workplace / folder / "config.json").read_text())["config"]
