@@ -14,7 +14,6 @@ import pytest
 
 from tests.launch import NETWORK, ranks, run
 from tests.trainer.in_process import command, train
-from trainer.parallel import watchdog
 
 LIMIT = 30.0  # seconds, on a machine that is busy; two on one that is not
 
@@ -59,10 +58,16 @@ SMALL = ("--batch-size", "4", *NETWORK, "--no-figures")
 
 @contextlib.contextmanager
 def training(
-    size: int, store: Path, folder: Path, *flags: str, name: str = "run", output: Path | None = None
+    size: int,
+    store: Path,
+    folder: Path,
+    *flags: str,
+    name: str = "run",
+    output: Path | None = None,
+    program: tuple[str, str] = ("-m", "trainer.run"),
 ) -> Iterator[tuple[subprocess.Popen, Path]]:
     """A run of `size` ranks without an end, once it has taken its first step; with its output."""
-    command = [sys.executable, "-m", "trainer.run", "--store", str(store), "--run", str(folder / name)]
+    command = [sys.executable, *program, "--store", str(store), "--run", str(folder / name)]
     command += [*SMALL, "--epochs", "100000", "--log-every", "1", *flags]
     if size > 1:
         command = ["mpirun", "-n", str(size), *command]
@@ -101,18 +106,26 @@ def test_a_killed_rank_ends_the_training_and_the_run_goes_on_afterwards(tiny_sto
     assert not (tmp_path / "run" / "complete").exists()
 
     step = int((tmp_path / "run" / "checkpoints" / "latest").read_text().rpartition("-")[2])
-    flags = ("--run", str(tmp_path / "run"), "--max-steps", str(step + 1))
-    done = ranks(2, "-m", "trainer.run", *flags, cwd=tmp_path)
+    done = command("run", "--run", tmp_path / "run", "--max-steps", step + 1, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"continuing from step {step}" in done.stdout + done.stderr
     assert (tmp_path / "run" / "complete").exists()
 
 
 def test_a_rank_that_stops_answering_is_named_and_ends_the_training(tiny_store, tmp_path):
-    limit = 3  # seconds; a phase's first time may take longer
-    with training(2, tiny_store, tmp_path, "--timeout", str(limit)) as (job, output):
+    limit, patience = 3, 1  # seconds; a phase's first time may take longer
+    impatient = (
+        "from trainer import run\n"
+        "from trainer.parallel import watchdog\n"
+        f"watchdog.PATIENCE = {patience}\n"
+        "run.main()  # trainer.run\n"
+    )
+    with training(2, tiny_store, tmp_path, "--timeout", str(limit), program=("-c", impatient)) as (
+        job,
+        output,
+    ):
         os.kill(a_rank(job), signal.SIGSTOP)
-        assert job.wait(timeout=limit + watchdog.PATIENCE + LIMIT) != 0
+        assert job.wait(timeout=limit + patience + LIMIT) != 0
     assert f"No progress for {limit} s" in output.read_text()
     assert "no answer from rank 1 on" in output.read_text()
 

@@ -16,6 +16,7 @@ import pytest
 from tests.launch import left_in_shared_memory, ranks, run, unmapped_shared_memory
 from tests.terminal import Terminal, on_terminal
 from tests.test_failure import LIMIT, SMALL
+from tests.trainer.in_process import command
 from trainer.cli import one_sentence
 from trainer.parallel import interrupt
 
@@ -84,7 +85,6 @@ def a_rank_stops_in_steps(terminal: Terminal, run_: Path) -> None:
 MOMENTS = {
     "at the first import": imports(0),
     "0.3 s later": imports(0.3),
-    "0.6 s later": imports(0.6),
     "1 s later": imports(1),
     "1.7 s later": imports(1.7),
     "before the first step": file("config.json"),
@@ -212,8 +212,7 @@ def test_mpichs_mpirun_dies_with_its_terminal_and_the_run_goes_on_afterwards(tin
         assert terminal.job.wait(timeout=LIMIT) == -signal.SIGHUP
         assert terminal.all_end()
     step = newest(run_)
-    flags = ("--run", str(run_), "--max-steps", str(step + 1))
-    done = run("mpirun", "-n", "2", sys.executable, "-m", "trainer.run", *flags, cwd=tmp_path)
+    done = command("run", "--run", run_, "--max-steps", step + 1, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"continuing from step {step}" in done.stdout + done.stderr
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from tests.launch import ranks
 from trainer import evaluate
 from trainer.config import HardwareConfig, NetworkConfig, RunConfig
 from trainer.data.batches import open_data
@@ -141,14 +140,3 @@ def test_an_ensemble_of_one_network_is_refused(networks, tmp_path, capsys, flags
     with pytest.raises(SystemExit, match="1"):
         command(tmp_path, "--run", networks[2][0].parent.parent, "--checkpoint", *flags, "--ensemble")
     assert sentence in capsys.readouterr().err
-
-
-def test_four_ranks_write_the_same_file_as_one_process(small_run, tmp_path):
-    checkpoints = sorted((small_run / "checkpoints").glob("step-*"))
-    flags = ("--checkpoint", *checkpoints, "--ensemble", "--per-class", "--device", "cpu", "--batch-size", 4)
-    arguments = ("-m", "trainer.evaluate", *map(str, flags), "--json", "four.json")
-    done = ranks(4, *arguments, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    # 30 images divide neither among two pairs in batches of 4 nor in batches of 7.
-    assert json.loads((tmp_path / "four.json").read_text()) == command(tmp_path, *flags[:-2])
-    assert done.stdout.count("2 averaged") == 1
