@@ -105,10 +105,8 @@ def parse_config(argv: Sequence[str] | None = None) -> Config:
         return parse(Config, PROGRAM, default, args)
     config = None
     if not {"-h", "--help"} & {*args}:  # help has the run's values
-        with contextlib.suppress(UserError):
-            config = parse(
-                Config, PROGRAM, default, args
-            )  # a mistyped flag is refused before torch is loaded
+        with contextlib.suppress(UserError):  # and a mistyped flag is refused before torch is loaded
+            config = parse(Config, PROGRAM, default, args)
     from trainer.parallel.agreement import on_root
     from trainer.parallel.topology import world
 
