@@ -12,18 +12,7 @@ ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "cluster" / "constraints.txt"
 """The versions of all packages, for `pip install --constraint`."""
 
-PYTEST = (
-    "-m",
-    "pytest",
-    "--with-mpi",
-    "-q",
-    "-p",
-    "no:cacheprovider",
-    "-p",
-    "no:hypothesispytest",
-    "-p",
-    "no:zarr",
-)
+PYTEST = ("-m", "pytest", "--with-mpi", "-q", "-pno:cacheprovider", "-pno:hypothesispytest", "-pno:zarr")
 """pytest on each rank, without the plugins of other packages, which take a second to load."""
 
 NETWORK = ("--filters", "6", "8", "12", "12", "8", "--hidden", "32")

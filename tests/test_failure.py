@@ -115,10 +115,10 @@ def test_a_killed_rank_ends_the_training_and_the_run_goes_on_afterwards(tiny_sto
 def test_a_rank_that_stops_answering_is_named_and_ends_the_training(tiny_store, tmp_path):
     limit, patience = 3, 1  # seconds; a phase's first time may take longer
     impatient = (
-        "from trainer import run\n"
+        "import trainer.run\n"  # by which a_rank finds it
         "from trainer.parallel import watchdog\n"
         f"watchdog.PATIENCE = {patience}\n"
-        "run.main()  # trainer.run\n"
+        "trainer.run.main()\n"
     )
     with training(2, tiny_store, tmp_path, "--timeout", str(limit), program=("-c", impatient)) as (
         job,
