@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -64,3 +65,14 @@ def left_in_shared_memory(before: set[str]) -> set[str]:
     while (left := unmapped_shared_memory() - before) and time.monotonic() < until:
         time.sleep(0.1)
     return left
+
+
+def exit_code(command: Callable[[], object]) -> int:
+    """The code with which a command that is called in this process would end it."""
+    try:
+        command()
+    except SystemExit as leaving:
+        if isinstance(leaving.code, str):  # as Python itself does
+            print(leaving.code, file=sys.stderr)
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    return 0

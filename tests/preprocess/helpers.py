@@ -14,6 +14,8 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
+from tests.launch import exit_code
+
 ROOT = Path(__file__).parents[2]
 SIZE, SHARD_LENGTH = 224, 16  # of the small stores: the smallest images, many shards, little work
 TIMEOUT = 600  # seconds, for a machine that is busy: all of them take less than ten on one that is not
@@ -52,19 +54,14 @@ def stage(name: str, *words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", f"preprocess.{name}", *map(str, words)]
     if name == "shard":
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
-    out, err, code = io.StringIO(), io.StringIO(), 0
+    out, err = io.StringIO(), io.StringIO()
     with (
         warnings.catch_warnings(action="ignore", category=RuntimeWarning),  # that it was imported before
         mock.patch.object(sys, "argv", command[2:]),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        try:
-            runpy.run_module(f"preprocess.{name}", run_name="__main__")
-        except SystemExit as leaving:
-            code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-            if isinstance(leaving.code, str):
-                err.write(f"{leaving.code}\n")
+        code = exit_code(lambda: runpy.run_module(f"preprocess.{name}", run_name="__main__"))
     return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
 

@@ -7,11 +7,10 @@ import hashlib
 import io
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
-from tests.launch import NETWORK
+from tests.launch import NETWORK, exit_code
 from trainer import evaluate, export, import_weights, predict, run
 from trainer.experiments import __main__ as experiments
 from trainer.figures import __main__ as figures
@@ -44,16 +43,11 @@ def _exit_code(name: str, words: list[str]) -> int:
     """Run a command. Handlers of signals and of failing threads are put back afterwards."""
     handlers, hook = {number: signal.getsignal(number) for number in SIGNALS}, threading.excepthook
     try:
-        PROGRAMS[name].main(words)
-    except SystemExit as leaving:
-        if isinstance(leaving.code, str):
-            print(leaving.code, file=sys.stderr)
-        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        return exit_code(lambda: PROGRAMS[name].main(words))
     finally:
         threading.excepthook = hook
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    return 0
 
 
 def checkpoints(folder: Path) -> list[str]:

@@ -115,8 +115,8 @@ def init_topology(device: str = "auto", world: MPI.Comm = MPI.COMM_WORLD, towers
     )
 
 
-def first_on_each_host(world: MPI.Comm, work: Callable[[], None], ranks: int = 1) -> None:
-    """Call `work` on the first ranks of every host, which fills a cache on its disk; the others wait."""
+def first_on_each_host(world: MPI.Comm, work: Callable[[], None], ranks: int) -> None:
+    """Call `work` on every host's first `ranks` ranks, which fills a cache on its disk; the others wait."""
     host = world.Split_type(MPI.COMM_TYPE_SHARED)
     if host.rank < ranks:
         work()
