@@ -84,6 +84,15 @@ class Terminal:
             if "python" in Path(f"/proc/{pid}/exe").readlink().name
         ]
 
+    def loads_torch(self, ranks: int) -> bool:
+        """Whether so many ranks have begun to load torch, after the package's first lines, where Ctrl-C is
+        given its meaning."""
+        found = 0
+        for pid in self.ranks():
+            with contextlib.suppress(OSError):  # it has ended
+                found += "/libtorch" in Path(f"/proc/{pid}/maps").read_text()
+        return found == ranks
+
     def wait_for(self, what: Callable[[], object], limit: float = 300) -> None:
         until = time.monotonic() + limit
         while not what():

@@ -34,24 +34,13 @@ def training(size: int, store: Path, folder: Path, *flags: str) -> list[str]:
     return command if size == 1 else ["mpirun", "-n", str(size), *command]
 
 
-def loaded(terminal: Terminal, size: int) -> bool:
-    """Whether all ranks have come to the first line of the package."""
-    found = 0
-    for pid in terminal.ranks():
-        try:
-            found += "/_interrupt." in Path(f"/proc/{pid}/maps").read_text()
-        except OSError:
-            return False
-    return found == size
-
-
 def logged(run_: Path, text: str) -> Callable[[], bool]:
     log = run_ / "metrics.jsonl"
     return lambda: log.exists() and text in log.read_text()
 
 
 def imports(seconds: float) -> Callable[[Terminal, Path], None]:
-    """So long after the first line of the package: libraries are loaded, MPI starts, loops are compiled."""
+    """So long after the first library: others are loaded, MPI starts, loops are compiled."""
     return lambda terminal, run_: time.sleep(seconds)
 
 
@@ -83,7 +72,7 @@ def a_rank_stops_in_steps(terminal: Terminal, run_: Path) -> None:
 
 
 MOMENTS = {
-    "at the first import": imports(0),
+    "as torch is loaded": imports(0),
     "0.3 s later": imports(0.3),
     "1 s later": imports(1),
     "1.7 s later": imports(1.7),
@@ -93,7 +82,7 @@ MOMENTS = {
     "in validation": line('"step": 15, "epoch"'),
     "after validation": line('"val_top1_error"', 0.1),
 }
-OF_FOUR = ["at the first import", "1 s later", "in the first steps", "while a checkpoint is written"]
+OF_FOUR = ["as torch is loaded", "1 s later", "in the first steps", "while a checkpoint is written"]
 OF_ONE = [*OF_FOUR, "0.3 s later", "in validation"]
 OF_TWO = {"while MPI starts": a_rank_is_late, "while others wait for a rank": a_rank_stops_in_steps}
 
@@ -102,7 +91,7 @@ def interrupted(size: int, store: Path, folder: Path, moment: str) -> str:
     """What is wrong with the end of a run that gets Ctrl-C then; nothing, if all is well."""
     folder.mkdir()
     with on_terminal(*training(size, store, folder), cwd=folder) as terminal:
-        terminal.wait_for(lambda: loaded(terminal, size))
+        terminal.wait_for(lambda: terminal.loads_torch(size))
         (MOMENTS | OF_TWO)[moment](terminal, folder / "run")
         assert terminal.job.poll() is None, terminal.output
         before = len(terminal.output)
@@ -136,7 +125,7 @@ def test_ctrl_c_ends_all_ranks_at_once_at_any_moment(size, tiny_store, tmp_path)
 @pytest.mark.parametrize("moment", ["0.3 s later", "in the first steps"])
 def test_sigint_to_one_rank_ends_all(moment, tiny_store, tmp_path):
     with on_terminal(*training(2, tiny_store, tmp_path), cwd=tmp_path) as terminal:
-        terminal.wait_for(lambda: loaded(terminal, 2))
+        terminal.wait_for(lambda: terminal.loads_torch(2))
         MOMENTS[moment](terminal, tmp_path / "run")
         os.kill(terminal.ranks()[-1], signal.SIGINT)
         assert terminal.job.wait(timeout=LIMIT) == CTRL_C, terminal.output
@@ -148,7 +137,7 @@ def test_sigint_to_one_rank_ends_all(moment, tiny_store, tmp_path):
 def test_ctrl_c_ends_an_evaluation(small_run, tmp_path):
     command = ("mpirun", "-n", "2", sys.executable, "-m", "trainer.evaluate", "--run", str(small_run))
     with on_terminal(*command, cwd=tmp_path) as terminal:
-        terminal.wait_for(lambda: loaded(terminal, 2))
+        terminal.wait_for(lambda: terminal.loads_torch(2))
         time.sleep(1)
         terminal.ctrl_c()
         assert terminal.job.wait(timeout=LIMIT) == CTRL_C, terminal.output

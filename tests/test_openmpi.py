@@ -12,7 +12,6 @@ from tests.launch import PYTEST, ROOT, run
 from tests.openmpi import ENVIRONMENT
 from tests.terminal import on_terminal
 from tests.test_failure import LIMIT, SMALL, a_rank, wait_for
-from tests.test_interrupt import loaded
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def test_ctrl_c_ends_all_ranks_at_once(moment, programs, tiny_store, tmp_path):
     flags = ["--store", str(tiny_store), "--run", str(tmp_path / "run"), *SMALL, "--epochs", "100000"]
     command = mpirun(programs, 2, "-m", "trainer.run", *flags, "--checkpoint-every", "2")
     with on_terminal(*command, cwd=tmp_path, **ENVIRONMENT) as terminal:
-        terminal.wait_for(lambda: loaded(terminal, 2))
+        terminal.wait_for(lambda: terminal.loads_torch(2))
         if moment == "steps":
             terminal.wait_for((tmp_path / "run" / "checkpoints" / "latest").exists)
         terminal.ctrl_c()

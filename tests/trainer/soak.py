@@ -207,11 +207,10 @@ def ask_to_stop(run: Run) -> None:
 
 
 def press_ctrl_c(run: Run) -> None:
-    """On a terminal, at any moment from the first import on."""
+    """On a terminal, at any moment from the import of torch on."""
     run.begun = time.time()
     with on_terminal(*run.command(), cwd=run.folder.parent) as terminal:
-        terminal.wait_for(lambda: len(terminal.ranks()) == run.ranks)
-        time.sleep(1)  # Python itself has no handler of the project's yet
+        terminal.wait_for(lambda: terminal.loads_torch(run.ranks))
         run.wait_at_most(terminal.job, run.chance.uniform(0, 8))
         terminal.ctrl_c()
         code = terminal.job.wait(timeout=120)
