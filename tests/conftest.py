@@ -1,5 +1,6 @@
 """What all tests share: the worlds of MPI, and one small store made by the real commands."""
 
+import gc
 import os
 import signal
 from collections import Counter
@@ -18,6 +19,9 @@ from tests.stores import make_tiny_store, shared
 os.environ.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")
 # So must OpenMP's threads: by default they spin for a while at the end of each loop.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# As in the commands (quick_imports in trainer/cli.py): many of these processes import torch for little work.
+gc.disable()
 
 # What ignores a signal hands that on to all that it starts: nohup with SIGHUP, a script's & with SIGINT.
 for number, handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
@@ -85,6 +89,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """All is imported."""
+    gc.freeze()
+    gc.enable()
 
 
 class GroupScheduling(LoadScopeScheduling):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trainer.cli import parse, refused_by_all
+from trainer.cli import parse, quick_imports, refused_by_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,8 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> None:
     with refused_by_all():
         arguments = parse(Arguments, "python -m trainer.evaluate", Arguments(), argv)
-    from trainer.commands import evaluate
+    with quick_imports():
+        from trainer.commands import evaluate
 
     evaluate.run(arguments)
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 import tyro
 
-from trainer.cli import one_sentence, parse
+from trainer.cli import one_sentence, parse, quick_imports
 from trainer.errors import UserError
 
 
@@ -39,8 +39,9 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> None:
     with one_sentence():
         a = parse(Arguments, "python -m trainer.export", Arguments(), argv, ranks=False)
-        from trainer.evaluation.pretrained import load
-        from trainer.interchange.write import write_all
+        with quick_imports():
+            from trainer.evaluation.pretrained import load
+            from trainer.interchange.write import write_all
 
         network = load(a.run, a.checkpoint, device="cpu")
         if network.run is None:

@@ -34,7 +34,7 @@ from typing import Any
 
 import tyro
 
-from trainer.cli import parse, refused_by_all
+from trainer.cli import parse, quick_imports, refused_by_all
 from trainer.config import AugmentConfig, NetworkConfig
 
 
@@ -63,7 +63,8 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> None:
     with refused_by_all():
         arguments = parse_arguments(argv)
-    from trainer.commands import import_weights
+    with quick_imports():
+        from trainer.commands import import_weights
 
     import_weights.run(arguments)
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 import tyro
 
-from trainer.cli import one_sentence, parse
+from trainer.cli import one_sentence, parse, quick_imports
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,8 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> None:
     with one_sentence():
         arguments = parse(Arguments, "python -m trainer.predict", Arguments(), argv, ranks=False)
-        from trainer.commands import predict
+        with quick_imports():
+            from trainer.commands import predict
 
         predict.run(arguments)
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trainer.cli import parse_config, refused_by_all
+from trainer.cli import parse_config, quick_imports, refused_by_all
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     with refused_by_all():
         config = parse_config(argv)
-    from trainer.commands import run
+    with quick_imports():
+        from trainer.commands import run
 
     run.run(config)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from trainer.cli import parse, refused_by_all
+from trainer.cli import parse, quick_imports, refused_by_all
 from trainer.config import NetworkConfig
 from trainer.recipes import AUTO
 
@@ -41,7 +41,8 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> None:
     with refused_by_all():
         arguments = parse(Arguments, "python -m trainer.timeline", Arguments(), argv)
-    from trainer.commands import timeline
+    with quick_imports():
+        from trainer.commands import timeline
 
     timeline.run(arguments)
 

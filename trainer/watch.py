@@ -16,7 +16,7 @@ from typing import Annotated
 
 import tyro
 
-from trainer.cli import one_sentence, parse
+from trainer.cli import one_sentence, parse, quick_imports
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,8 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> None:
     with one_sentence():
         arguments = parse(Arguments, "python -m trainer.watch", Arguments(), argv, ranks=False)
-        from trainer.commands import watch
+        with quick_imports():
+            from trainer.commands import watch
 
         watch.run(arguments)
 

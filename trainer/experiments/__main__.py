@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 
 from preprocess.shared.program import as_typed
-from trainer.cli import one_sentence
+from trainer.cli import one_sentence, quick_imports
 from trainer.experiments.arguments import Ablations, ReluVsTanh
 
 
@@ -27,11 +27,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             args=list(sys.argv[1:] if argv is None else argv),
         )
         if isinstance(arguments, ReluVsTanh):
-            from trainer.experiments import relu_tanh
+            with quick_imports():
+                from trainer.experiments import relu_tanh
 
             relu_tanh.run(arguments)
         else:
-            from trainer.experiments import ablations
+            with quick_imports():
+                from trainer.experiments import ablations
 
             ablations.run(arguments)
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import tyro
 
-from trainer.cli import one_sentence, parse
+from trainer.cli import one_sentence, parse, quick_imports
 from trainer.errors import UserError
 from trainer.figures import NAMES, Name
 
@@ -41,8 +41,9 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> None:
     with one_sentence():
         a = parse(Arguments, "python -m trainer.figures", Arguments(), argv, ranks=False)
-        from trainer.figures.drawing import draw, draw_together
-        from trainer.runs import run_folder
+        with quick_imports():
+            from trainer.figures.drawing import draw, draw_together
+            from trainer.runs import run_folder
 
         if a.pictures is not None and a.pictures < 1:
             raise UserError(f"--pictures must be at least 1, not {a.pictures}.")
