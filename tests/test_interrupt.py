@@ -82,8 +82,8 @@ MOMENTS = {
     "in validation": line('"step": 15, "epoch"'),
     "after validation": line('"val_top1_error"', 0.1),
 }
-OF_FOUR = ["as torch is loaded", "1 s later", "in the first steps", "while a checkpoint is written"]
-OF_ONE = [*OF_FOUR, "0.3 s later", "in validation"]
+OF_ONE = ["as torch is loaded", "in the first steps", "while a checkpoint is written", "in validation"]
+OF_FOUR = ["in the first steps"]  # where pairs exchange gradients; the rest is as with two
 OF_TWO = {"while MPI starts": a_rank_is_late, "while others wait for a rank": a_rank_stops_in_steps}
 
 

@@ -1,4 +1,4 @@
-"""Four hosts with a pair each and TCP between them. Time-outs only end what hangs."""
+"""Three hosts with a pair each and TCP between them. Time-outs only end what hangs."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.privileged
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Hosts]:
     try:
-        with network(4) as made:
+        with network(3) as made:
             yield made
     except NoHostsError as reason:
         pytest.skip(f"no network namespaces here: {reason}")
@@ -31,7 +31,7 @@ def on(
     return run(*command, cwd=cwd, timeout=240, **hosts.environment)
 
 
-def test_a_pair_on_each_of_four_hosts_trains_as_the_single_process_does(hosts):
+def test_a_pair_on_each_of_three_hosts_trains_as_the_single_process_does(hosts):
     hosts.limit(1e9)
     before = [hosts.carried(number) for number in hosts.numbers]
     done = on(

@@ -65,9 +65,11 @@ def stage(name: str, *words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
 
-def make_store(imagenet: Path, store: Path, *words: object) -> Path:
+def make_store(imagenet: Path, store: Path, *words: object, skip: bool = False) -> Path:
     """Make a store by the stages alone; `words`: flags of the first one."""
-    for name, *more in (("index", "--imagenet", imagenet, *words), ("shard",), ("statistics",), ("verify",)):
+    end = ("--on-error", "skip") if skip else ()
+    index, shard = ("index", "--imagenet", imagenet, *words, *end), ("shard", *end)
+    for name, *more in (index, shard, ("statistics",), ("verify",)):
         done = stage(name, "--store", store, *more)
         assert done.returncode == 0, done.stdout + done.stderr
     return store

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.preprocess.helpers import ROOT, TIMEOUT, content, draw, encode, settings, snakemake
 
 VICTIMS = ("worker", "scheduler", "snakemake")
-CLASSES, IMAGES = ("n01", "n02"), 400
+CLASSES, IMAGES = ("n01", "n02"), 200
 
 
 def source(root: Path) -> Path:
