@@ -94,7 +94,7 @@ def test_eight_ranks_train(workplace):
 
 @pytest.mark.parametrize(
     ("recipe", "narrow"),
-    [("paper", ()), ("cuda-convnet", ("--hidden", "64"))],
+    [("paper", ()), ("cuda-convnet", NETWORK)],
     ids=["paper", "cuda-convnet"],
 )
 def test_the_recipes_of_2012_run(recipe, narrow, workplace):
