@@ -192,6 +192,11 @@ class Slurm:
         self.kill(**{NODE: name})
         self.daemons[name].wait()
 
+    def resume(self, name: str) -> None:
+        """Let a node that was down take jobs again."""
+        with contextlib.suppress(AssertionError):  # refused for one that its daemon has brought back already
+            self("scontrol", "update", f"NodeName={name}", "State=RESUME")
+
     def restore(self) -> None:
         """End all jobs and bring every node back, as a test that failed half-way may leave neither."""
         if self.idle() and not self("squeue", "--noheader").strip():
@@ -200,8 +205,7 @@ class Slurm:
         for name in NODES:
             if self.daemons[name].poll() is not None:
                 self.start_node(name)
-            with contextlib.suppress(AssertionError):  # refused for a node that is well
-                self("scontrol", "update", f"NodeName={name}", "State=RESUME")
+            self.resume(name)
         _await(self.idle, "a node that a test had left down", self)
 
     def idle(self) -> bool:

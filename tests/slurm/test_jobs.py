@@ -240,7 +240,7 @@ def test_a_node_that_dies_ends_the_job_which_goes_on_from_its_checkpoint(node, s
     # the node is back, and the news of its first end would end it a second time.
     begin(slurm, job, "now+1hour", workplace)
     slurm.start_node(node)
-    slurm("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    slurm.resume(node)
     # Ranks of the node that lives may still be completing a checkpoint.
     until(lambda: not slurm.processes(SLURM_JOB_ID=job), "the end of all processes", workplace)
     saved = last_saved(workplace / "runs" / "bereft")
