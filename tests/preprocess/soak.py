@@ -16,12 +16,12 @@ from pathlib import Path
 from tests.preprocess.helpers import ROOT, TIMEOUT, content, draw, encode, settings, snakemake
 
 VICTIMS = ("worker", "scheduler", "snakemake")
-CLASSES, IMAGES = ("n01", "n02"), 200
+CLASSES, IMAGES = ("n01", "n02"), 400
 
 
-def source(root: Path) -> Path:
+def source(root: Path, images: int) -> Path:
     """Enough images for some seconds of work."""
-    for number in range(IMAGES):
+    for number in range(images):
         folder = root / "train" / CLASSES[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number}.JPEG").write_bytes(encode(draw(number, 700, 600)))
@@ -84,14 +84,14 @@ def kill_once(imagenet: Path, store: Path, victim: str, shards: int, moment: flo
     return output if hit else ""
 
 
-def soak(folder: Path, kills: int, seed: int) -> int:
+def soak(folder: Path, kills: int, seed: int, images: int = IMAGES) -> int:
     """Kill so many times, each followed by the plain command; return how many processes were hit.
 
     Raises:
         AssertionError: a store differs from the undisturbed one, or a finished shard was written again.
     """
     chance = random.Random(seed)
-    imagenet = source(folder / "imagenet")
+    imagenet = source(folder / "imagenet", images)
     whole = folder / "whole.zarr"
     done = snakemake(*settings(imagenet, whole))
     assert done.returncode == 0, done.stderr

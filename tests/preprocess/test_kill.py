@@ -11,7 +11,7 @@ from tests.preprocess.soak import finished_shards, soak
 
 
 def test_after_a_kill_finished_shards_stay_and_the_store_is_the_same(tmp_path: Path) -> None:
-    assert soak(tmp_path, kills=2, seed=1) >= 1  # a moment may come after the end
+    assert soak(tmp_path, kills=2, seed=1, images=200) >= 1  # a moment may come after the end
 
 
 @pytest.fixture
