@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from preprocess.errors import UserError
+from preprocess.shared.disk import disk_failure
 
 log = logging.getLogger("preprocess")
 
@@ -65,6 +66,14 @@ def run(
     except UserError as error:
         log.error("%s", error)
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        sentence = disk_failure(error, "finished shards stay")
+        if sentence is None:
+            log.exception("the stage failed")
+            raise
+        log.error("%s", sentence)
+        print(f"error: {sentence}", file=sys.stderr)
         sys.exit(1)
     except Exception:
         log.exception("the stage failed")

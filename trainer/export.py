@@ -16,7 +16,7 @@ from typing import Literal
 import tyro
 
 from trainer.cli import one_sentence, parse, quick_imports
-from trainer.errors import UserError
+from trainer.errors import UserError, require_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             from trainer.evaluation.pretrained import load
             from trainer.interchange.write import write_all
 
+        if a.to:
+            require_output(a.to / "README.md")
         network = load(a.run, a.checkpoint, device="cpu")
         if network.run is None:
             raise UserError(f"{network.source} is an exported file already; name a run or a checkpoint.")

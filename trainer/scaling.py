@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from preprocess.shared.program import as_typed
-from trainer.errors import UserError
+from trainer.errors import UserError, require_output
+from trainer.figures import style
 from trainer.hardware import GPUS, HOST_LATENCY, INTERCONNECTS, KERNELS, Gpu
 
 # Of one tower, by stage: multiply-accumulates (MACs) per image, forward and backward (conv1 needs no gradient
@@ -213,14 +214,14 @@ def draw_plot(settings: Settings, path: Path) -> None:
     right.set(xlabel="GPUs", ylabel="milliseconds per step")
     right.legend()
     figure.suptitle(f"{settings.gpu}, {settings.network}, {settings.precision}: a model, not a measurement")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    style.write(figure, path)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     settings = tyro.cli(Settings, prog=as_typed("python -m trainer.scaling"), args=argv)
     try:
+        require_output(settings.plot, *style.FORMATS)
         show(settings)
         if settings.plot:
             draw_plot(settings, settings.plot)

@@ -5,6 +5,7 @@ import sys
 import tyro
 
 from preprocess.miniature.imagenet import make
+from preprocess.shared.disk import disk_failure
 from preprocess.shared.program import as_typed
 
 
@@ -13,6 +14,10 @@ def main() -> None:
         tyro.cli(make, prog=as_typed("python -m preprocess.miniature"))
     except (ValueError, FileExistsError) as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if sentence := disk_failure(error, "it begins anew"):
+            sys.exit(f"error: {sentence}")
+        raise
 
 
 if __name__ == "__main__":

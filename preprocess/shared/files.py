@@ -1,9 +1,13 @@
 """Atomic writes: after a crash or a second writer, a file holds the old content or the new, never a part."""
 
+import errno
 import glob
 import json
 import os
 import secrets
+import stat
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +22,19 @@ def replacing(path: Path) -> Iterator[int]:
 
     Two processes may write the same path: each has its own temporary name, and the last rename wins.
     An exception removes the temporary file; a killed process leaves it (see `remove_leftovers`). Missing
-    folders are made.
+    folders are made. A link stays, and the file that it names is replaced. A pipe, a device and this
+    process's own output are written to, never replaced.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
     """
+    if (stream := _stream(path)) is not None:
+        try:
+            yield stream
+        finally:
+            os.close(stream)
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
     handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)  # the umask applies
@@ -37,6 +49,47 @@ def replacing(path: Path) -> Iterator[int]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _stream(path: Path) -> int | None:
+    """A descriptor of what is no regular file or is stdout or stderr; None for all other paths."""
+    if (there := _status(path)) is None:
+        return None
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            own = os.path.samestat(there, os.fstat(number))
+        except OSError:  # closed
+            continue
+        if own:
+            stream.flush()
+            return os.dup(number)
+    return None if stat.S_ISREG(there.st_mode) else os.open(path, os.O_WRONLY)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def check_output(path: Path) -> None:
+    """Before the work: make the missing folders of an output, and try whether it can be written.
+
+    Raises:
+        OSError: it cannot.
+    """
+    there = _status(path)
+    if there and stat.S_ISDIR(there.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if there and not stat.S_ISREG(there.st_mode):
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:200]}.", suffix=TEMPORARY):
+        pass
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import rich
 
 from preprocess.shared.files import write_atomically
+from trainer.errors import require_output
 from trainer.evaluation import networks
 from trainer.evaluation.results import Result, record, show, show_classes
 from trainer.evaluation.validation import StoppedError
@@ -67,6 +68,7 @@ def report(results: Sequence[Result], arguments: Arguments) -> None:
 def run(arguments: Arguments) -> None:
     """Evaluate on all ranks; rank 0 prints."""
     with abort_all_on_error():
+        on_root(world(), lambda: require_output(arguments.json))
         requests = Requests()
         try:
             results, topology = measure(arguments, requests)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from preprocess.pictures import SUFFIXES, UnreadableError, convert
 from preprocess.shared import progress
-from trainer.errors import UserError
+from trainer.errors import UserError, require_output
 from trainer.evaluation.pretrained import load
 from trainer.evaluation.pretrained_network import PretrainedNetwork
 from trainer.figures import annotated
@@ -114,6 +114,8 @@ def run(a: Arguments) -> NoReturn:
     """Predict and print; ends with exit code 1 where an image could not be read."""
     if a.top < 1:
         raise UserError(f"--top must be at least 1, not {a.top}.")
+    if a.annotate:
+        require_output(a.annotate / "image.png")
     paths = find(a.pictures)
     network = load(a.model, a.checkpoint, a.device)
     bar = progress.images(len(paths), 0, "images", leave=False)

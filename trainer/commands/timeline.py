@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -12,10 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from preprocess.shared.files import write_atomically
 from trainer.config import Config, HardwareConfig, OptimizerConfig
+from trainer.errors import require_output
+from trainer.parallel.agreement import on_root
 from trainer.parallel.ending import abort_all_on_error
 from trainer.parallel.mpi_transport import OverMpi
-from trainer.parallel.topology import Topology, init_topology
+from trainer.parallel.topology import Topology, init_topology, world
 from trainer.parallel.transport import Pending
 from trainer.training.step import Trainer
 
@@ -156,18 +160,20 @@ def draw(spans_of_ranks: Sequence[Sequence[Span]], path: Path) -> None:
     axes.set_xlabel(
         "milliseconds; orange: communication (lower row of a rank: all-reduces in their own thread)"
     )
-    figure.savefig(path, dpi=150)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    write_atomically(path, buffer.getvalue())
 
 
 def run(arguments: Arguments) -> None:
     """Record on all ranks; rank 0 writes the files."""
     with abort_all_on_error():
+        on_root(world(), lambda: require_output(arguments.path))
         topology = init_topology(arguments.device, towers=arguments.network.towers)
         spans, seconds, idle = record(arguments, topology)
         gathered: list[list[Span]] = topology.world.gather(spans) or []
         if topology.is_root:
-            arguments.path.parent.mkdir(parents=True, exist_ok=True)
-            arguments.path.write_text(json.dumps(chrome_trace(gathered)))
+            write_atomically(arguments.path, json.dumps(chrome_trace(gathered)).encode())
             print(f"{arguments.path}: {arguments.steps} steps of {1e3 * seconds:.0f} ms")
             for kind, waited in exposed(gathered[0]).items():
                 share = waited / arguments.steps / seconds

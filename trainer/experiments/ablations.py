@@ -20,7 +20,7 @@ from preprocess.store import Store
 from trainer.cli import parse
 from trainer.config import Config
 from trainer.data.batches import open_data
-from trainer.errors import UserError
+from trainer.errors import UserError, require_output
 from trainer.experiments.arguments import Ablations as Arguments
 from trainer.experiments.arguments import Part
 from trainer.experiments.same_settings import cannot_continue, require_same_settings
@@ -56,6 +56,7 @@ ABLATIONS: dict[Part, Ablation] = {
 def run(arguments: Arguments) -> None:
     """Train the runs that are not complete yet, then write the table and the figure."""
     style.require_matplotlib()
+    require_output(arguments.out / "ablations.json")
     store = open_data(arguments.store)
     images = len(store.val)
     if not images:
@@ -209,4 +210,4 @@ def draw(rows: list[dict[str, Any]], folder: Path) -> None:
         handles = [Patch(color=c) for c in (style.BLUE, style.ORANGE)]
         axes.legend(handles, ["here, ± one standard error", "paper, ImageNet"], loc="best")
         for kind in ("png", "svg"):
-            figure.savefig(folder / f"ablations.{kind}", dpi=style.DPI)
+            style.write(figure, folder / f"ablations.{kind}")

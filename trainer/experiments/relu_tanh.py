@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from preprocess.shared.files import write_atomically
+from trainer.errors import require_output
 from trainer.experiments import cifar
 from trainer.experiments.arguments import ReluVsTanh as Arguments
 from trainer.experiments.same_settings import cannot_continue, differences, require_same_settings
@@ -56,6 +57,7 @@ def best_trial(
 def run(arguments: Arguments) -> None:
     """Train what is missing in the folder, draw the figure, and print the comparison."""
     style.require_matplotlib()  # before hours are spent on training
+    require_output(arguments.out / "relu.json")
     torch.set_num_threads(arguments.threads)
     images, labels = cifar.read(arguments.data or cifar.find())
     if arguments.images is not None:  # a random part: class folders are sorted by class
@@ -166,5 +168,5 @@ def draw(records: dict[str, dict[str, Any]], target: float, folder: Path) -> Pat
         axes.set_ylim(0, 80)
         axes.legend(loc="upper right")
         for kind in ("png", "svg"):
-            figure.savefig(folder / f"figure1.{kind}", dpi=style.DPI)
+            style.write(figure, folder / f"figure1.{kind}")
     return folder / "figure1.png"

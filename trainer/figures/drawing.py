@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from trainer.data.batches import open_data
-from trainer.errors import UserError
+from trainer.errors import UserError, require_output
 from trainer.evaluation.pretrained import load
 from trainer.figures import NAMES, Name, confusion, curves, filters, neighbours, predictions, style, views
 from trainer.figures.run_data import LIMIT_CPU, LIMIT_GPU, RunData
@@ -83,11 +83,12 @@ def draw(
 
 
 def draw_together(of: Sequence[Path], path: Path) -> None:
-    """Draw the learning curves of several runs in one figure; `path` ends in .png or .svg.
+    """Draw the learning curves of several runs in one figure; `path` ends in .png, .svg or .pdf.
 
     Raises UserError for a folder that is not a run's, and for a run without losses.
     """
     style.require_matplotlib()
+    require_output(path, *style.FORMATS)
     for run in of:
         run_folder.read_config(run)
     logs = {run.name: read_log(run / run_folder.LOG) for run in of}

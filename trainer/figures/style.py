@@ -5,10 +5,12 @@ matplotlib is imported inside functions: a run trains without it.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from preprocess.shared.files import write_atomically
 from trainer.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 7.0  # inches, a page's text at usual margins
+FORMATS = (".png", ".svg", ".pdf")
 DPI = 200  # of the PNG: 1400 pixels wide
 
 # Okabe and Ito (2008): distinguishable with every common kind of colour blindness.
@@ -52,10 +55,15 @@ def save(draw: Callable[[], Figure], paths: Sequence[Path]) -> None:
     with matplotlib.rc_context(cast(Any, SETTINGS)):
         drawn = draw()
         for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            metadata = {"Date": None} if path.suffix == ".svg" else {}
-            drawn.savefig(path, dpi=DPI, metadata=metadata)
+            write(drawn, path)
             drawn.set_layout_engine("none")  # the first file's places hold for all
+
+
+def write(figure: Figure, path: Path) -> None:
+    """Write a figure in the format of the path's suffix, atomically."""
+    buffer, kind = io.BytesIO(), path.suffix[1:].lower()
+    figure.savefig(buffer, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else {})
+    write_atomically(path, buffer.getvalue())
 
 
 def show(axes: Axes, image: Any, **options: Any) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from preprocess.shared.files import write_atomically
 from trainer.errors import UserError
 from trainer.model.standalone import AlexNet
 
@@ -74,7 +75,7 @@ def write(network: AlexNet, path: Path) -> None:
         del part.metadata_props[:]  # the exporter's stack traces, with this machine's paths
     onnx.helper.set_model_props(model, {"classes": json.dumps(network.classes)})
     onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
+    write_atomically(path, model.SerializeToString())
 
 
 def largest_difference(network: AlexNet, path: Path, images_BSS3: Tensor) -> float | None:

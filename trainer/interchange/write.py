@@ -9,13 +9,13 @@ README.md             the model card: recipe, data, errors, versions, figures
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import safetensors.torch
 import torch
 
+from preprocess.shared.files import write_atomically
 from trainer.data import augmentation
 from trainer.errors import UserError
 from trainer.evaluation.pretrained_network import PretrainedNetwork
@@ -33,10 +33,9 @@ def write_all(network: PretrainedNetwork, folder: Path, onnx: bool = True) -> li
 
     Raises UserError when the logits of a file differ from those of the towers.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     weights, module = folder / f"{NAME}.safetensors", folder / f"{NAME}.py"
     write_weights(network, weights)
-    shutil.copyfile(standalone.__file__, module)
+    write_atomically(module, Path(standalone.__file__).read_bytes())
     size = network.image_size
     noise = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), np.uint8)
     written = standalone.AlexNet.load(weights)
@@ -62,7 +61,7 @@ def write_all(network: PretrainedNetwork, folder: Path, onnx: bool = True) -> li
         lines.append(f"{path}: {result}")
     images = _copy_figures(network.run, folder)
     card = model_card.markdown(network, images, (folder / f"{NAME}.onnx").exists())
-    (folder / "README.md").write_text(card)
+    write_atomically(folder / "README.md", card.encode())
     return [*lines, f"{folder / 'README.md'}: the model card"]
 
 
@@ -72,8 +71,7 @@ def write_weights(network: PretrainedNetwork, path: Path) -> None:
     Its header has settings, classes and training state as JSON under `about`.
     """
     about = {"format": FORMAT, **network.about()}
-    safetensors.torch.save_file(network.tensors(), path, {"about": json.dumps(about)})
-    path.chmod(0o644)  # safetensors makes it readable for its owner alone
+    write_atomically(path, safetensors.torch.save(network.tensors(), {"about": json.dumps(about)}))
 
 
 def _require_equal(path: Path, difference: float) -> None:
@@ -88,7 +86,6 @@ def _require_equal(path: Path, difference: float) -> None:
 def _copy_figures(run: Path | None, folder: Path) -> list[Path]:
     """Copy the run's figures next to the card; returns their paths relative to it."""
     found = sorted((run / run_folder.FIGURES).glob("*.png")) if run else []
-    if found:
-        (folder / run_folder.FIGURES).mkdir(exist_ok=True)
-    copies = [shutil.copyfile(path, folder / run_folder.FIGURES / path.name) for path in found]
-    return [Path(copy).relative_to(folder) for copy in copies]
+    for path in found:
+        write_atomically(folder / run_folder.FIGURES / path.name, path.read_bytes())
+    return [Path(run_folder.FIGURES, path.name) for path in found]
