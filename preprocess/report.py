@@ -2,7 +2,7 @@
 
 The page holds its images itself and loads nothing from the network.
 
-Usage: python -m preprocess.report --store PATH    (writes PATH with the suffix .html)
+Usage: python -m preprocess.report --store PATH    (writes PATH.html)
 """
 
 import argparse
@@ -22,6 +22,7 @@ from PIL import Image
 from preprocess import stage
 from preprocess.plan import SPLITS, manifest, work_folder
 from preprocess.shared.files import write_atomically, write_json
+from preprocess.shared.names import shown
 from preprocess.store import Store, open_store
 
 SHEET, CLOUD = 48, 1500  # sample images, sample pixels
@@ -36,8 +37,13 @@ th{border-bottom:1px solid #bbb}"""
 
 
 def report_path(store: Path) -> Path:
-    """The page, next to the store."""
-    return store.with_suffix(".html")
+    """The page, next to the store. Two stores of one folder never have the same."""
+    return store.with_name(f"{store.name}.html")
+
+
+def escaped(text: object) -> str:
+    """The text as HTML shows it."""
+    return html.escape(shown(text))
 
 
 def embedded(image: NDArray[np.uint8]) -> str:
@@ -49,7 +55,7 @@ def embedded(image: NDArray[np.uint8]) -> str:
 
 def table(rows: Iterable[tuple[Any, ...]], head: tuple[str, ...] = ()) -> str:
     """An HTML table. Cells are escaped; the names in `head` are not."""
-    cells = ("".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) for row in rows)
+    cells = ("".join(f"<td>{escaped(cell)}</td>" for cell in row) for row in rows)
     names = "".join(f"<th>{name}</th>" for name in head)
     first = f"<tr>{names}</tr>" if head else ""
     return f"<table>{first}" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
@@ -62,7 +68,7 @@ def contact_sheet(store: Store, generator: np.random.Generator) -> str:
     names = store.class_names or store.classes
     figures = []
     for index, image in zip(chosen.tolist(), store.train.read(chosen), strict=True):
-        name = html.escape(names[int(store.train.labels[index])])
+        name = escaped(names[int(store.train.labels[index])])
         figures.append(
             f'<figure><img src="{embedded(image)}" alt=""><figcaption>{name}</figcaption></figure>'
         )
@@ -115,7 +121,7 @@ def times(store: Path) -> list[tuple[str, str, str, str]]:
     """For each stage, from its log: name, time of its end, seconds taken, summary."""
     found = []
     for log in sorted((work_folder(store) / "logs").glob("*.log"), key=lambda log: log.stat().st_mtime):
-        ends = LINE.findall(log.read_text(errors="replace"))
+        ends = LINE.findall(log.read_text(encoding="utf-8", errors="replace"))
         if ends:
             when, summary, took = ends[-1]
             found.append((log.stem, when, took, summary[:400]))
@@ -156,7 +162,7 @@ def page(path: Path) -> str:
     head = ("split", "repair", "images", "examples")
     repaired = table(repairs, head) if repairs else "<p>No image needed a repair.</p>"
     mean = embedded(np.rint(store.mean).astype(np.uint8))
-    name = html.escape(path.name)
+    name = escaped(path.name)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style>'
         f"<h1>{name}</h1>{table(counts)}<h2>Training images</h2>{contact_sheet(store, generator)}"

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from preprocess.errors import UserError
 from preprocess.shared.disk import disk_failure
+from preprocess.shared.files import check_output
+from preprocess.shared.names import print_any_character, shown
 
 log = logging.getLogger("preprocess")
 
@@ -22,6 +24,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--store", type=Path, required=True, help="the zarr store to make")
     made.add_argument("--log", type=Path, help="file that receives the stage's log")
     return made
+
+
+class _Formatter(logging.Formatter):
+    """Lines in which names from outside are escaped."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        return shown(super().formatMessage(record))
 
 
 class _LogFile(logging.FileHandler):
@@ -51,12 +60,16 @@ def run(
         stage: the stage's function.
         writes: whether it writes into the store; then it waits until no other such stage runs.
     """
+    print_any_character()
+    handler: logging.Handler = logging.NullHandler()
     try:
-        handler = _LogFile(arguments.log) if arguments.log else logging.NullHandler()
+        if arguments.log:
+            check_output(arguments.log)
+            handler = _LogFile(arguments.log, encoding="utf-8")
     except OSError as error:
-        print(f"error: the log cannot be opened: {error}", file=sys.stderr)
+        print(f"error: the log {shown(arguments.log)} cannot be opened: {error.strerror}", file=sys.stderr)
         sys.exit(1)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     begin = time.monotonic()
@@ -65,7 +78,7 @@ def run(
             summary = stage(arguments)
     except UserError as error:
         log.error("%s", error)
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(error)}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         sentence = disk_failure(error, "finished shards stay")
@@ -73,13 +86,13 @@ def run(
             log.exception("the stage failed")
             raise
         log.error("%s", sentence)
-        print(f"error: {sentence}", file=sys.stderr)
+        print(f"error: {shown(sentence)}", file=sys.stderr)
         sys.exit(1)
     except Exception:
         log.exception("the stage failed")
         raise
     log.info("%s [%.1f s]", summary, time.monotonic() - begin)
-    print(summary, flush=True)
+    print(shown(summary), flush=True)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import tyro
 
+from preprocess.shared import names
 from preprocess.shared.program import as_typed
 from trainer.config import Config, with_changes
 from trainer.errors import UserError, as_disk_failure
@@ -47,7 +48,7 @@ def one_sentence() -> Iterator[None]:
         sentence = error if isinstance(error, UserError) else as_disk_failure(error)
         if sentence is None:
             raise
-        print(f"error: {sentence}", file=sys.stderr, flush=True)
+        print(f"error: {names.shown(sentence)}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
 
 
@@ -66,7 +67,7 @@ def refused_by_all() -> Iterator[None]:
             with abort_all_on_error():
                 raise
         if isinstance(refusal, UserError):
-            print(f"error: {refusal}", file=sys.stderr, flush=True)
+            print(f"error: {names.shown(refusal)}", file=sys.stderr, flush=True)
             raise SystemExit(1) from None
         raise
 
@@ -97,6 +98,7 @@ def parse(
     program: "python -m trainer.NAME". Under mpirun only rank 0 prints help and errors; the other ranks end
     with the same code. `ranks=False` is for commands that never run under mpirun.
     """
+    names.print_any_character()
     with contextlib.ExitStack() as stack:
         if ranks and launcher.rank() != 0:
             nothing = stack.enter_context(Path(os.devnull).open("w"))

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from preprocess.shared import names
+
 FIRST = 10.0
 """Least seconds between two lines of a log, and from the start to the first one."""
 SHARE = 1 / 60
@@ -114,6 +116,7 @@ def counter(
     """
     if not shown:
         return _Silent()
+    desc = names.shown(desc)
     if not (in_terminal() or in_notebook()):
         return _Lines(unit, total, initial, desc, leave)
     bar: Progress = tqdm(

@@ -37,7 +37,7 @@ def test_the_page_shows_images_classes_counts_and_repairs_and_loads_nothing(
     copy = Path(shutil.copytree(store, tmp_path / "a.zarr"))
     run = stage("report", "--store", copy)
     assert run.returncode == 0, run.stderr
-    page = Page((tmp_path / "a.html").read_text())
+    page = Page((tmp_path / "a.zarr.html").read_text())
     assert len(page.images) == 48 + 1
     images = []
     for source in page.images:

@@ -1,4 +1,4 @@
-"""Outputs that cannot be written: each command says so in a sentence, before it reads or computes anything."""
+"""Outputs that cannot be written: each command says so before it reads or computes anything."""
 
 import pytest
 

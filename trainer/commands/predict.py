@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from preprocess.pictures import SUFFIXES, UnreadableError, convert
 from preprocess.shared import progress
+from preprocess.shared.names import cell, shown
 from trainer.errors import UserError, require_output
 from trainer.evaluation.pretrained import load
 from trainer.evaluation.pretrained_network import PretrainedNetwork
@@ -89,13 +90,13 @@ def best(p_K: NDArray[np.float32], count: int) -> list[int]:
 
 def as_table(network: PretrainedNetwork, found: Sequence[Prediction], top: int) -> rich.table.Table:
     """A row for each class, the image's path in its first."""
-    table = rich.table.Table(rich.table.Column("image", overflow="fold"), "class", title=str(network.source))
+    table = rich.table.Table(rich.table.Column("image", overflow="fold"), "class", title=cell(network.source))
     table.add_column("probability", justify="right")
     for p in found:
         if p.p_K is not None:
             for place, index in enumerate(best(p.p_K, top)):
-                path = f"{p.path}" if place == 0 else ""
-                table.add_row(path, network.name(index), f"{p.p_K[index]:.4f}", end_section=place == top - 1)
+                words = (p.path if place == 0 else "", network.name(index), f"{p.p_K[index]:.4f}")
+                table.add_row(*map(cell, words), end_section=place == top - 1)
     return table
 
 
@@ -133,5 +134,5 @@ def run(a: Arguments) -> NoReturn:
         rich.print(as_table(network, found, min(a.top, len(network.classes))))
     unreadable = [p for p in found if p.error]
     for p in unreadable:
-        print(f"error: {p.path} {p.error}", file=sys.stderr)
+        print(f"error: {shown(p.path)} {shown(p.error)}", file=sys.stderr)
     raise SystemExit(1 if unreadable else 0)

@@ -15,6 +15,7 @@ import rich
 import rich.table
 from numpy.typing import NDArray
 
+from preprocess.shared.names import cell
 from preprocess.store import Store
 from trainer.evaluation.metrics import Tally
 
@@ -50,7 +51,7 @@ def show(results: Sequence[Result]) -> None:
         for views, tally in result.tallies.items():
             c = tally.counts
             errors = (f"{100 * c.top1_error:.2f} %", f"{100 * c.top5_error:.2f} %")
-            table.add_row(result.name, which, views, f"{c.images:,}", *errors)
+            table.add_row(*map(cell, (result.name, which, views, f"{c.images:,}", *errors)))
     rich.print(table)
 
 
@@ -69,7 +70,7 @@ def show_classes(result: Result) -> None:
     shown = order[:SHOWN]
     title = f"Classes of {result.name}, highest error first"
     caption = f"{len(shown)} of {len(order)} classes; --json holds all" if len(order) > len(shown) else None
-    table = rich.table.Table(title=title, caption=caption)
+    table = rich.table.Table(title=cell(title), caption=caption)
     for column in ("class", "images", "top-1 error", "top-5 error", "most often taken for"):
         table.add_column(column, justify="left" if column in ("class", "most often taken for") else "right")
     for k in shown:
@@ -80,7 +81,7 @@ def show_classes(result: Result) -> None:
             f"{100 * part[k] / tally.images_K[k]:.1f} %" for part in (tally.top1_wrong_K, tally.top5_wrong_K)
         )
         taken = f"{names[other]} ({wrong[other]})" if wrong[other] else ""
-        table.add_row(names[k], str(tally.images_K[k]), *errors, taken)
+        table.add_row(*map(cell, (names[k], tally.images_K[k], *errors, taken)))
     rich.print(table)
 
 

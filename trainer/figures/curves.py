@@ -62,7 +62,7 @@ def together(logs: dict[str, list[dict[str, Any]]]) -> Figure:
         if not steps:
             raise UserError(f"the log of {name} has no losses yet")
         look = {"color": style.COLORS[number % len(style.COLORS)], "linewidth": 1}
-        loss.plot(*thinned(steps, "loss"), label=name, **look)
+        loss.plot(*thinned(steps, "loss"), label=style.short(name, 60), **look)
         epochs = [line for line in log if "val_top1_error" in line]
         at, percent = [line["epoch"] for line in epochs], [100 * line["val_top1_error"] for line in epochs]
         error.plot(at, percent, marker="os^Dv"[number % 5], markersize=4, clip_on=False, **look)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from preprocess.shared.files import write_atomically
+from preprocess.shared.names import shown
 from trainer.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,8 +74,10 @@ def show(axes: Axes, image: Any, **options: Any) -> None:
 
 
 def short(name: str, width: int) -> str:
-    """A class's name in at most `width` letters."""
-    return name if len(name) <= width else name[: width - 1].rstrip() + "…"
+    """A name in at most `width` letters, for matplotlib, which would take what is between $ as a formula."""
+    name = shown(name)
+    name = name if len(name) <= width else name[: width - 1].rstrip() + "…"
+    return name.replace("$", r"\$")
 
 
 def require_matplotlib() -> None:

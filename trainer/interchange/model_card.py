@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+from preprocess.shared.names import shown
 from trainer.config import Config
 from trainer.evaluation.pretrained_network import PretrainedNetwork
 from trainer.recipes import RECIPES
@@ -25,7 +27,7 @@ def markdown(network: PretrainedNetwork, figures: list[Path], onnx: bool) -> str
     towers = "two towers" if network.config.network.towers == 2 else "one tower"
     return "\n".join(
         [
-            f"# AlexNet, {run.name}",
+            f"# AlexNet, {_escaped(run.name)}",
             "",
             f"The network of Krizhevsky, Sutskever, Hinton (2012) in {towers}, {parameters:,} parameters, "
             f"trained from scratch on {len(network.classes):,} classes of images.",
@@ -39,6 +41,11 @@ def markdown(network: PretrainedNetwork, figures: list[Path], onnx: bool) -> str
             *_figures(figures),
         ]
     )
+
+
+def _escaped(name: str) -> str:
+    """A name in Markdown."""
+    return re.sub(r"([\\`*_\[\]<>|#~$])", r"\\\1", shown(name))
 
 
 def _errors(network: PretrainedNetwork, run: Path) -> list[str]:
@@ -82,15 +89,15 @@ def _recipe(config: Config) -> list[str]:
 
 def _data(network: PretrainedNetwork, run: Path) -> list[str]:
     fingerprint = json.loads((run / run_folder.CONFIG).read_text()).get("store", "unknown")
-    shown = [network.name(index) for index in range(min(12, len(network.classes)))]
-    more = ", ..." if len(network.classes) > len(shown) else ""
+    first = [_escaped(network.name(index)) for index in range(min(12, len(network.classes)))]
+    more = ", ..." if len(network.classes) > len(first) else ""
     return [
         "## Data",
         "",
         f"A store of preprocessed images with the fingerprint `{fingerprint}`: shorter side to "
         f"{network.image_size} pixels, central square, the training set's mean image subtracted.",
         "",
-        f"{len(network.classes):,} classes: {', '.join(shown)}{more}.",
+        f"{len(network.classes):,} classes: {', '.join(first)}{more}.",
         "",
     ]
 

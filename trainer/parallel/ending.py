@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from preprocess.shared.names import shown
 from trainer.errors import UserError, as_disk_failure
 from trainer.parallel import interrupt
 from trainer.parallel.mpi import MPI
@@ -97,7 +98,7 @@ def _report(error: BaseException | None, world: MPI.Comm) -> None:
     where = f"rank {world.rank} on {MPI.Get_processor_name()}: " if world.size > 1 else ""
     if isinstance(error, UserError):
         alone = where if world.rank != 0 else ""  # rank 0 prints what all ranks found
-        print(f"error: {alone}{error}", file=sys.stderr, flush=True)
+        print(f"error: {alone}{shown(error)}", file=sys.stderr, flush=True)
     elif error is not None:
         lines = "".join(traceback.format_exception(error))
         print(f"{lines}error: {where}{type(error).__name__}: {error}", file=sys.stderr, flush=True)
