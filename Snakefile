@@ -9,23 +9,22 @@ Snakemake deletes the outputs of a failed job, and finished shards must stay.
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-from snakemake.utils import min_version, validate
+from snakemake.utils import min_version
+
+from preprocess.errors import UserError
+from preprocess.settings import checked
 
 min_version("9.0")
 
 
-configfile: "preprocess/config.yaml"
+# by its place: the workflow may be started from another folder, to which paths are then relative
+configfile: f"{workflow.basedir}/preprocess/config.yaml"
 
 
 try:
-    validate(config, "preprocess/config.schema.yaml")
-except WorkflowError as error:
-    # one line of the validator's own error; Snakemake's error prints the schema and all settings
-    wrong = error.__context__
-    why = wrong.schema.get("description")
-    reason = f" ({why})" if why else ""
-    sys.exit(f"error: a setting is wrong, {wrong.json_path}: {wrong.message}{reason}")
+    config.update(checked(config))
+except UserError as error:
+    sys.exit(f"error: {error}")
 
 WORK = f"{config['store']}/.preprocess"
 

@@ -214,7 +214,10 @@ def test_images_smaller_than_the_networks_crop_are_refused(imagenet: Path, tmp_p
     store = tmp_path / "a.zarr"
     run = snakemake("--config", f"imagenet={imagenet}", f"store={store}", "image_size=223")
     assert run.returncode != 0
-    assert "$.image_size: 223 is less than the minimum of 224 (the network crops 224x224" in run.stderr
+    assert (
+        "the setting image_size is wrong: 223 is less than the minimum of 224 (the network crops 224x224"
+        in run.stderr
+    )
     assert "Traceback" not in run.stderr
     for size in (48, 223, 0, -1):  # the stage by itself does not pass the schema
         index = stage("index", "--store", store, "--imagenet", imagenet, f"--image-size={size}")
@@ -228,4 +231,4 @@ def test_images_smaller_than_the_networks_crop_are_refused(imagenet: Path, tmp_p
 def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
     run = snakemake("--config", f"store={tmp_path}/a.zarr", "shard_length=0")
     assert run.returncode != 0
-    assert "error: a setting is wrong, $.shard_length: 0 is less than the minimum of 1" in run.stderr
+    assert "error: the setting shard_length is wrong: 0 is less than the minimum of 1" in run.stderr

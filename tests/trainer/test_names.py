@@ -1,4 +1,4 @@
-"""Names that a screen, a table, a page or a formula would take for something else, from pictures to the card."""
+"""Names that a screen, a table, a page or a formula would take for something else."""
 
 import json
 import os
