@@ -25,6 +25,7 @@ from preprocess.plan import (
 )
 from preprocess.shards.hierarchy import publish
 from preprocess.shared.files import write_json
+from preprocess.shared.program import words
 from preprocess.skip import leave_out
 from preprocess.sources.official import check_md5, describe_extent
 from preprocess.sources.recognise import recognise
@@ -187,4 +188,4 @@ if __name__ == "__main__":
     command.add_argument("--verify-md5", action="store_true", help="check the official tars; takes minutes")
     command.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="at unreadable images")
     command.add_argument("--subset", action="store_true", help="a few missing images are no error")
-    stage.run(command.parse_args(), index)
+    stage.run(command.parse_args(words()), index)

@@ -23,6 +23,7 @@ from preprocess import stage
 from preprocess.plan import SPLITS, manifest, work_folder
 from preprocess.shared.files import write_atomically, write_json
 from preprocess.shared.names import shown
+from preprocess.shared.program import words
 from preprocess.store import Store, open_store
 
 SHEET, CLOUD = 48, 1500  # sample images, sample pixels
@@ -183,4 +184,4 @@ def report(arguments: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    stage.run(stage.parser(__doc__).parse_args(), report)
+    stage.run(stage.parser(__doc__).parse_args(words()), report)

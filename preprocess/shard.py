@@ -21,6 +21,7 @@ from preprocess.shards.readback import ReadBack
 from preprocess.shards.records import finished_record
 from preprocess.shared.cores import available_cores
 from preprocess.shared.files import remove_leftovers, write_json
+from preprocess.shared.program import words
 from preprocess.workers import compute
 from preprocess.workers.cluster import MODES, connected
 from preprocess.workers.task import UnreadableImagesError, make_shard
@@ -126,4 +127,4 @@ if __name__ == "__main__":
     command.add_argument("--dask", choices=MODES, default="local", help="where the workers run")
     command.add_argument("--dask-address", default="", help="of a running scheduler, or its file")
     command.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="at unreadable images")
-    stage.run(command.parse_args(), shards)
+    stage.run(command.parse_args(words()), shards)

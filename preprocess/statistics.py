@@ -17,6 +17,7 @@ from preprocess.errors import UserError
 from preprocess.plan import load_plan, manifest, sums_path
 from preprocess.shards import hierarchy
 from preprocess.shared.files import write_json
+from preprocess.shared.program import words
 
 
 def mean_image(count: int, position: NDArray[np.uint64]) -> NDArray[np.float32]:
@@ -84,4 +85,4 @@ def statistics(arguments: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    stage.run(stage.parser(__doc__).parse_args(), statistics)
+    stage.run(stage.parser(__doc__).parse_args(words()), statistics)

@@ -22,6 +22,7 @@ from preprocess import stage
 from preprocess.errors import UserError
 from preprocess.shards.layout import chunk_path
 from preprocess.shards.reading import DamageError, ShardReader
+from preprocess.shared.program import words
 
 SHARED = tensorstore.Context({"cache_pool": {"total_bytes_limit": 0}})  # each image is read once an epoch
 
@@ -194,4 +195,4 @@ def describe(arguments: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    stage.run(stage.parser(__doc__).parse_args(), describe, writes=False)
+    stage.run(stage.parser(__doc__).parse_args(words()), describe, writes=False)

@@ -31,6 +31,7 @@ from preprocess.shards.records import Record, finished_record
 from preprocess.shared import progress
 from preprocess.shared.cores import available_cores
 from preprocess.shared.files import remove_leftovers, write_json
+from preprocess.shared.program import words
 from preprocess.store import StoreError, open_store
 
 Records = dict[tuple[str, int], Record]
@@ -165,4 +166,4 @@ if __name__ == "__main__":
         action="store_true",
         help="leave out shards that stage 2 has read back and that are unchanged since",
     )
-    stage.run(command.parse_args(), verify)
+    stage.run(command.parse_args(words()), verify)

@@ -18,7 +18,7 @@ from typing import TypeVar
 import tyro
 
 from preprocess.shared import names
-from preprocess.shared.program import as_typed
+from preprocess.shared.program import as_typed, words
 from trainer.config import Config, with_changes
 from trainer.errors import UserError, as_disk_failure
 from trainer.parallel import interrupt, launcher
@@ -107,7 +107,7 @@ def parse(
         return tyro.cli(
             kind,
             prog=as_typed(program),
-            args=list(sys.argv[1:] if argv is None else argv),
+            args=words(argv),
             default=default,
             config=(tyro.conf.OmitArgPrefixes,),
         )
@@ -118,7 +118,7 @@ def parse_config(argv: Sequence[str] | None = None) -> Config:
 
     Rank 0 reads those of the run and sends them to the others.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
+    args = words(argv)
     run, resume = _value(args, "--run"), _value(args, "--resume")
     resume = None if resume in ("auto", "never") else resume
     default = RECIPES.get(_value(args, "--recipe") or "auto", AUTO)

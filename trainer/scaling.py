@@ -21,7 +21,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from preprocess.shared.program import as_typed
+from preprocess.shared.program import as_typed, words
 from trainer.errors import UserError, require_output
 from trainer.figures import style
 from trainer.hardware import GPUS, HOST_LATENCY, INTERCONNECTS, KERNELS, Gpu
@@ -219,7 +219,7 @@ def draw_plot(settings: Settings, path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
-    settings = tyro.cli(Settings, prog=as_typed("python -m trainer.scaling"), args=argv)
+    settings = tyro.cli(Settings, prog=as_typed("python -m trainer.scaling"), args=words(argv))
     try:
         require_output(settings.plot, *style.FORMATS)
         show(settings)

@@ -38,16 +38,17 @@ def test_a_full_disk_under_the_log_is_reported_once_and_the_stage_continues(
     assert text.err == "warning: no more lines in the log /dev/full: [Errno 28] No space left on device\n"
 
 
-def test_a_log_in_a_folder_that_is_not_there_is_one_sentence(
+def test_a_log_that_cannot_be_opened_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = tmp_path / "no" / "stage.log"
+    log = tmp_path / "file" / "stage.log"
+    (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as ended:
         stage.run(argparse.Namespace(store=tmp_path, log=log), _logs_twice, writes=False)
     assert ended.value.code == 1
     text = capsys.readouterr()
     assert text.out == ""
-    assert text.err == f"error: the log cannot be opened: [Errno 2] No such file or directory: '{log}'\n"
+    assert text.err == f"error: the log {log} cannot be opened: Not a directory\n"
 
 
 def test_the_second_of_two_processes_waits_for_the_lock(tmp_path: Path) -> None:

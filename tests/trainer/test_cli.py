@@ -5,7 +5,8 @@ import gc
 
 import pytest
 
-from trainer.cli import quick_imports
+from preprocess.shared.program import words
+from trainer.cli import parse_config, quick_imports
 from trainer.parallel import interrupt
 
 
@@ -18,3 +19,15 @@ def test_what_a_command_imports_is_never_collected_and_a_programs_own_objects_ar
         raise ImportError("of a library that is missing")
     assert gc.isenabled()
     assert (gc.get_freeze_count() > before) == command
+
+
+def test_the_home_folder_is_meant_by_a_tilde(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert str(parse_config(["--store=~/a=b.zarr"]).run.store) == "/home/me/a=b.zarr"
+    assert words(["~", "--x=~", "~me", "a~/b", "--~/x"]) == [
+        "/home/me",
+        "--x=/home/me",
+        "~me",
+        "a~/b",
+        "--~/x",
+    ]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from preprocess.shared.program import as_typed
+from preprocess.shared.program import as_typed, words
 from trainer.doctor import kernels, launcher, machine, software
 from trainer.doctor.finding import Finding
 
@@ -93,7 +93,7 @@ def report(findings: Sequence[Finding], color: bool) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_args(words(argv))
     if arguments.ranks < 1:
         parser().error(f"--ranks must be at least 1, not {arguments.ranks}")
     findings = examine(arguments.store, arguments.runs, arguments.ranks)

@@ -6,13 +6,12 @@ python -m trainer.experiments ablations     error without LRN, overlap, dropout,
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
 
-from preprocess.shared.program import as_typed
+from preprocess.shared.program import as_typed, words
 from trainer.cli import one_sentence, quick_imports
 from trainer.experiments.arguments import Ablations, ReluVsTanh
 
@@ -24,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             | Annotated[Ablations, tyro.conf.subcommand("ablations")],
             prog=as_typed("python -m trainer.experiments"),
             description="Repeat experiments of the paper. A stopped command continues where it was.",
-            args=list(sys.argv[1:] if argv is None else argv),
+            args=words(argv),
         )
         if isinstance(arguments, ReluVsTanh):
             with quick_imports():
