@@ -69,7 +69,7 @@ rule index:
         " --validation-fraction {params.set[validation_fraction]}"
         " --train-per-class {params.set[train_per_class]}"
         " --validation-per-class {params.set[validation_per_class]}"
-        " --on-error {params.set[on_error]} {params.flags}"
+        " --on-error {params.set[on_error]} --orientation {params.set[orientation]} {params.flags}"
 
 
 rule shards:

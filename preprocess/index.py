@@ -4,6 +4,7 @@ Usage: python -m preprocess.index --imagenet PATH --store PATH [settings]
 """
 
 import argparse
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from preprocess import stage
 from preprocess.errors import UserError
 from preprocess.plan import (
+    AS_STORED,
     SPLITS,
+    UPRIGHT,
     Plan,
     Tables,
     find_plan,
@@ -32,6 +35,8 @@ from preprocess.sources.recognise import recognise
 from preprocess.sources.tables import Source
 
 Table = NDArray[np.void]
+AUTO = "auto"
+WNID = re.compile(r"n\d{8}")  # the name of a class of ImageNet
 
 
 def choose(
@@ -94,11 +99,22 @@ def rank_in_class(rows: Table) -> NDArray[np.int64]:
     return rank
 
 
+def orientation(setting: str, source: Source, old: Plan | None) -> str:
+    """The setting where it is no "auto". Else as an existing store has it; for ImageNet's images as-stored,
+    which its users have always taken; for all others upright, for telephones turn few pixels themselves."""
+    if setting != AUTO:
+        return setting
+    if old:
+        return old.orientation
+    imagenet = source.class_names is not None or all(map(WNID.fullmatch, source.classes))
+    return AS_STORED if imagenet else UPRIGHT
+
+
 def refuse_other_store(store: Path, old: Plan, new: Plan) -> None:
     """Raise UserError if the store was begun with other images or settings."""
     if old.origin == new.origin:
         return
-    for setting in ("image_size", "shard_length", "draft", "seed", "counts", "kind"):
+    for setting in ("image_size", "shard_length", "draft", "orientation", "seed", "counts", "kind"):
         before, after = getattr(old, setting), getattr(new, setting)
         if before != after:
             reason = f"with {setting} {before}, not {after}"
@@ -140,6 +156,7 @@ def index(arguments: argparse.Namespace) -> str:
         image_size=arguments.image_size,
         shard_length=arguments.shard_length,
         draft=arguments.draft,
+        orientation=orientation(arguments.orientation, source, old),
         seed=arguments.seed,
         counts={split: len(tables[split]) for split in SPLITS},
     )
@@ -165,12 +182,13 @@ def summary(arguments: argparse.Namespace, source: Source, plan: Plan, extent: s
         f"{len(plan.classes)} classes, {plan.counts['train']} images for training, "
         f"{plan.counts['val']} for validation{'' if len(source.val) else ' (taken from train)'}"
     )
+    turned = "; images are turned as their EXIF data say" if plan.upright else ""
     md5 = "; MD5 sums are those of ILSVRC-2012" if arguments.verify_md5 else ""
     without = len(plan.classes) - len(np.unique(source.train["label"]))
     empty = f"; {without} classes have no image for training" if without else ""
     first = ", ".join(source.ignored[:3]) + (", ..." if source.ignored[3:] else "")
     ignored = f"; {len(source.ignored)} entries were ignored: {first}" if source.ignored else ""
-    return f"{arguments.imagenet}: {source.kind}, {extent}{md5}; {used}{empty}{ignored}"
+    return f"{arguments.imagenet}: {source.kind}, {extent}{md5}; {used}{turned}{empty}{ignored}"
 
 
 if __name__ == "__main__":
@@ -179,6 +197,12 @@ if __name__ == "__main__":
     command.add_argument("--image-size", type=int, default=256, help="side of the stored images, pixels")
     command.add_argument("--shard-length", type=int, default=1024, help="images a shard")
     command.add_argument("--draft", action="store_true", help="let the JPEG decoder shrink large images")
+    command.add_argument(
+        "--orientation",
+        choices=(AUTO, AS_STORED, UPRIGHT),
+        default=AUTO,
+        help="upright: turn images as their EXIF data say; auto: for class folders that are not ImageNet's",
+    )
     command.add_argument("--seed", type=int, default=2012, help="of the order and of every choice")
     command.add_argument(
         "--validation-fraction", type=float, default=0.1, help="share taken from train without a val part"

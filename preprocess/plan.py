@@ -19,6 +19,7 @@ from preprocess.shared.files import write_atomically, write_json
 
 SPLITS = ("train", "val")
 IMAGE_SIZES = (224, 4096)  # pixels, least and most; the network crops 224x224
+AS_STORED, UPRIGHT = "as-stored", "upright"  # the setting `orientation`
 FORMAT = 3  # to be raised when the same images and settings would give other bytes
 
 Tables = dict[str, NDArray[np.void]]
@@ -39,11 +40,17 @@ class Plan:
     image_size: int  # pixels
     shard_length: int  # images
     draft: bool  # whether the JPEG decoder may shrink large images itself
+    orientation: str = AS_STORED
     seed: int
     counts: dict[str, int]  # images by split
     skipped: Skipped = field(default_factory=dict)
     origin: str = ""  # the identity before any image was skipped
     identity: str = ""  # SHA-256 of the settings and of all names and labels in their order
+
+    @property
+    def upright(self) -> bool:
+        """Whether images are turned as their EXIF orientation says."""
+        return self.orientation == UPRIGHT
 
     def shards(self, split: str) -> int:
         """The number of shards of a split; the last one may hold fewer images than the others."""
@@ -83,6 +90,8 @@ def with_identity(plan: Plan, tables: Tables) -> Plan:
     """The plan with its identity filled in. The source's path is left out: a source may be moved."""
     apart = ("source", "skipped", "origin", "identity")
     facts = {key: value for key, value in asdict(plan).items() if key not in apart}
+    if not plan.upright:
+        del facts["orientation"]  # as before there was a choice
     digest = hashlib.sha256(json.dumps([FORMAT, facts]).encode())
     for split in SPLITS:
         digest.update(tables[split]["name"].tobytes() + tables[split]["label"].tobytes())
@@ -91,7 +100,8 @@ def with_identity(plan: Plan, tables: Tables) -> Plan:
 
 def shard_identity(plan: Plan, rows: NDArray[np.void]) -> str:
     """SHA-256 of all that decides a shard's bytes; it changes when an image is replaced or moved."""
-    facts = json.dumps([FORMAT, plan.image_size, plan.shard_length, plan.draft])
+    turned = [plan.orientation] if plan.upright else []
+    facts = json.dumps([FORMAT, plan.image_size, plan.shard_length, plan.draft, *turned])
     columns = (rows[column].tobytes() for column in ("name", "length", "file", "offset"))
     return hashlib.sha256(b"".join([facts.encode(), *columns])).hexdigest()
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preprocess import stage
-from preprocess.plan import SPLITS, manifest, work_folder
+from preprocess.plan import SPLITS, UPRIGHT, manifest, work_folder
 from preprocess.shared.files import write_atomically, write_json
 from preprocess.shared.names import shown
 from preprocess.shared.program import words
@@ -147,6 +147,7 @@ def page(path: Path) -> str:
         ("classes", len(store.classes)),
         *((f"{split} images", f"{facts['counts'][split]:,}") for split in SPLITS),
         ("image size", store.image_size),
+        ("EXIF orientation", "applied" if facts.get("orientation") == UPRIGHT else "ignored"),
         ("images a shard", facts["shard_length"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())),
         ("fingerprint", store.fingerprint),

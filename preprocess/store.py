@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from preprocess import stage
 from preprocess.errors import UserError
+from preprocess.plan import AS_STORED
 from preprocess.shards.layout import chunk_path
 from preprocess.shards.reading import DamageError, ShardReader
 from preprocess.shared.program import words
@@ -87,6 +88,7 @@ class Store:
     mean: NDArray[np.float32]  # [S, S, 3] of the training images, 0..255
     eigenvalues: NDArray[np.float64]  # [3] of the training pixels' covariance, largest first
     eigenvectors: NDArray[np.float64]  # [3, 3], one a column
+    orientation: str  # "upright": images were turned as their EXIF data say; "as-stored": they were not
     fingerprint: str  # hash of the content alone: the same for the same bytes
 
 
@@ -113,6 +115,7 @@ def open_store(path: Path | str) -> Store:
         mean=_read(_open_array(statistics / "mean"), statistics),
         eigenvalues=_read(_open_array(statistics / "eigenvalues"), statistics),
         eigenvectors=_read(_open_array(statistics / "eigenvectors"), statistics),
+        orientation=attributes.get("orientation", AS_STORED),
         fingerprint=attributes["fingerprint"],
     )
     _refuse_disagreement(store)

@@ -93,6 +93,7 @@ def mark_finished(store: Path, plan: Plan, records: Records) -> str:
         "image_size": plan.image_size,
         "shard_length": plan.shard_length,
         "draft": plan.draft,
+        "orientation": plan.orientation,
         "seed": plan.seed,
         "repairs": repairs,
         "skipped": {split: len(plan.skipped.get(split, {})) for split in SPLITS},

@@ -3,7 +3,7 @@
 The content decides the format, not the name. Every conversion to RGB and every oddity is reported as a
 repair. The conventions are those usual for ImageNet:
 
-- EXIF is ignored, its orientation too;
+- EXIF is ignored, its orientation too, unless `upright` asks for that;
 - CMYK is taken as inverted, as Adobe writes it and browsers read it;
 - alpha is dropped, not blended;
 - of 16 bits the upper 8 are kept;
@@ -32,6 +32,21 @@ TINY = 8  # pixels: a shorter side below it is reported
 PANORAMA = 8  # longer to shorter side: a larger ratio is reported, for most of the image is cropped away
 DEPTH_BYTE = 24  # offset of the bits per channel in a PNG
 
+TURNS = dict(  # by EXIF orientation (Exif 2.32, 4.6.4): what makes the image upright
+    enumerate(
+        (
+            Image.Transpose.FLIP_LEFT_RIGHT,
+            Image.Transpose.ROTATE_180,
+            Image.Transpose.FLIP_TOP_BOTTOM,
+            Image.Transpose.TRANSPOSE,
+            Image.Transpose.ROTATE_270,
+            Image.Transpose.TRANSVERSE,
+            Image.Transpose.ROTATE_90,
+        ),
+        start=2,
+    )
+)
+
 # The repair of each of Pillow's modes; RGB needs none. The words of repairs and of UnreadableError are
 # written into the store's attributes: other words would be other bytes.
 GREY = "greyscale"
@@ -55,7 +70,7 @@ class UnreadableError(Exception):
 
 
 def convert(
-    data: bytes, name: str, size: int, draft: bool = False
+    data: bytes, name: str, size: int, draft: bool = False, upright: bool = False
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Make the central square of an image, its shorter side resized to `size`.
 
@@ -64,6 +79,7 @@ def convert(
         name: the file's name; its suffix is compared with the content.
         size: side of the result in pixels.
         draft: let the JPEG decoder shrink large images by 2, 4 or 8, to DRAFT * size at least.
+        upright: turn the image as its EXIF orientation says, before it is resized.
 
     Returns:
         uint8 [size, size, 3], and the repairs, () for an ordinary image.
@@ -73,21 +89,25 @@ def convert(
     """
     suffix = PurePath(name).suffix
     with _as_unreadable(data):
-        if not draft and (made := square_of_jpeg(data, size, MAX_PIXELS)):
+        made = None if draft else square_of_jpeg(data, size, MAX_PIXELS)
+        if made and not made.marked:  # Pillow would report nothing more
             _refuse_too_large(*made.size)
             pixels = made.pixels
-            if made.marked:
-                repairs = _repairs(_open(data), data, suffix)
-            else:  # Pillow would report nothing more
-                repairs = _wrong_suffix("JPEG", suffix) + [GREY] * made.grey + _odd_shape(*made.size)
+            repairs = _wrong_suffix("JPEG", suffix) + [GREY] * made.grey + _odd_shape(*made.size)
+        elif made and not (upright and _turn(_open(data)) is not None):
+            pixels, repairs = made.pixels, _repairs(_open(data), data, suffix, upright)
         else:
             image = _open(data)
             shown = image.size
-            if draft:
+            if draft and not (upright and _turn(image) is not None):
                 image.draft(None, (DRAFT * size, DRAFT * size))
             image.load()
-            repairs = _repairs(image, data, suffix)
-            pixels = resize_and_crop(_to_rgb(image), size, shown).tobytes()
+            repairs = _repairs(image, data, suffix, upright)
+            rgb = _to_rgb(image)
+            if upright and (turn := _turn(image)) is not None:
+                rgb = rgb.transpose(turn)
+                shown = rgb.size
+            pixels = resize_and_crop(rgb, size, shown).tobytes()
     # np.asarray(image) takes twice as long
     return np.frombuffer(pixels, np.uint8).reshape(size, size, 3), tuple(repairs)
 
@@ -137,7 +157,15 @@ def _odd_shape(width: int, height: int) -> list[str]:
     return found
 
 
-def _repairs(image: Image.Image, data: bytes, suffix: str) -> list[str]:
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes the image upright; None where it is, or where its EXIF data are damaged."""
+    try:
+        return TURNS.get(orientation(image.info["exif"])) if "exif" in image.info else None
+    except ValueError:
+        return None
+
+
+def _repairs(image: Image.Image, data: bytes, suffix: str, upright: bool) -> list[str]:
     """The conversions and oddities of an image that can be decoded."""
     found = _wrong_suffix(str(image.format), suffix)
     if image.mode == "CMYK":
@@ -153,8 +181,9 @@ def _repairs(image: Image.Image, data: bytes, suffix: str) -> list[str]:
         found.append("first of several pictures")
     if "exif" in image.info:
         try:
-            if orientation(image.info["exif"]) != UPRIGHT:
-                found.append("EXIF orientation ignored")
+            if (turned := orientation(image.info["exif"])) != UPRIGHT:
+                done = "applied" if upright and turned in TURNS else "ignored"
+                found.append(f"EXIF orientation {done}")
         except ValueError:
             found.append("corrupt EXIF")
     return found + _odd_shape(*image.size)

@@ -76,7 +76,9 @@ def _images(
     reported = time.monotonic()
     for done, requested in enumerate(fetch(plan, rows), start=1):
         try:
-            image, found = convert(requested.read(), requested.name, plan.image_size, plan.draft)
+            image, found = convert(
+                requested.read(), requested.name, plan.image_size, plan.draft, plan.upright
+            )
             repairs += [(requested.name, repair) for repair in found]
             if not unreadable:
                 yield image

@@ -37,6 +37,7 @@ EDGES = [
     ("shard_length=-1", "less than the minimum of 1"),
     ("shard_length=65537", "greater than the maximum of 65536"),
     ("draft=maybe", "not of type 'boolean'"),
+    ("orientation=sideways", "'sideways' is not one of"),
     ("seed=-1", "less than the minimum of 0"),
     ("seed=abc", "seed is wrong: 'abc' is not of type 'integer'"),
     ("verify_md5=1", "not of type 'boolean'"),

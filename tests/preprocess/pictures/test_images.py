@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from preprocess.pictures.images import UnreadableError, convert
 from tests.preprocess.helpers import draw, encode
@@ -71,6 +71,34 @@ def test_exif_orientation_is_ignored() -> None:
     image, repairs = convert(encode(draw(3, 80, 60), exif=turned), "a.JPEG", 64)
     np.testing.assert_array_equal(image, upright)
     assert repairs == ("EXIF orientation ignored",)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+@pytest.mark.parametrize("draft", [False, True])
+@pytest.mark.parametrize("orientation", range(1, 10))
+def test_an_image_is_turned_as_its_exif_orientation_says_when_asked(
+    orientation: int, draft: bool, form: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation  # 9 is none
+    data = encode(draw(3, 203, 151), form, exif=exif)
+    image, repairs = convert(data, f"a.{form}", 32, draft, upright=True)
+    # another program's turn, then this one's square
+    turned = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    expected, _ = convert(encode(turned, "PNG"), "a.png", 32)
+    if draft and orientation in (1, 9):
+        assert np.abs(image.astype(int) - expected).max() <= 6
+    else:
+        np.testing.assert_array_equal(image, expected)
+    done = {1: (), 9: ("EXIF orientation ignored",)}
+    assert repairs == done.get(orientation, ("EXIF orientation applied",))
+
+
+def test_damaged_exif_data_turn_nothing() -> None:
+    data = encode(draw(4, 80, 60), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+    image, repairs = convert(data, "a.jpg", 64, upright=True)
+    np.testing.assert_array_equal(image, convert(data, "a.jpg", 64)[0])
+    assert repairs == ("corrupt EXIF",)
 
 
 @pytest.mark.parametrize(
