@@ -6,8 +6,9 @@ The sums are integers, so the result does not depend on the number of workers or
 import io
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from preprocess.shared.cached_njit import cached_njit
 
 ROW = 48  # values: 16 pixels, a whole number of pixels and of vector registers
 BLOCK = 32 * ROW  # values that are added in one go: they and their sums fit the L1 cache
@@ -59,7 +60,7 @@ class Sums:
         self._count_pending = 0
 
 
-@njit(cache=True)
+@cached_njit()
 def _add(images: NDArray[np.uint8], position: NDArray[np.uint32], products: NDArray[np.int64]) -> None:
     """Add at most 256 images, uint8 [B, V + 2], V values each.
 

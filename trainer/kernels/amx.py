@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from preprocess.shared.cached_njit import cached_njit
 from trainer.kernels.bfloat16 import as_array, from_float32
-from trainer.kernels.cached_njit import cached_njit
 from trainer.kernels.lrn_numba import ZERO
 
 try:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.kernels.cached_njit import cached_njit
+from preprocess.shared.cached_njit import cached_njit
 
 
 class Purpose(IntEnum):

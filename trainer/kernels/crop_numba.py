@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.kernels.cached_njit import cached_njit
+from preprocess.shared.cached_njit import cached_njit
 
 CROP = 224  # pixels along a crop: the network's input
 ROW = 3 * CROP  # numbers in a row of the crop

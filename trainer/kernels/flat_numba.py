@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from preprocess.shared.cached_njit import cached_njit
 from trainer.kernels.bfloat16 import as_array, from_float32, to_float32
-from trainer.kernels.cached_njit import cached_njit
 
 PIECE = 1024  # elements of each array that stay in the L1 cache while they are worked on
 

@@ -17,8 +17,8 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
+from preprocess.shared.cached_njit import cached_njit
 from trainer.kernels.bfloat16 import fma, from_float32, to_float32, use_512_bits
-from trainer.kernels.cached_njit import cached_njit
 
 TILE = 1024  # numbers of a tile, about: its five arrays stay in the L1 cache
 TASK = 256  # pixels of a tensor that one thread takes at a time

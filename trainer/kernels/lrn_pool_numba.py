@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from preprocess.shared.cached_njit import cached_njit
 from trainer.kernels import lrn_numba
 from trainer.kernels.bfloat16 import as_array, from_float32, to_float32, use_512_bits
-from trainer.kernels.cached_njit import cached_njit
 from trainer.kernels.custom_op import custom_op
 from trainer.kernels.lrn_function import STRIDE, empty_gradient, empty_outputs, lrn_function
 from trainer.kernels.lrn_numba import ZERO, Constants, gradient_tile, normalise_tile, tile_arrays, tile_size

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from preprocess.shared.cached_njit import cached_njit
 from trainer.kernels.bfloat16 import as_array, from_float32, to_float32
-from trainer.kernels.cached_njit import cached_njit
 from trainer.kernels.custom_op import custom_op
 
 SIDE = 4  # pixels along a block, and from one of conv1's windows to the next

@@ -1,4 +1,4 @@
-"""Numba's compiler for the loops of this folder: each is compiled once on a machine, by one process.
+"""Numba's compiler, for all loops of both packages: each is compiled once on a machine, by one process.
 
 The ranks of a job meet a new loop at the same moment. Each of them compiling it would keep eight ranks on two
 cores busy for over a minute; so one compiles, and the others wait and load what it saved.
@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
+import stat
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,15 +26,45 @@ PATIENCE = 120.0
 
 
 def cached_njit(**options: Any) -> Callable[[F], F]:
-    """`numba.njit(cache=True)` with these further options, for many processes at once."""
+    """`numba.njit(cache=True)` with these further options, for many processes at once.
+
+    Where neither the package nor the user's own cache can be written, the files are in `private_folder`;
+    without it each process compiles for itself.
+    """
 
     def compile_later(function: F) -> F:
         dispatcher: Any = numba.njit(**options)(function)
-        dispatcher._cache = _OneCompiles(function)  # what enable_caching() sets
+        if cache := _cache(function):
+            dispatcher._cache = cache  # what enable_caching() sets
         loop: F = dispatcher
         return loop
 
     return compile_later
+
+
+def private_folder() -> Path | None:
+    """A folder of this user alone in the folder for temporary files; None where none can be made.
+
+    The cache holds code that is executed, so no other user may write there.
+    """
+    try:
+        folder = Path(tempfile.gettempdir()) / f"two-tower-alexnet-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError:
+        return None
+    own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+    return folder if own and os.access(folder, os.W_OK) else None
+
+
+def _cache(function: Callable[..., Any]) -> FunctionCache | None:
+    with contextlib.suppress(RuntimeError):  # Numba's own for "no locator available"
+        return _OneCompiles(function)
+    settings: Any = numba.config
+    settings.CACHE_DIR = str(private_folder() or "")
+    with contextlib.suppress(RuntimeError):
+        return _OneCompiles(function) if settings.CACHE_DIR else None
+    return None
 
 
 class _OneCompiles(FunctionCache):

@@ -2,14 +2,18 @@
 
 import fcntl
 import importlib
+import os
+import shutil
 import subprocess
 import sys
 
+import pytest
+
+from preprocess.shared import cached_njit
 from tests.launch import ROOT
-from trainer.kernels import cached_njit
 
 LOOPS = """
-from trainer.kernels.cached_njit import cached_njit
+from preprocess.shared.cached_njit import cached_njit
 
 @cached_njit(nogil=True)
 def inner(x):
@@ -22,6 +26,8 @@ def outer(x):
 
 CALLS = """
 import sys
+
+import pytest
 sys.path[:0] = [{folder!r}, {root!r}]
 import loops
 print("ready", flush=True)
@@ -70,3 +76,43 @@ def test_a_disk_without_locks_compiles_too(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(fcntl, "flock", refuse)
     assert importlib.import_module("unlocked_loops").inner(3) == 4
+
+
+READ_ONLY = """
+import os, sys
+sys.path[:0] = [{folder!r}, {root!r}]
+import loops
+assert loops.outer(3) == 8
+print(os.path.relpath(loops.outer._cache.cache_path or ".", {temporary!r}))
+"""
+
+
+@pytest.mark.parametrize("place", ["a folder for temporary files", "no folder", "a folder open to others"])
+def test_without_a_place_of_its_own_the_cache_is_in_a_private_folder_or_there_is_none(place, tmp_path):
+    folder, temporary = tmp_path / "installed", tmp_path / "tmp"
+    folder.mkdir()
+    temporary.mkdir()
+    (folder / "loops.py").write_text(LOOPS)
+    private = temporary / f"two-tower-alexnet-{os.getuid()}"
+    if place == "no folder":
+        temporary.chmod(0o500)
+    if place == "a folder open to others":
+        private.mkdir()
+        private.chmod(0o777)
+    folder.chmod(0o500)
+    program = READ_ONLY.format(folder=str(folder), root=str(ROOT), temporary=str(temporary))
+    words = [sys.executable, "-c", program]
+    if os.getuid() == 0:  # the owner's permissions hold for root without its capabilities
+        if not shutil.which("setpriv"):
+            pytest.skip("needs setpriv of util-linux, for root may write anywhere")
+        words = ["setpriv", "--bounding-set=-all", *words]
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    environment |= {"HOME": str(folder), "XDG_CACHE_HOME": str(folder), "TMPDIR": str(temporary)}
+    done = subprocess.run(words, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    if place == "a folder for temporary files":
+        assert done.stdout.startswith(private.name)
+        assert private.stat().st_mode & 0o777 == 0o700
+        assert list(private.rglob("*.nbi"))
+    else:
+        assert not list(temporary.rglob("*.nbi"))
