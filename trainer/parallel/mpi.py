@@ -5,15 +5,30 @@ One process with both towers needs no MPI library. Several ranks need one: witho
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from preprocess.shared.units import size
 from trainer.parallel import launcher
+
+PER_RANK, PER_HOST = 7 * 2**20, 3 * 2**20
+"""Bytes of /dev/shm that MPICH 5 needs: 10.5 MB for 2 ranks of a host, 42 MB for 8 (measured). With less, or
+barely more, it ends in a bus error or a segmentation fault."""
 
 
 def load() -> ModuleType:
-    """mpi4py.MPI or one_rank. Ends the process where several ranks were started without an MPI library."""
+    """mpi4py.MPI or one_rank.
+
+    Ends the process, with a sentence of one rank, where several ranks were started without an MPI library, or
+    with too little shared memory.
+    """
+    if lacking := lacking_shared_memory(int(os.environ.get("MPI_LOCALNRANKS", "1"))):  # of MPICH's launcher
+        if os.environ.get("MPI_LOCALRANKID", "0") == "0":
+            print(f"error: {lacking}.", file=sys.stderr, flush=True)
+        raise SystemExit(1)
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # mpi4py is missing; its wheel finds no MPI library
@@ -27,6 +42,19 @@ def load() -> ModuleType:
 
         return one_rank
     return MPI
+
+
+def lacking_shared_memory(ranks: int) -> str:
+    """A sentence where /dev/shm is too small for so many ranks of this host; "" where it is not."""
+    if ranks == 1 or sys.platform != "linux":
+        return ""
+    needed, free = PER_HOST + PER_RANK * ranks, 0
+    if os.access("/dev/shm", os.W_OK):
+        free = shutil.disk_usage("/dev/shm").free
+    if free >= needed:
+        return ""
+    remedy = "make it larger: docker run --shm-size=1g, or mount -o remount,size=1g /dev/shm"
+    return f"/dev/shm has {size(free)} free, and {ranks} ranks of a host need {size(needed)} there; {remedy}"
 
 
 if TYPE_CHECKING:
