@@ -13,6 +13,7 @@ from pathlib import Path
 from preprocess.errors import UserError
 from preprocess.shared.disk import disk_failure
 from preprocess.shared.files import check_output
+from preprocess.shared.interrupt import interruptible
 from preprocess.shared.names import print_any_character, shown
 
 log = logging.getLogger("preprocess")
@@ -74,7 +75,10 @@ def run(
     log.setLevel(logging.INFO)
     begin = time.monotonic()
     try:
-        with locked(arguments.store) if writes else nullcontext():
+        with (
+            interruptible("finished shards stay, and the same command goes on"),
+            locked(arguments.store) if writes else nullcontext(),
+        ):
             summary = stage(arguments)
     except UserError as error:
         log.error("%s", error)

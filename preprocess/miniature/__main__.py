@@ -6,12 +6,14 @@ import tyro
 
 from preprocess.miniature.imagenet import make
 from preprocess.shared.disk import disk_failure
+from preprocess.shared.interrupt import interruptible
 from preprocess.shared.program import as_typed, words
 
 
 def main() -> None:
     try:
-        tyro.cli(make, prog=as_typed("python -m preprocess.miniature"), args=words())
+        with interruptible("nothing was written"):
+            tyro.cli(make, prog=as_typed("python -m preprocess.miniature"), args=words())
     except (ValueError, FileExistsError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:

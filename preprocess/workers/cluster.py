@@ -7,8 +7,10 @@ import importlib
 import importlib.util
 import json
 import logging
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -70,14 +72,15 @@ def connected(mode: str, workers: int, address: str = "", shared: Path | None = 
 
 def _cluster(mode: str, workers: int, shared: Path | None) -> Any:
     if mode == "local":
-        return LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=DASHBOARD,
-            silence_logs=logging.CRITICAL,
-        )
+        with _interrupt_for_this_process_alone():
+            return LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address=DASHBOARD,
+                silence_logs=logging.CRITICAL,
+            )
     try:
         jobqueue = importlib.import_module("dask_jobqueue")
     except ImportError as error:
@@ -101,6 +104,18 @@ def _cluster(mode: str, workers: int, shared: Path | None) -> Any:
     )
     cluster.scale(jobs=workers)
     return cluster
+
+
+@contextmanager
+def _interrupt_for_this_process_alone() -> Iterator[None]:
+    """Processes that are started here, and later by threads that are, never see Ctrl-C; their end is this
+    process's work. Here Ctrl-C is only delayed until the context ends."""
+    resource_tracker.ensure_running()  # its start would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def credentials() -> Security:
