@@ -6,8 +6,8 @@ ACTIVATE := source .venv/bin/activate
 SCRIPTS := $(wildcard cluster/*.sh cluster/*.sbatch tests/*.sh tests/*/*.sh) .ci/run
 C := $(shell find preprocess trainer tests -name '*.[ch]')
 
-# One test more than there are processors, four at most: many of them wait, or start several processes.
-PARALLEL := --numprocesses=$(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
+# Two tests more than there are processors, four at most: many of them wait, or start several processes.
+PARALLEL := --numprocesses=$(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2))) --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
 
 .PHONY: help setup lock demo tools check test test-all lint format bench soak release clean
 

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import json
 import logging
+import resource
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -72,6 +73,7 @@ def connected(mode: str, workers: int, address: str = "", shared: Path | None = 
 
 def _cluster(mode: str, workers: int, shared: Path | None) -> Any:
     if mode == "local":
+        _require_open_files(32 + 16 * workers)  # measured: 2 workers need more than 40
         with _interrupt_for_this_process_alone():
             return LocalCluster(
                 n_workers=workers,
@@ -104,6 +106,19 @@ def _cluster(mode: str, workers: int, shared: Path | None) -> Any:
     )
     cluster.scale(jobs=workers)
     return cluster
+
+
+def _require_open_files(needed: int) -> None:
+    """Raise this process's limit of open files where it is lower. Raises UserError where it cannot be raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise UserError(
+            f"Dask's workers need {needed} open files, and this process may have {hard}: "
+            f"allow more (ulimit -n {needed}), or use fewer workers"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 @contextmanager
