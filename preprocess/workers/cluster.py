@@ -109,7 +109,7 @@ def _cluster(mode: str, workers: int, shared: Path | None) -> Any:
 
 
 def _require_open_files(needed: int) -> None:
-    """Raise this process's limit of open files where it is lower. Raises UserError where it cannot be raised."""
+    """Raise this process's limit of open files to so many. Raises UserError where it is not allowed to."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
