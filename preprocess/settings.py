@@ -16,7 +16,7 @@ PATHS = ("imagenet", "store", "dask_address")
 
 
 def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with ~ expanded in paths.
+    """The settings with ~ expanded in paths, and with true and false as such.
 
     Raises:
         UserError: one is unknown, of a wrong type or out of its range.
@@ -38,6 +38,9 @@ def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"the setting {name} is no text: write ./ before the name, as in {name}=./2012")
         if value and value.startswith("~"):
             found[name] = str(Path(value).expanduser())
+    for name, value in found.items():  # Snakemake takes True alone for a yes
+        if schema["properties"][name].get("type") == "boolean" and str(value).lower() in ("true", "false"):
+            found[name] = str(value).lower() == "true"
     for error in Draft202012Validator(schema).iter_errors(found):
         name = ".".join(map(str, error.path))
         why = error.schema.get("description") if isinstance(error.schema, Mapping) else None

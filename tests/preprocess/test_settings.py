@@ -55,6 +55,7 @@ EDGES = [
     ("train_per_class=-1", "the minimum of 0"),
     ("validation_per_class=ten", "not of type 'integer'"),
     ("subset=True", None),
+    ("subset=yes", "not of type 'boolean'"),
 ]
 
 
@@ -77,6 +78,13 @@ def test_the_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     found = checked(DEFAULTS | parse_config(["imagenet=~/x", "store=~/y.zarr"]))
     assert (found["imagenet"], found["store"]) == ("/home/me/x", "/home/me/y.zarr")
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("true", True), ("True", True), ("false", False), ("FALSE", False)]
+)
+def test_yes_and_no_are_as_the_messages_write_them(word: str, value: bool) -> None:
+    assert checked(DEFAULTS | parse_config([f"subset={word}"]))["subset"] is value
 
 
 @given(st.dictionaries(st.sampled_from([*DEFAULTS, "other"]), st.text(max_size=12), max_size=3))
