@@ -57,6 +57,12 @@ def private_folder() -> Path | None:
     return folder if own and os.access(folder, os.W_OK) else None
 
 
+def cache_folder(loop: Any) -> str | None:
+    """Where the compiled code of a loop is kept; None: nowhere."""
+    folder: str | None = getattr(loop._cache, "cache_path", None)
+    return folder
+
+
 def _cache(function: Callable[..., Any]) -> FunctionCache | None:
     with contextlib.suppress(RuntimeError):  # Numba's own for "no locator available"
         return _OneCompiles(function)

@@ -162,7 +162,8 @@ def test_the_precision_that_a_processor_gets_is_told(flags, text, tmp_path):
 
 def test_every_operation_has_its_kernels():
     found = {finding.subject: finding for finding in kernels.kernels()}
-    assert list(found) == [f"kernel {operation}" for operation in TABLE]
+    assert list(found) == ["compiled loops", *(f"kernel {operation}" for operation in TABLE)]
+    assert found["compiled loops"].text.startswith("are kept in /")
     for operation, backends in TABLE.items():
         names = ", ".join(b.name for b in backends if b.needs.available)
         assert found[f"kernel {operation}"].text.split(";")[0] == names
@@ -184,6 +185,10 @@ def test_instructions_that_nothing_uses_are_noticed(monkeypatch):
         assert found.level == level
         assert found.text.startswith("torch; amx needs a CPU with AMX")
         assert (f"not built: {files}:" in found.text, bool(found.remedy)) == (level == "warn",) * 2
+
+
+def test_without_a_folder_for_compiled_loops_it_names_the_variable():
+    assert kernels.cache(None).remedy.startswith("export NUMBA_CACHE_DIR=FOLDER")
 
 
 def test_kernels_that_do_not_import_are_told(tmp_path, monkeypatch):
