@@ -187,6 +187,15 @@ def test_instructions_that_nothing_uses_are_noticed(monkeypatch):
         assert (f"not built: {files}:" in found.text, bool(found.remedy)) == (level == "warn",) * 2
 
 
+def test_a_cache_that_snakemake_cannot_write_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file/cache"))
+    (found,) = machine.home()
+    assert (found.level, found.remedy) == ("warn", "export XDG_CACHE_HOME=FOLDER, one that you can write to")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert machine.home() == []
+
+
 def test_without_a_folder_for_compiled_loops_it_names_the_variable():
     assert kernels.cache(None).remedy.startswith("export NUMBA_CACHE_DIR=FOLDER")
 

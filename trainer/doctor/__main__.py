@@ -59,6 +59,7 @@ def examine(store: Path, runs: Path, ranks: int) -> list[Finding]:
         lambda: machine.memory(ranks),
         machine.shared_memory,
         lambda: machine.disk(runs),
+        machine.home,
         lambda: machine.store(store),
         machine.loopback,
     ]

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from preprocess.shared.cores import available_cores
+from preprocess.shared.files import check_output
 from preprocess.shared.units import size
 from trainer.doctor.finding import ROOT, Finding, attempt
 
@@ -80,6 +81,17 @@ def disk(runs: Path) -> Finding:
     if free < KEPT * CHECKPOINT:
         return Finding("warn", "disk", text, "free some space, or keep fewer: --keep 1")
     return Finding("ok", "disk", text)
+
+
+def home() -> list[Finding]:
+    """Whether Snakemake can keep its files in the user's cache, without which it does not start."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        check_output(cache / "snakemake" / "any file")
+    except OSError as error:
+        text = f"{cache} cannot be written: {error.strerror}; Snakemake keeps files there"
+        return [Finding("warn", "home", text, "export XDG_CACHE_HOME=FOLDER, one that you can write to")]
+    return []
 
 
 def memory(ranks: int, meminfo: Path = Path("/proc/meminfo")) -> Finding:
