@@ -32,6 +32,7 @@ from preprocess.shared.program import words
 from preprocess.skip import leave_out
 from preprocess.sources.official import check_md5, describe_extent
 from preprocess.sources.recognise import recognise
+from preprocess.sources.stamps import write_stamps
 from preprocess.sources.tables import Source
 
 Table = NDArray[np.void]
@@ -171,6 +172,7 @@ def index(arguments: argparse.Namespace) -> str:
         write_json(manifest(store, "index"), {"identity": plan.identity, "counts": plan.counts})
     else:
         publish(store, plan, tables)
+    write_stamps(store, plan, tables)
     for entry in source.ignored:
         stage.log.info("ignored: %s", entry)
     return summary(arguments, source, plan, extent)

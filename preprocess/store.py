@@ -190,10 +190,15 @@ def _repair(store: Path) -> str:
 
 def describe(arguments: argparse.Namespace) -> str:
     """One line about a finished store. Raises StoreError."""
+    from preprocess.sources.stamps import changed_place  # for the command alone
+
     store = open_store(arguments.store)
+    place = changed_place(store.path)
+    remedy = f"to take that in, remove {store.path} or name another store=PATH, and run again"
+    changed = f"; {place} has changed since: {remedy}" if place else ""
     return (
         f"{store.path} is ready: {len(store.classes)} classes, {len(store.train)} images for training, "
-        f"{len(store.val)} for validation, fingerprint {store.fingerprint}"
+        f"{len(store.val)} for validation, fingerprint {store.fingerprint}{changed}"
     )
 
 

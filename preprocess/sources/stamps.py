@@ -1,0 +1,38 @@
+"""Whether a source has changed since it was indexed, by the times of its archives or folders alone."""
+
+import json
+import os
+from pathlib import Path
+
+from preprocess.plan import Plan, Tables, work_folder
+from preprocess.shared.files import write_json
+
+FILE = "source.json"
+
+
+def write_stamps(store: Path, plan: Plan, tables: Tables) -> None:
+    """Keep the times and sizes of the archives, or of the folders that hold the images and of those above."""
+    places = set(plan.archives)
+    if not places:
+        names = (os.fsdecode(name) for rows in tables.values() for name in rows["name"].tolist())
+        places = {name.rpartition("/")[0] for name in names}
+        places |= {str(parent) for place in places for parent in Path(place).parents}
+    paths = [Path(plan.source, place) for place in sorted(places)]
+    write_json(work_folder(store) / FILE, {str(path): _stamp(path) for path in paths})
+
+
+def changed_place(store: Path) -> str:
+    """An archive that was replaced, or a folder in which an entry was added or removed; "" for none.
+
+    A source that cannot be reached has not changed: a finished store does not need it.
+    """
+    try:
+        stamps: dict[str, list[int]] = json.loads((work_folder(store) / FILE).read_bytes())
+        return next((place for place, before in stamps.items() if _stamp(Path(place)) != before), "")
+    except (OSError, ValueError):
+        return ""
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_mtime_ns, status.st_size]
