@@ -188,9 +188,11 @@ def summary(arguments: argparse.Namespace, source: Source, plan: Plan, extent: s
     md5 = "; MD5 sums are those of ILSVRC-2012" if arguments.verify_md5 else ""
     without = len(plan.classes) - len(np.unique(source.train["label"]))
     empty = f"; {without} classes have no image for training" if without else ""
+    count = len(source.ignored)
     first = ", ".join(source.ignored[:3]) + (", ..." if source.ignored[3:] else "")
-    ignored = f"; {len(source.ignored)} entries were ignored: {first}" if source.ignored else ""
-    return f"{arguments.imagenet}: {source.kind}, {extent}{md5}; {used}{turned}{empty}{ignored}"
+    ignored = f"; {count} {'entry was' if count == 1 else 'entries were'} ignored: {first}" if count else ""
+    hidden = f"; hidden entries left aside: {source.hidden}" if source.hidden else ""
+    return f"{arguments.imagenet}: {source.kind}, {extent}{md5}; {used}{turned}{empty}{ignored}{hidden}"
 
 
 if __name__ == "__main__":

@@ -10,20 +10,24 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from preprocess.errors import UserError
+from preprocess.shared.image_files import hidden_part
 from preprocess.sources.tables import Entry
 
 BLOCK = 512  # bytes; a tar consists of such blocks, and a block of zeros ends it
 LONGEST_HEADER = 2**20  # bytes of a long name or an extended header; a larger claim is refused
 LONGEST_NAME = 1024  # characters
 COMPRESSED = {b"\xfd7zXZ": "xz", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd"}
+LINK = "a link"
 STRANGE = {
-    **dict.fromkeys((tarfile.SYMTYPE, tarfile.LNKTYPE), "a link"),
+    **dict.fromkeys((tarfile.SYMTYPE, tarfile.LNKTYPE), LINK),
     **dict.fromkeys((tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE), "a device"),
 }
 
 
 def members(archive: Path) -> Iterator[Entry]:
     """Yield the members of an uncompressed tar in their order, without folders.
+
+    A hard link to an earlier member has that member's place; other links are strange.
 
     Raises:
         UserError: it is compressed, no tar or cut off, or a member claims to reach beyond its end.
@@ -47,7 +51,7 @@ def nested_members(archive: Path) -> Iterator[Entry]:
     """
     with archive.open("rb") as file:
         for inner in members(archive):
-            if inner.strange or not inner.name.endswith(".tar"):
+            if inner.strange or hidden_part(inner.name) or not inner.name.endswith(".tar"):
                 yield inner._replace(strange=inner.strange or "not the tar of a class")
                 continue
             folder = inner.name.removesuffix(".tar").rpartition("/")[2]
@@ -71,6 +75,7 @@ def _members(file: BinaryIO, archive: Path, begin: int, end: int) -> Iterator[En
     file.seek(begin)
     damaged = f"{archive} is damaged or cut off at byte {{}}: get it again"
     headers: Any = _Headers(file)
+    earlier: dict[str, Entry] = {}
     try:
         with tarfile.open(fileobj=headers, mode="r:") as tar:  # begins at the file's position
             while (header := tar.next()) is not None:
@@ -82,7 +87,11 @@ def _members(file: BinaryIO, archive: Path, begin: int, end: int) -> Iterator[En
                         "left: get it again"
                     )
                 if not header.isdir():
-                    yield _entry(header)
+                    entry = _entry(header)
+                    if header.islnk() and entry.strange == LINK:
+                        entry = earlier.get(header.linkname, entry)._replace(name=header.name)
+                    earlier[header.name] = entry
+                    yield entry
             stop = tar.offset
     except (tarfile.TarError, ValueError, OverflowError) as error:
         if begin == 0 and file.tell() <= BLOCK:

@@ -15,6 +15,7 @@ from preprocess.shared import progress
 from preprocess.shared.files import write_atomically, write_json
 from preprocess.sources.tables import Entry
 
+RULES = 2  # to be raised when `members` of the same archive would be others
 PIECE = 2**23  # bytes hashed at a time
 
 
@@ -32,7 +33,7 @@ def cached_members(
         UserError: as `members`.
     """
     kept = folder / f"{archive.name}.npz" if folder else None
-    key = json.dumps([members.__name__, *_stamp(archive)])
+    key = json.dumps([RULES, members.__name__, *_stamp(archive)])
     if kept and (found := _load(kept, key)) is not None:
         return found
     entries = []

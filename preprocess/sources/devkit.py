@@ -1,10 +1,12 @@
-"""Reads ILSVRC2012_devkit_t12.tar.gz: the classes, and the labels of the validation images."""
+"""Reads the devkit of ILSVRC-2012: the classes, and the labels of the validation images."""
 
+import gzip
 import io
 import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,20 +24,26 @@ class Devkit:
 
     classes: tuple[str, ...]  # wnids, such as n01440764
     class_names: tuple[str, ...]  # in words, such as "tench, Tinca tinca"
-    validation: NDArray[np.int16]  # [N] labels, in the order of the images' sorted names
+    validation: NDArray[np.int16]  # [N] labels; image number n of the set has that at n - 1
 
 
 def read_devkit(archive: Path) -> Devkit:
-    """Read the two files. Raises UserError when one is missing or damaged, or they disagree."""
+    """Read the two files of the devkit: a tar, compressed or not, or the folder that it holds.
+
+    Raises:
+        UserError: one is missing or damaged, or they disagree.
+        OSError: no access.
+    """
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        if archive.is_dir():
             found = {
-                wanted: file.read(LONGEST)
-                for member in tar
-                for wanted in (META, TRUTH)
-                if member.name.endswith(wanted) and member.isreg() and (file := tar.extractfile(member))
+                name: (archive / name).read_bytes() for name in (META, TRUTH) if (archive / name).exists()
             }
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        else:
+            with archive.open("rb") as file:
+                mode: Literal["r:gz", "r:"] = "r:gz" if file.read(2) == b"\x1f\x8b" else "r:"
+            found = _read_members(archive, mode)
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{archive} cannot be read ({error}): get it again") from error
     for wanted in (META, TRUTH):
         if wanted not in found:
@@ -63,3 +71,13 @@ def read_devkit(archive: Path) -> Devkit:
         class_names=tuple(words for _, words, _ in leaves),
         validation=np.array(validation, dtype=np.int16),
     )
+
+
+def _read_members(archive: Path, mode: Literal["r:gz", "r:"]) -> dict[str, bytes]:
+    with tarfile.open(archive, mode) as tar:
+        return {
+            wanted: file.read(LONGEST)
+            for member in tar
+            for wanted in (META, TRUTH)
+            if member.name.endswith(wanted) and member.isreg() and (file := tar.extractfile(member))
+        }

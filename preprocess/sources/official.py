@@ -1,16 +1,22 @@
 """The three official files of ILSVRC-2012, their MD5 sums, and the size of the full set."""
 
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from preprocess.errors import UserError
+from preprocess.shared.image_files import parts_of
 from preprocess.sources.archives import members, nested_members
 from preprocess.sources.cache import cached_members, md5
-from preprocess.sources.devkit import read_devkit
-from preprocess.sources.tables import Row, Source, is_image_name, table
+from preprocess.sources.devkit import Devkit, read_devkit
+from preprocess.sources.tables import Entry, LeftAside, Row, Source, table
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VAL_TAR = "ILSVRC2012_img_val.tar"
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+KIT = DEVKIT.removesuffix(".tar.gz")
+DEVKITS = (DEVKIT, f"{KIT}.tar", KIT)  # browsers and macOS unpack it
+VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.jpe?g", re.IGNORECASE)
 MD5 = {  # as published at image-net.org
     TRAIN_TAR: "1d675b47d978889d74fa0da5fadfb00e",
     VAL_TAR: "29b22e2961454d5413ddabcf34fc5622",
@@ -31,39 +37,32 @@ def official_tars(root: Path, cache: Path | None = None) -> Source:
     Raises:
         UserError: one is missing or damaged, or they do not belong together.
     """
-    missing = [name for name in MD5 if not (root / name).is_file()]
+    kit = next((root / name for name in DEVKITS if (root / name).exists()), root / DEVKIT)
+    missing = [path.name for path in (root / TRAIN_TAR, root / VAL_TAR, kit) if not path.exists()]
     if missing:
-        seen = [name for name in MD5 if name not in missing]
+        seen = [name for name in (TRAIN_TAR, VAL_TAR, kit.name) if name not in missing]
         raise UserError(
             f"{root} holds {' and '.join(seen)} but lacks {' and '.join(missing)}: "
             "put the three files of ILSVRC-2012 there"
         )
-    devkit = read_devkit(root / DEVKIT)
+    devkit = read_devkit(kit)
     index = {wnid: number for number, wnid in enumerate(devkit.classes)}
-    train, ignored = [], []
+    aside = LeftAside()
+    train = []
     for entry in cached_members(root / TRAIN_TAR, cache, nested_members):
-        wnid, _, name = entry.name.partition("/")
-        if entry.strange or not is_image_name(name):
-            ignored.append(f"{entry.name} ({entry.strange or 'not named as an image'})")
-        elif wnid not in index:
-            raise UserError(f"{root / TRAIN_TAR} holds class {wnid}, which {DEVKIT} does not have")
-        else:
+        if aside.is_image(entry):
+            wnid = entry.name.partition("/")[0]
+            if wnid not in index:
+                raise UserError(f"{root / TRAIN_TAR} holds class {wnid}, which {kit.name} does not have")
             train.append(Row(entry.name, 0, entry.offset, entry.length, index[wnid]))
     if not train:
         raise UserError(f"{root / TRAIN_TAR} holds no image: it must be a tar of one tar a class")
-    # the devkit's labels are in the order of the names, which need not be the order in the tar
-    flat = []
-    for entry in sorted(cached_members(root / VAL_TAR, cache, members)):
-        if entry.strange or not is_image_name(entry.name.rpartition("/")[2]):
-            ignored.append(f"{entry.name} ({entry.strange or 'not named as an image'})")
-        else:
-            flat.append(entry)
-    if len(flat) != len(devkit.validation):
+    images = [entry for entry in cached_members(root / VAL_TAR, cache, members) if aside.is_image(entry)]
+    if len(images) != len(devkit.validation):
         raise UserError(
-            f"{root / VAL_TAR} holds {len(flat)} images and {DEVKIT} names the classes of "
+            f"{root / VAL_TAR} holds {len(images)} images and {kit.name} names the classes of "
             f"{len(devkit.validation)}: they do not belong together, get both again"
         )
-    labelled = zip(flat, devkit.validation.tolist(), strict=True)
     return Source(
         kind="official ILSVRC-2012 tars",
         root=root,
@@ -71,9 +70,43 @@ def official_tars(root: Path, cache: Path | None = None) -> Source:
         classes=devkit.classes,
         class_names=devkit.class_names,
         train=table(train),
-        val=table(Row(entry.name, 1, entry.offset, entry.length, label) for entry, label in labelled),
-        ignored=tuple(ignored),
+        val=table(_labelled(root / VAL_TAR, images, devkit)),
+        ignored=tuple(aside.ignored),
+        hidden=len(aside.hidden),
     )
+
+
+def _labelled(archive: Path, images: Iterable[Entry], devkit: Devkit) -> Iterator[Row]:
+    """Yield the validation images with their labels. The number in an image's name is its line in the devkit.
+
+    Raises:
+        UserError: a name has no such number or one that another image has, or the image is in the folder of
+            another class.
+    """
+    seen: dict[int, str] = {}
+    for entry in images:
+        *folders, name = parts_of(entry.name)
+        match = VAL_NAME.fullmatch(name)
+        number = int(match[1]) if match else 0
+        if not 1 <= number <= len(devkit.validation):
+            raise UserError(
+                f"{archive} holds {entry.name}, and the devkit names the classes of the images "
+                f"ILSVRC2012_val_00000001 to _{len(devkit.validation):08d}: get the archive again"
+            )
+        if number in seen:
+            raise UserError(
+                f"{archive} holds {seen[number]} and {entry.name}, which have one number: "
+                "get the archive again"
+            )
+        seen[number] = entry.name
+        label = int(devkit.validation[number - 1])
+        wnid = devkit.classes[label]
+        if folders and folders[-1] in devkit.classes and folders[-1] != wnid:
+            raise UserError(
+                f"{archive} holds {entry.name}, and the devkit says that this image is of class {wnid}: "
+                "get the archive again"
+            )
+        yield Row(entry.name, 1, entry.offset, entry.length, label)
 
 
 def check_md5(source: Source, cache: Path | None = None) -> None:
@@ -82,6 +115,10 @@ def check_md5(source: Source, cache: Path | None = None) -> None:
         raise UserError(
             f"verify_md5 is for the official tars, and {source.root} was recognised as {source.kind}: "
             "leave verify_md5 out"
+        )
+    if not (source.root / DEVKIT).is_file():
+        raise UserError(
+            f"verify_md5 needs {DEVKIT} as it was published: put it there, or leave verify_md5 out"
         )
     for name, expected in MD5.items():
         found = md5(source.root / name, cache)

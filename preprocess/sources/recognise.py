@@ -7,16 +7,10 @@ In all of them the label of a class is the rank of its name (the wnid) in sorted
 from pathlib import Path
 
 from preprocess.errors import UserError
-from preprocess.sources.class_folders import class_folders, tar_of_class_folders
+from preprocess.sources.class_folders import class_folders, part_named, tar_of_class_folders
 from preprocess.sources.kaggle import IMAGES, MAPPING, SOLUTION, kaggle_tree
-from preprocess.sources.official import DEVKIT, TRAIN_TAR, VAL_TAR, official_tars
+from preprocess.sources.official import DEVKITS, TRAIN_TAR, VAL_TAR, official_tars
 from preprocess.sources.tables import Source
-
-MARKS = {  # the files or folders that identify a layout
-    "the official tars": (TRAIN_TAR, VAL_TAR, DEVKIT),
-    "Kaggle's tree": (str(IMAGES), SOLUTION, MAPPING),
-    "class folders": ("train",),
-}
 
 
 def recognise(path: Path, cache: Path | None = None) -> Source:
@@ -27,18 +21,35 @@ def recognise(path: Path, cache: Path | None = None) -> Source:
         cache: folder for the lists of archives' members, which take long to read.
 
     Raises:
-        UserError: there is no source, no known layout, an incomplete one, or two at once.
+        UserError: there is no source, no known layout, an incomplete one, two at once, or no access.
     """
+    try:
+        return _recognise(path, cache)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or path} cannot be opened or listed ({error.strerror}): make it readable, "
+            "or name another place with --config imagenet=PATH"
+        ) from error
+
+
+def _recognise(path: Path, cache: Path | None) -> Source:
     if not path.exists():
         raise UserError(
             f"there is no ImageNet at {path}: put the official tars or class folders there, "
             "or name another place with --config imagenet=PATH"
         )
+    official = (TRAIN_TAR, VAL_TAR, *DEVKITS)
     if path.is_file():
-        if path.name in MARKS["the official tars"]:
+        if path.name in official:
             return official_tars(path.parent, cache)
         return tar_of_class_folders(path, cache)
-    seen = {layout: [mark for mark in marks if (path / mark).exists()] for layout, marks in MARKS.items()}
+    there = sorted(entry.name for entry in path.iterdir())
+    train = [name for name in there if part_named(name) == "train" and (path / name).is_dir()]
+    seen = {  # the files or folders that identify a layout
+        "the official tars": [name for name in official if name in there],
+        "Kaggle's tree": [name for name in (IMAGES, SOLUTION, MAPPING) if (path / name).exists()],
+        "class folders": train,
+    }
     layouts = [layout for layout, marks in seen.items() if marks]
     if len(layouts) > 1:
         both = " and ".join(f"{layout} ({', '.join(seen[layout])})" for layout in layouts)
@@ -49,7 +60,6 @@ def recognise(path: Path, cache: Path | None = None) -> Source:
         return kaggle_tree(path)
     if layouts == ["class folders"]:
         return class_folders(path)
-    there = sorted(entry.name for entry in path.iterdir())
     raise UserError(
         f"{path} holds neither train/<class>/ folders nor {TRAIN_TAR} nor Kaggle's ILSVRC/, but "
         f"{', '.join(there[:5]) + (', ...' if there[5:] else '') or 'nothing'}: "

@@ -1,15 +1,15 @@
 """The images of a source as tables: one row an image, with its place and its label."""
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-SUFFIXES = (".jpeg", ".jpg", ".png")
+from preprocess.shared.image_files import hidden_part, is_image_name
 
 
 class Row(NamedTuple):
@@ -25,10 +25,34 @@ class Row(NamedTuple):
 class Entry(NamedTuple):
     """A file in a folder, or a member of an archive."""
 
-    name: str
+    name: str  # ends with / for a folder
     offset: int
     length: int
     strange: str = ""  # why it cannot be an image, such as "a link"
+
+
+@dataclass(slots=True)
+class LeftAside:
+    """The entries that are no images: hidden ones are counted, the others listed."""
+
+    ignored: dict[str, None] = field(default_factory=dict)  # with reasons, in order, each once
+    hidden: set[str] = field(default_factory=set)  # each hidden folder counts once
+
+    def ignore(self, name: str, reason: str) -> None:
+        """List an entry."""
+        self.ignored[f"{name} ({reason})"] = None
+
+    def is_image(self, entry: Entry) -> bool:
+        """Whether an entry is an image; if not, it is left aside."""
+        if hidden := hidden_part(entry.name):
+            self.hidden.add(hidden)
+        elif entry.strange:
+            self.ignore(entry.name, entry.strange)
+        elif not entry.name.endswith("/"):
+            if is_image_name(entry.name):
+                return True
+            self.ignore(entry.name, "not named as an image")
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,27 +67,7 @@ class Source:
     train: NDArray[np.void]  # as `table` makes it
     val: NDArray[np.void]
     ignored: tuple[str, ...] = ()  # entries that are no images of a class, with reasons
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file's name is that of an image. Its content is looked at later."""
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
-
-
-def image_files(root: Path, folder: Path, ignored: list[str]) -> Iterator[Entry]:
-    """Yield the image files in a folder, named from `root` on; add its other files to `ignored`."""
-    prefix = folder.relative_to(root).as_posix()
-    with os.scandir(folder) as found:
-        for entry in found:
-            name = f"{prefix}/{entry.name}"
-            if entry.is_dir():
-                continue
-            if not is_image_name(entry.name):
-                ignored.append(f"{name} (not named as an image)")
-            elif not entry.is_file():
-                ignored.append(f"{name} (not a file)")
-            else:
-                yield Entry(name, 0, entry.stat().st_size)
+    hidden: int = 0  # hidden files and folders, which are left aside
 
 
 def table(rows: Iterable[Row]) -> NDArray[np.void]:

@@ -18,8 +18,9 @@ import rich
 import rich.table
 from numpy.typing import NDArray
 
-from preprocess.pictures import SUFFIXES, UnreadableError, convert
+from preprocess.pictures import UnreadableError, convert
 from preprocess.shared import progress
+from preprocess.shared.image_files import hidden_part, is_image_name, walk
 from preprocess.shared.names import cell, shown
 from trainer.errors import UserError, require_output
 from trainer.evaluation.pretrained import load
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from trainer.predict import Arguments
 
 BATCH = 32
-KNOWN = frozenset().union(*SUFFIXES.values())
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,43 @@ class Prediction:
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
-    """List the files themselves, and every JPEG and PNG below the folders, by name. Raises UserError."""
+    """List the files themselves, and every JPEG and PNG below the folders, by name.
+
+    Links are followed. What is hidden in a folder is left aside; it is counted on stderr.
+
+    Raises:
+        UserError: there is no image, or no access.
+    """
     if not paths:
         raise UserError("Name images or folders: python -m trainer.predict cat.jpg holiday/")
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in KNOWN and p.is_file())
-            if not inside:
-                raise UserError(f"There is no JPEG or PNG in {path}.")
-            found += inside
-        elif path.exists():
-            found.append(path)
-        else:
+        try:
+            found += _images_in(path) if path.is_dir() else [path]
+        except OSError as error:
+            raise UserError(
+                f"{error.filename} cannot be listed ({error.strerror}): make it readable."
+            ) from error
+        if not path.exists():
             raise UserError(f"There is no image {path}.")
     return found
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """The image files below a folder, by name. Raises UserError, OSError."""
+    names, hidden = [], set()
+    for name, _, strange in walk(folder):
+        if part := hidden_part(name):
+            hidden.add(part)
+        elif strange:
+            print(f"note: {folder / name} is left aside: {strange}", file=sys.stderr)
+        elif is_image_name(name):
+            names.append(name)
+    if hidden:
+        print(f"note: {folder}: hidden entries left aside: {len(hidden)}", file=sys.stderr)
+    if not names:
+        raise UserError(f"There is no JPEG or PNG in {folder}.")
+    return sorted(folder / name for name in names)
 
 
 def predictions(network: PretrainedNetwork, paths: Sequence[Path], ten_crop: bool) -> Iterator[Prediction]:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -37,10 +38,11 @@ def test_what_is_no_image_in_the_official_tars_is_ignored_with_a_reason(official
         official_set / TRAIN_TAR,
         {
             "README": b"a",
-            "n10.tar": inner(spare, "notes.txt", "/1.JPEG", "n10_1.JPEG"),
+            "n10.tar": inner(spare, "notes.txt", "/1.JPEG", "n10_1.JPEG", "._n10_1.JPEG"),
+            "._n10.tar": b"no tar",
         },
     )
-    images = {f"some/folder/{number}.JPEG": b"a" for number in (1, 2, 3, 4)}
+    images = {f"some/folder/ILSVRC2012_val_0000000{number}.JPEG": b"a" for number in (1, 2, 3, 4)}
     tar(official_set / VAL_TAR, {"../0.JPEG": b"", "some/folder/.5.JPEG": b"", **images})
     source = recognise(official_set)
     assert source.train["name"].tolist() == [b"n10/n10_1.JPEG"]
@@ -50,8 +52,8 @@ def test_what_is_no_image_in_the_official_tars_is_ignored_with_a_reason(official
         "n10/notes.txt (not named as an image)",
         "n10//1.JPEG (an absolute name)",
         "../0.JPEG (a name that climbs out)",
-        "some/folder/.5.JPEG (not named as an image)",
     )
+    assert source.hidden == 3
 
 
 def test_official_tars_that_do_not_belong_together_are_refused(official_set: Path) -> None:
@@ -102,3 +104,87 @@ def test_a_damaged_devkit_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=sentence):
             read_devkit(tar(path, files, "w:gz"))
+
+
+@pytest.mark.parametrize("form", ["gzip", "tar", "tar under the name of the gzip", "folder"])
+def test_the_devkit_may_be_unpacked(form: str, official_set: Path) -> None:
+    expected = recognise(official_set)
+    packed = official_set / DEVKIT
+    if form == "tar":
+        (official_set / "ILSVRC2012_devkit_t12.tar").write_bytes(gzip.decompress(packed.read_bytes()))
+    elif form == "tar under the name of the gzip":
+        packed.write_bytes(gzip.decompress(packed.read_bytes()))
+    elif form == "folder":
+        with tarfile.open(packed) as archive:
+            archive.extractall(official_set, filter="data")
+    if form in ("tar", "folder"):
+        packed.unlink()
+    for path in [official_set, *official_set.glob("*.tar")]:
+        source = recognise(path)
+        assert (source.classes, source.class_names) == (expected.classes, expected.class_names)
+        assert source.val.tolist() == expected.val.tolist()
+    if form in ("tar", "folder"):
+        with pytest.raises(UserError, match=f"verify_md5 needs {DEVKIT} as it was published"):
+            official.check_md5(source)
+
+
+def test_a_damaged_devkit_that_is_unpacked_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/meta.mat").write_bytes(b"no matrix")
+    with pytest.raises(UserError, match=f"{tmp_path} holds no data/{TRUTH}"):
+        read_devkit(tmp_path)
+
+
+def val_name(number: int, folder: str = "") -> str:
+    return f"{folder}ILSVRC2012_val_{number:08d}.JPEG"
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        {1: "", 2: "", 3: "", 4: ""},
+        dict.fromkeys((1, 2, 3, 4), "./"),
+        dict.fromkeys((1, 2, 3, 4), "val/"),
+        {1: "n10/", 2: "n20/", 3: "n30/", 4: "n30/"},
+        {1: "val/n10/", 2: "val/n20/", 3: "val/n30/", 4: "val/n30/"},
+        {1: "d/", 2: "c/", 3: "b/", 4: "a/"},  # sorted by name, the other way round
+    ],
+    ids=lambda folders: " ".join(folders.values()).strip() or "flat",
+)
+def test_the_number_in_an_images_name_decides_its_label(folders: dict[int, str], official_set: Path) -> None:
+    tar(official_set / VAL_TAR, {val_name(n, folder): bytes([n]) * n for n, folder in folders.items()})
+    source = recognise(official_set)
+    # the devkit's lines 3, 1, 2, 2 are n10, n20, n30, n30; image n has n bytes
+    labels = {int(row["length"]): source.classes[row["label"]] for row in source.val}
+    assert labels == {1: "n10", 2: "n20", 3: "n30", 4: "n30"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ("4.JPEG", r"holds 4\.JPEG, and the devkit names the classes of .* to _00000004: get"),
+        (val_name(0), "holds ILSVRC2012_val_00000000.JPEG, and"),
+        (val_name(5), "holds ILSVRC2012_val_00000005.JPEG, and"),
+        (val_name(3, "again/"), r"val_00000003\.JPEG and again/.*_00000003\.JPEG, which have one number"),
+        (val_name(4, "n10/"), r"holds n10/.*_00000004\.JPEG, and the devkit says .* of class n30"),
+    ],
+)
+def test_validation_images_that_contradict_the_devkit_are_refused(
+    wrong: str, sentence: str, official_set: Path
+) -> None:
+    tar(official_set / VAL_TAR, {val_name(1): b"", val_name(2): b"", val_name(3): b"", wrong: b""})
+    with pytest.raises(UserError, match=sentence):
+        recognise(official_set)
+
+
+@pytest.mark.parametrize("name", ["./{}_1.JPEG", "{}/{}_1.JPEG", "./{}/{}_1.JPEG", "a/b/{}_1.JPEG"])
+@pytest.mark.parametrize("outer", ["", "./", "train/"])
+def test_inner_tars_may_have_folders(name: str, outer: str, official_set: Path) -> None:
+    wnids = "n10", "n20", "n30"
+    inner_tars = {
+        f"{outer}{wnid}.tar": inner(official_set / "spare.tar", name.format(wnid, wnid)) for wnid in wnids
+    }
+    tar(official_set / TRAIN_TAR, inner_tars)
+    source = recognise(official_set)
+    assert source.train["label"].tolist() == [0, 1, 2]
+    assert (source.ignored, source.hidden) == ((), 0)

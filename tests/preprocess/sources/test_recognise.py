@@ -88,6 +88,119 @@ def test_an_incomplete_or_ambiguous_kaggle_tree_is_refused(
         recognise(kaggle)
 
 
+@pytest.mark.parametrize(
+    "solution",
+    [
+        b"\xef\xbb\xbfImageId,PredictionString\n{1},n20 1 2 3 4\n{2},n10 1 2\n",
+        b"ImageId,PredictionString\r\n{1},n20 1 2 3 4\r\n{2},n10 1 2\r\n",
+        b"\xef\xbb\xbfImageId;PredictionString\r\n{1};n20 1 2 3 4\r\n{2};n10\r\n",
+        b'"ImageId","PredictionString"\n"{1}","n20 1 2 3 4"\n"{2}","n10 1 2"\n',
+        b'ImageId,PredictionString,\n{1},n20 1 2 3 4,\n{2},"n10 1 2",\n',
+    ],
+    ids=["byte order mark", "CRLF", "semicolons", "quotes", "an empty column"],
+)
+def test_the_solution_may_have_been_saved_by_a_spreadsheet(solution: bytes, kaggle: Path) -> None:
+    for number in (b"1", b"2"):
+        solution = solution.replace(b"{%b}" % number, b"ILSVRC2012_val_0000000" + number)
+    (kaggle / "LOC_val_solution.csv").write_bytes(solution)
+    assert recognise(kaggle).val["label"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        b"\xef\xbb\xbfn20 two, deux\nn10 one\n",
+        b"n20 two, deux\r\nn10 one\r\n",
+        b'"n20 two, deux"\r\nn10 one\r\n',
+        b"n20 two, deux\r\nn10 one,\r\n",
+        b'n20,"two, deux"\nn10,one\n',
+        b"n20;two, deux\nn10;one;\n",
+        b"n20\ttwo, deux\nn10\tone\n\n",
+    ],
+    ids=["byte order mark", "CRLF", "quotes", "filled up", "commas", "semicolons", "tabs"],
+)
+def test_the_mapping_may_have_been_saved_by_a_spreadsheet(mapping: bytes, kaggle: Path) -> None:
+    (kaggle / "LOC_synset_mapping.txt").write_bytes(mapping)
+    assert recognise(kaggle).class_names == ("one", "two, deux")
+
+
+@pytest.mark.parametrize("table", ["LOC_val_solution.csv", "LOC_synset_mapping.txt"])
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_table_that_is_not_in_utf8_is_refused(table: str, encoding: str, kaggle: Path) -> None:
+    text = (kaggle / table).read_text() + "n30 caf\u00e9\n"
+    (kaggle / table).write_bytes(text.encode(encoding))
+    with pytest.raises(UserError, match=f"{table} is not in UTF-8: save it as CSV in UTF-8, or get it again"):
+        recognise(kaggle)
+
+
+def test_kaggles_validation_images_may_be_sorted_into_class_folders(kaggle: Path) -> None:
+    val = kaggle / "ILSVRC/Data/CLS-LOC/val"
+    for number, wnid in ((1, "n20"), (2, "n10")):
+        (val / wnid).mkdir()
+        (val / f"ILSVRC2012_val_0000000{number}.JPEG").rename(
+            val / wnid / f"ILSVRC2012_val_0000000{number}.JPEG"
+        )
+    assert {data: label for label, data in bytes_of(recognise(kaggle), "val").values()} == {
+        b"ccc": 1,
+        b"dddd": 0,
+    }
+    (val / "n10/ILSVRC2012_val_00000002.JPEG").rename(val / "n20/ILSVRC2012_val_00000002.JPEG")
+    with pytest.raises(
+        UserError, match=r"n20/ILSVRC2012_val_00000002\.JPEG has the class n10 in .*: move it"
+    ):
+        recognise(kaggle)
+
+
+@pytest.mark.parametrize("folder", ["train", "train/n10", "train/n10/deep", "val"])
+def test_what_is_hidden_or_deeper_in_kaggles_tree_is_left_aside(folder: str, kaggle: Path) -> None:
+    before = recognise(kaggle)
+    place = kaggle / "ILSVRC/Data/CLS-LOC" / folder
+    place.mkdir(exist_ok=True)
+    (place / "._n10_5.JPEG").touch()
+    source = recognise(kaggle)
+    assert (source.train.tolist(), source.val.tolist()) == (before.train.tolist(), before.val.tolist())
+    assert (source.ignored, source.hidden) == ((), 1)
+    if folder == "train/n10/deep":
+        (place / "1.JPEG").touch()
+        (kaggle / "ILSVRC/Data/CLS-LOC/test").mkdir()
+        assert recognise(kaggle).ignored == (
+            "ILSVRC/Data/CLS-LOC/test/ (a test part is not used)",
+            "ILSVRC/Data/CLS-LOC/train/n10/deep/1.JPEG (lies deeper than train/<class>/)",
+        )
+
+
+def refuse_listing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let a folder look as if this user had no right to list it; root always has."""
+    real = os.scandir
+
+    def scandir(path: Path) -> object:
+        if Path(path) == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(kaggle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = kaggle / "ILSVRC/Data/CLS-LOC"
+    refuse_listing(monkeypatch, images / "train/n10")
+    sentence = r"train/n10/? cannot be opened or listed \(Permission denied\): make it readable"
+    with pytest.raises(UserError, match=sentence):
+        recognise(kaggle)
+    (images / "val").rename(kaggle / "away")
+    with pytest.raises(UserError, match=sentence):
+        recognise(images)
+
+
+def test_a_table_that_cannot_be_opened_is_named(kaggle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (kaggle / "LOC_val_solution.csv").unlink()
+    (kaggle / "LOC_val_solution.csv").mkdir()
+    with pytest.raises(
+        UserError, match=r"LOC_val_solution\.csv cannot be opened or listed \(Is a directory\)"
+    ):
+        recognise(kaggle)
+
+
 def test_validation_images_without_class_folders_are_an_error(kaggle: Path) -> None:
     with pytest.raises(UserError, match=r"val/ILSVRC2012_val_.* in no class folder.*LOC_val_solution\.csv"):
         recognise(kaggle / "ILSVRC/Data/CLS-LOC")
@@ -100,7 +213,9 @@ def test_an_empty_class_folder_is_an_error(tmp_path: Path) -> None:
     for folder in ("train/ape", "train/cat", "val"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "train/ape/1.jpg").write_bytes(b"a")
-    with pytest.raises(UserError, match="has no image in train/cat/, val/: fill these folders, or remove"):
+    with pytest.raises(
+        UserError, match="has no image in train/cat/, val/: put JPEGs or PNGs there, or remove"
+    ):
         recognise(tmp_path)
 
 
@@ -221,11 +336,14 @@ def test_kaggles_images_are_files_of_their_own_and_others_are_ignored(kaggle: Pa
     )
 
 
-@pytest.mark.parametrize("part", ["train", "val"])
-def test_a_part_of_kaggles_tree_without_images_is_refused(part: str, kaggle: Path) -> None:
+@pytest.mark.parametrize(
+    ("part", "sentence"),
+    [("train", "kaggle has no image in {}/train/n10/"), ("val", "{}/val holds no image")],
+)
+def test_a_part_of_kaggles_tree_without_images_is_refused(part: str, sentence: str, kaggle: Path) -> None:
     for path in (kaggle / "ILSVRC/Data/CLS-LOC" / part).rglob("*.JPEG"):
         path.unlink()
-    with pytest.raises(UserError, match=f"kaggle/ILSVRC/Data/CLS-LOC/{part} holds no image: unpack"):
+    with pytest.raises(UserError, match=sentence.format("ILSVRC/Data/CLS-LOC")):
         recognise(kaggle)
 
 

@@ -1,0 +1,235 @@
+"""What is taken from class folders and what is left aside: the same on disk and in a tar."""
+
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from preprocess.errors import UserError
+from preprocess.sources.recognise import recognise
+from preprocess.sources.tables import Source
+from tests.preprocess.helpers import tar
+
+CAT = {"train/cat/1.jpg": b"a"}
+Read = Callable[[dict[str, bytes]], Source]
+
+
+@pytest.fixture(params=["disk", "tar", "tar of .", "tar of a folder"])
+def read(request: pytest.FixtureRequest, tmp_path: Path) -> Read:
+    """Makes a source of these files, and recognises it."""
+
+    def made(files: dict[str, bytes]) -> Source:
+        if request.param != "disk":
+            prefix = {"tar of .": "./", "tar of a folder": "train-2/imagenet/"}.get(request.param, "")
+            return recognise(tar(tmp_path / "a.tar", {prefix + name: data for name, data in files.items()}))
+        for name, data in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(data)
+        return recognise(tmp_path)
+
+    return made
+
+
+def names(source: Source, part: str) -> list[str]:
+    """The last three parts of the images' names."""
+    return ["/".join(os.fsdecode(name).split("/")[-3:]) for name in getattr(source, part)["name"]]
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        *("train/.ipynb_checkpoints/1-checkpoint.jpg", "train/cat/.ipynb_checkpoints/1-checkpoint.jpg"),
+        *("train/cat/._1.jpg", "train/cat/.DS_Store", ".DS_Store", "train/.DS_Store", "train/._cat"),
+        *("train/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "train/cat/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg"),
+        *("__MACOSX/train/cat/._1.jpg", "train/cat/Thumbs.db", "train/cat/desktop.ini", "train/Desktop.ini"),
+        *("train/__MACOSX/1.jpg", ".git/train/cat/1.jpg", "train/$RECYCLE.BIN/1.jpg", ".val/cat/1.jpg"),
+    ],
+)
+def test_what_is_hidden_is_counted_and_not_taken(hidden: str, read: Read) -> None:
+    source = read(CAT | {hidden: b"x"})
+    assert (source.classes, names(source, "train"), source.ignored) == (("cat",), ["train/cat/1.jpg"], ())
+    assert (len(source.val), source.hidden) == (0, 1)
+
+
+def test_a_hidden_folder_counts_once(read: Read) -> None:
+    assert read(CAT | {f"train/.cache/{number}.jpg": b"" for number in range(5)}).hidden == 1
+
+
+def test_images_below_a_class_folder_are_listed_with_the_reason(read: Read) -> None:
+    deep = ["train/cat/kittens/1.jpg", "train/cat/train/dog/2.jpg", "train/cat/val/x/3.jpg"]
+    source = read(CAT | dict.fromkeys(deep, b"x"))
+    assert (source.classes, names(source, "train")) == (("cat",), ["train/cat/1.jpg"])
+    listed = [entry[entry.index("train/cat") :] for entry in source.ignored]
+    assert listed == [f"{name} (lies deeper than train/<class>/)" for name in deep]
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"val/cat/1.jpg": b"b"}, {"train/cat/1.jpg": b"b", "train/ape/1.jpg": b"b"}]
+)
+def test_a_class_that_has_only_deeper_images_is_refused(more: dict[str, bytes], read: Read) -> None:
+    deep = "train/dog/images/1.jpg"
+    with pytest.raises(
+        UserError, match=rf"no image in \S*train/dog/: move images .* such as \S*{deep}, up into"
+    ):
+        read({deep: b"a"} | more)
+
+
+@pytest.mark.parametrize("other", ["1.webp", "notes.txt"])
+def test_a_class_without_jpeg_or_png_is_refused(other: str, read: Read) -> None:
+    with pytest.raises(UserError, match=r"no image in .*train/dog/: put JPEGs or PNGs there, or remove"):
+        read(CAT | {f"train/dog/{other}": b"a"})
+
+
+@pytest.mark.parametrize("train", ["train", "Train", "TRAIN", "training"])
+@pytest.mark.parametrize("val", ["val", "validation", "valid", "Val", "VALIDATION"])
+def test_the_usual_names_of_the_parts_are_understood(train: str, val: str, read: Read) -> None:
+    source = read({f"{train}/cat/1.jpg": b"a", f"{val}/cat/2.jpg": b"b"})
+    assert (names(source, "train"), names(source, "val")) == ([f"{train}/cat/1.jpg"], [f"{val}/cat/2.jpg"])
+    assert source.ignored == ()
+
+
+@pytest.mark.parametrize("pair", [("train", "Train"), ("training", "train"), ("val", "valid")])
+def test_two_folders_for_one_part_are_refused(pair: tuple[str, str], read: Read) -> None:
+    one, other = sorted(pair)
+    with pytest.raises(UserError, match=f"has .*{one}/ and .*{other}/, which are both a name of"):
+        read(CAT | {f"{part}/cat/{part}.jpg": b"a" for part in pair})
+
+
+def test_classes_may_be_called_train_and_val(read: Read) -> None:
+    files = {f"{part}/{label}/1.jpg": b"a" for part in ("train", "val") for label in ("train", "val", "cat")}
+    source = read(files)
+    assert source.classes == ("cat", "train", "val")
+    assert names(source, "train") + names(source, "val") == sorted(files)
+
+
+def test_a_test_part_and_other_folders_are_listed_once(read: Read) -> None:
+    source = read(CAT | {f"{folder}/cat/{n}.jpg": b"b" for folder in ("test", "docs") for n in range(3)})
+    assert (names(source, "train"), len(source.val)) == (["train/cat/1.jpg"], 0)
+    assert sorted(entry.removeprefix("train-2/imagenet/") for entry in source.ignored) == [
+        "docs/ (neither train/ nor val/)",
+        "test/ (a test part is not used)",
+    ]
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(("train", "val"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+def test_accents_may_be_composed_in_one_part_and_decomposed_in_the_other(
+    train: str, val: str, read: Read
+) -> None:
+    source = read({f"train/{train}/1.jpg": b"a", f"val/{val}/2.jpg": b"b"})
+    assert source.classes == (COMPOSED,)
+    assert names(source, "train") + names(source, "val") == [f"train/{train}/1.jpg", f"val/{val}/2.jpg"]
+
+
+def test_two_classes_whose_names_look_the_same_are_refused(read: Read) -> None:
+    with pytest.raises(UserError, match=r"look the same, '(cafe\\u0301|caf\\xe9)' and .*in two ways: put"):
+        read({f"train/{label}/1.jpg": b"a" for label in (COMPOSED, DECOMPOSED)})
+
+
+def test_names_that_are_no_utf8_are_taken(read: Read) -> None:
+    label = os.fsdecode(b"caf\xe9")
+    source = read({f"train/{label}/{label}.jpg": b"a", f"train/{label}/{label}.txt": b""})
+    assert source.classes == (label,)
+    assert names(source, "train") == [f"train/{label}/{label}.jpg"]
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """train/cat with one image, and next to the source a folder with one image."""
+    for folder in ("source/train/cat", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "1.jpg").write_bytes(b"a")
+    return tmp_path / "source"
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "images"),
+    [
+        ("train/cat/2.jpg", "elsewhere/1.jpg", ["train/cat/1.jpg", "train/cat/2.jpg"]),
+        ("train/dog", "elsewhere", ["train/cat/1.jpg", "train/dog/1.jpg"]),
+    ],
+    ids=["file", "class folder"],
+)
+def test_links_on_disk_are_followed(link: str, target: str, images: list[str], linked: Path) -> None:
+    (linked / link).symlink_to(linked.parent / target)
+    source = recognise(linked)
+    assert (names(source, "train"), source.ignored) == (images, ())
+
+
+def test_a_part_may_be_a_link(linked: Path) -> None:
+    (linked / "val").symlink_to(linked / "train")
+    (linked.parent / "all").symlink_to(linked)
+    source = recognise(linked.parent / "all")
+    assert (names(source, "train"), names(source, "val")) == (["train/cat/1.jpg"], ["val/cat/1.jpg"])
+
+
+@pytest.mark.parametrize("place", ["train/dog", "train/cat/dog", "train/cat/2.jpg"])
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("nothing", "a broken link"),
+        ("{itself}", "a broken link"),
+        (".", "a link to a folder that contains it"),
+        ("/", "a link to a folder that contains it"),
+        ("{source}/train", "a link to a folder that contains it"),
+        ("{source}/..", "a link to a folder that contains it"),
+    ],
+)
+def test_a_link_that_leads_nowhere_or_in_a_circle_is_listed(
+    place: str, target: str, reason: str, linked: Path
+) -> None:
+    link = linked / place
+    link.symlink_to(target.format(itself=link.name, source=linked))
+    source = recognise(linked)
+    assert names(source, "train") == ["train/cat/1.jpg"]
+    assert source.ignored == (f"{place} ({reason})",)
+
+
+def test_a_class_of_broken_links_is_refused(linked: Path) -> None:
+    (linked / "train/dog").mkdir()
+    (linked / "train/dog/1.jpg").symlink_to("nothing")
+    with pytest.raises(UserError, match="no image in train/dog/"):
+        recognise(linked)
+
+
+def archive_with(path: Path, kind: bytes, target: str, name: str) -> Path:
+    """A tar of train/cat/1.jpg, train/dog/1.jpg and a link."""
+    tar(path, {"./train/cat/1.jpg": b"cat", "./train/dog/1.jpg": b"dogs"})
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo(name)
+        link.type, link.linkname = kind, target
+        archive.addfile(link)
+    return path
+
+
+def test_a_hard_link_in_a_tar_is_the_image_that_it_names(tmp_path: Path) -> None:
+    archive = archive_with(tmp_path / "a.tar", tarfile.LNKTYPE, "./train/dog/1.jpg", "./train/dog/2.jpg")
+    first, second = recognise(archive).train[1:]
+    assert (first["name"], second["name"]) == (b"./train/dog/1.jpg", b"./train/dog/2.jpg")
+    assert first["length"] == second["length"] == 4
+    assert archive.read_bytes()[second["offset"] :][:4] == b"dogs"
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        (tarfile.SYMTYPE, "1.jpg"),
+        (tarfile.LNKTYPE, "./train/dog/3.jpg"),
+        (tarfile.LNKTYPE, "./train/dog/2.jpg"),
+    ],
+    ids=["symbolic", "to nothing", "to itself"],
+)
+def test_other_links_in_a_tar_are_listed(kind: bytes, target: str, tmp_path: Path) -> None:
+    source = recognise(archive_with(tmp_path / "a.tar", kind, target, "./train/dog/2.jpg"))
+    assert source.ignored == ("./train/dog/2.jpg (a link)",)
+    assert len(source.train) == 2
+
+
+def test_a_class_of_links_in_a_tar_is_refused(tmp_path: Path) -> None:
+    archive = archive_with(tmp_path / "a.tar", tarfile.SYMTYPE, "../cat/1.jpg", "./train/ape/1.jpg")
+    with pytest.raises(UserError, match="no image in train/ape/"):
+        recognise(archive)
