@@ -1,12 +1,16 @@
 """The bytes of images come in order and are prefetched, and no file stays open."""
 
+import errno
 import os
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from preprocess.errors import UserError
+from preprocess.pictures import fetch as module
 from preprocess.pictures.fetch import AHEAD, fetch
 from preprocess.pictures.images import MAX_BYTES, UnreadableError
 from preprocess.plan import Plan
@@ -94,3 +98,90 @@ def test_a_file_longer_than_the_limit_is_not_read(source: tuple[Plan, np.ndarray
     source[1]["length"][0] = MAX_BYTES + 1
     with pytest.raises(UnreadableError, match="more than"):
         next(fetch(*source)).read()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> tuple[Plan, np.ndarray]:
+    """Three images in one folder, of which the second is missing."""
+    names = [f"train/cat/{number}.jpg" for number in range(3)]
+    (tmp_path / "train/cat").mkdir(parents=True)
+    for name in (names[0], names[2]):
+        (tmp_path / name).write_bytes(b"abc")
+    return replace(PLAN, source=str(tmp_path)), table(Row(name, -1, 0, 3, 0) for name in names)
+
+
+def read_all(source: tuple[Plan, np.ndarray]) -> list[bytes | str]:
+    """The bytes of each image, or why it is unreadable."""
+    found: list[bytes | str] = []
+    for wanted in fetch(*source):
+        try:
+            found.append(wanted.read())
+        except UnreadableError as error:
+            found.append(str(error))
+    return found
+
+
+def refuse_opening(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+    """Let opening a file fail with this error."""
+
+    class Refusing(FileIO):
+        def __init__(self, path: Path) -> None:
+            if path.name == name:
+                raise OSError(number, os.strerror(number), str(path))
+            super().__init__(path)
+
+    monkeypatch.setattr(module, "FileIO", Refusing)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENOENT])
+def test_an_image_that_cannot_be_opened_is_unreadable(
+    number: int, folder: tuple[Plan, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_opening(monkeypatch, "1.jpg", number)
+    before = open_files()
+    assert read_all(folder) == [b"abc", f"cannot be read: {os.strerror(number)}", b"abc"]
+    assert open_files() == before
+
+
+def test_an_image_that_is_missing_or_became_a_folder_is_unreadable(folder: tuple[Plan, np.ndarray]) -> None:
+    assert read_all(folder) == [b"abc", "cannot be read: No such file or directory", b"abc"]
+    Path(folder[0].source, "train/cat/1.jpg").mkdir()
+    assert read_all(folder) == [b"abc", "cannot be read: Is a directory", b"abc"]
+
+
+def test_an_image_on_a_damaged_disk_is_unreadable(
+    source: tuple[Plan, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", failing)
+    assert set(read_all(source)) == {"cannot be read: Input/output error"}
+
+
+def test_too_many_open_files_are_no_fault_of_the_image(
+    folder: tuple[Plan, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_opening(monkeypatch, "1.jpg", errno.EMFILE)
+    with pytest.raises(OSError, match="Too many open files"):
+        read_all(folder)
+
+
+@pytest.mark.parametrize("emptied", [False, True], ids=["removed", "not mounted"])
+@pytest.mark.parametrize("place", ["", "train"])
+def test_a_source_that_is_gone_is_named(place: str, emptied: bool, folder: tuple[Plan, np.ndarray]) -> None:
+    gone = Path(folder[0].source, place)
+    gone.rename(gone.with_name(f"{gone.name}-away"))
+    if emptied:
+        gone.mkdir()
+    with pytest.raises(UserError, match=f"the images are gone: {folder[0].source}/train is no longer there"):
+        read_all(folder)
+
+
+def test_an_archive_that_is_gone_is_named(tmp_path: Path) -> None:
+    plan = replace(PLAN, source=str(tmp_path), archives=("all.tar",))
+    rows = table([Row("1.jpg", 0, 0, 1, 0)])
+    with pytest.raises(
+        UserError, match=rf"{tmp_path}/all\.tar cannot be opened \(No such file or directory\)"
+    ):
+        read_all((plan, rows))
