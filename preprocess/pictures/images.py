@@ -11,6 +11,7 @@ repair. The conventions are those usual for ImageNet:
 """
 
 import io
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ DRAFT = 2  # the decoder's own downscaling leaves at least so many times the res
 TINY = 8  # pixels: a shorter side below it is reported
 PANORAMA = 8  # longer to shorter side: a larger ratio is reported, for most of the image is cropped away
 DEPTH_BYTE = 24  # offset of the bits per channel in a PNG
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt", b"iCCP"}  # chunks of text and of colour profiles
 
 TURNS = dict(  # by EXIF orientation (Exif 2.32, 4.6.4): what makes the image upright
     enumerate(
@@ -132,9 +135,23 @@ def _open(data: bytes) -> Image.Image:
     """Read the header, not the pixels. Raises UnreadableError."""
     if not data:
         raise UnreadableError("is empty")
-    image: Image.Image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+    image: Image.Image = Image.open(io.BytesIO(_without_texts(data)), formats=("JPEG", "PNG"))
     _refuse_too_large(image.width, image.height)
     return image
+
+
+def _without_texts(data: bytes) -> bytes:
+    """A PNG without its texts and colour profile: Pillow refuses long ones, and the pixels need none."""
+    if not data.startswith(PNG_START):
+        return data
+    kept, place = [PNG_START], len(PNG_START)
+    while place + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        end = place + length + 12  # the length, the kind, the content, and its checksum
+        if kind not in PNG_TEXTS:
+            kept.append(data[place:end])
+        place = end
+    return b"".join([*kept, data[place:]])
 
 
 def _refuse_too_large(width: int, height: int) -> None:

@@ -22,12 +22,13 @@ def plain(seed: int, mode: str = "RGB") -> Image.Image:
     return draw(seed, *(int(side) for side in random.integers(20, 120, 2)), mode)
 
 
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
 def png(seed: int, bits: int, kind: int, channels: int) -> bytes:
     """A PNG that Pillow does not write: random pixels of so many bits a channel."""
     width, height = 30 + seed, 40
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     line = width * channels * bits // 8
     rows = np.random.default_rng(seed).integers(0, 256, (height, line), dtype=np.uint8)
@@ -158,3 +159,30 @@ def test_extreme_panoramas_take_little_memory_or_are_refused() -> None:
     assert set(np.unique(wide)) == {127}  # the centre of the ramp, which the plain calls find with 1.7 GB
     with pytest.raises(UnreadableError, match="one side is more than 8192 times the other"):
         convert(encode(draw(0, 9_000, 1)), "a.JPEG", 256)
+
+
+LONG = 2**20 + 1  # bytes; Pillow's limit of one text is 2**20, and of all 2**26
+TEXTS = {
+    "text": [chunk(b"tEXt", b"parameters\0" + b"x" * LONG)],
+    "compressed text": [chunk(b"zTXt", b"parameters\0\0" + zlib.compress(b"x" * LONG))],
+    "international text": [chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"x" * LONG))],
+    "colour profile": [chunk(b"iCCP", b"CMYK\0\0" + zlib.compress(b"x" * LONG))],
+    "many texts": [chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 2**20))] * 65,
+    "damaged": [chunk(b"zTXt", b"a\0\0no zlib"), chunk(b"iCCP", b"")],
+}
+
+
+@pytest.mark.parametrize("place", [33, -12], ids=["before the pixels", "after them"])
+@pytest.mark.parametrize("kind", TEXTS)
+def test_a_png_is_read_whatever_texts_it_has(kind: str, place: int) -> None:
+    data = encode(plain(3), "PNG")  # 33: after the header; -12: before the end
+    expected, repairs = convert(data, "a.png", 32)
+    image, found = convert(data[:place] + b"".join(TEXTS[kind]) + data[place:], "a.png", 32)
+    np.testing.assert_array_equal(image, expected)
+    assert found == repairs == ()
+
+
+def test_a_png_that_ends_in_a_text_is_refused() -> None:
+    data = encode(plain(3), "PNG")
+    with pytest.raises(UnreadableError):
+        convert(data[:33] + TEXTS["text"][0][:-20], "a.png", 32)
