@@ -97,5 +97,48 @@ def test_a_missing_file_is_named(tmp_path):
         predict.find([])
 
 
+def test_the_images_of_a_folder_are_found_as_in_preprocessing(tmp_path, capsys):
+    """Links are followed; what is hidden is counted, and links that lead nowhere are named."""
+    folder = tmp_path / ".photos"  # hidden itself, but named by the user
+    for name in (
+        *("b.jpg", "a.PNG", "2024/c.jpeg", "notes.txt", "d.webp"),
+        *(
+            "._b.jpg",
+            ".DS_Store",
+            "Thumbs.db",
+            ".trash/e.jpg",
+            "2024/@eaDir/c.jpeg/thumb.jpg",
+            "__MACOSX/f.jpg",
+        ),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/g.jpg").write_bytes(b"")
+    (folder / "linked").symlink_to(tmp_path / "more")
+    (folder / "h.jpg").symlink_to(tmp_path / "more/g.jpg")
+    (folder / "circle").symlink_to(folder)
+    (folder / "broken.jpg").symlink_to("nothing")
+    names = ["2024/c.jpeg", "a.PNG", "b.jpg", "h.jpg", "linked/g.jpg"]
+    assert predict.find([folder]) == [folder / name for name in names]
+    assert capsys.readouterr().err.splitlines() == [
+        f"note: {folder}/broken.jpg is left aside: a broken link",
+        f"note: {folder}/circle is left aside: a link to a folder that contains it",
+        f"note: {folder}: hidden entries left aside: 6",
+    ]
+    assert predict.find([folder / "._b.jpg"]) == [folder / "._b.jpg"]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    def scandir(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", scandir)
+    with pytest.raises(
+        UserError, match=rf"{tmp_path} cannot be listed \(Permission denied\): make it readable"
+    ):
+        predict.find([tmp_path])
+
+
 def test_equal_probabilities_come_in_the_classes_order():
     assert predict.best(np.array([0.2, 0.3, 0.2, 0.3], np.float32), 3) == [1, 3, 0]
