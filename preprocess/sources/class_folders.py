@@ -93,11 +93,14 @@ def sort_by_folder(where: Path, entries: Iterable[Entry], depth: int, file: int)
     found = Sorted(where, LeftAside())
     spelled: dict[tuple[str, str], str] = {}
     for entry in entries:
+        if hidden := hidden_part(entry.name):
+            found.aside.hidden.add(hidden)
+            entry = Entry(hidden[: hidden.rfind("/") + 1] or "./", 0, 0)  # the folder that holds it
         path = parts_of(entry.name)
         part = part_named(path[depth]) if len(path) > depth else ""
         below = len(path) - depth - 1 + entry.name.endswith("/")  # parts of the name after train/ or val/
         label = ""
-        if entry.strange in ("", LINK) and below > 0 and not hidden_part(entry.name):
+        if entry.strange in ("", LINK) and below > 0:
             if not part:
                 reason = (
                     "a test part is not used" if path[depth].lower() in TEST else "neither train/ nor val/"
