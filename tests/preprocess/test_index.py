@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from preprocess.index import at_most_per_class, split_off_validation
 from preprocess.sources.tables import Row, table
+from tests.preprocess.helpers import stage
 
 
 def images(*per_class: int) -> np.ndarray:
@@ -35,3 +38,22 @@ def test_a_limit_takes_the_first_of_each_class_in_the_order_given() -> None:
     assert np.bincount(chosen["label"]).tolist() == [4, 2, 4]
     every = images(5, 2, 9)
     assert chosen[chosen["label"] == 2].tolist() == every[every["label"] == 2][:4].tolist()
+
+
+def test_the_summary_counts_hidden_entries_apart_from_ignored_ones(tmp_path: Path) -> None:
+    imagenet = tmp_path / "imagenet"
+    hidden = ["train/cat/._1.jpg", "train/Thumbs.db", ".DS_Store"]
+    for name in [*(f"train/cat/{n}.jpg" for n in range(10)), "train/cat/deep/1.jpg", "test/1.jpg", *hidden]:
+        (imagenet / name).parent.mkdir(parents=True, exist_ok=True)
+        (imagenet / name).write_bytes(b"a")
+    done = stage("index", "--imagenet", imagenet, "--store", tmp_path / "a.zarr")
+    assert done.stdout.endswith(
+        "; 1 classes, 9 images for training, 1 for validation (taken from train); 2 entries were ignored: "
+        "test/ (a test part is not used), train/cat/deep/1.jpg (lies deeper than train/<class>/); "
+        "hidden entries left aside: 3\n"
+    )
+    (imagenet / "train/cat/deep/1.jpg").unlink()
+    for name in hidden:
+        (imagenet / name).unlink()
+    done = stage("index", "--imagenet", imagenet, "--store", tmp_path / "a.zarr")
+    assert done.stdout.endswith("; 1 entry was ignored: test/ (a test part is not used)\n")
