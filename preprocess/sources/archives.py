@@ -87,10 +87,12 @@ def _members(file: BinaryIO, archive: Path, begin: int, end: int) -> Iterator[En
                         "left: get it again"
                     )
                 if not header.isdir():
+                    target = earlier.get(header.linkname) if header.islnk() else None
+                    if target and not target.strange:
+                        header.type = tarfile.REGTYPE
+                        header.offset_data, header.size = target.offset, target.length
                     entry = _entry(header)
-                    if header.islnk() and entry.strange == LINK:
-                        entry = earlier.get(header.linkname, entry)._replace(name=header.name)
-                    earlier[header.name] = entry
+                    earlier[entry.name] = entry
                     yield entry
             stop = tar.offset
     except (tarfile.TarError, ValueError, OverflowError) as error:

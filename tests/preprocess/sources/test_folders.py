@@ -234,3 +234,12 @@ def test_a_class_of_links_in_a_tar_is_refused(tmp_path: Path) -> None:
     archive = archive_with(tmp_path / "a.tar", tarfile.SYMTYPE, "../cat/1.jpg", "./train/ape/1.jpg")
     with pytest.raises(UserError, match="no image in train/ape/"):
         recognise(archive)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("/train/cat/9.jpg", "an absolute name"), ("train/../../9.jpg", "a name that climbs out")],
+)
+def test_a_hard_link_may_not_have_a_name_outside_the_folder(name: str, reason: str, tmp_path: Path) -> None:
+    archive = archive_with(tmp_path / "a.tar", tarfile.LNKTYPE, "./train/dog/1.jpg", name)
+    assert recognise(archive).ignored == (f"{name} ({reason})",)
