@@ -80,7 +80,7 @@ def walk(folder: Path, enter: Callable[[str], object] = bool) -> Iterator[tuple[
                 continue
             if not stat.S_ISDIR(status.st_mode):
                 yield name, status.st_size, "" if stat.S_ISREG(status.st_mode) else "not a file"
-            elif _identity(status) in above:
+            elif entry.is_symlink() and _identity(status) in above:  # some file systems number no folders
                 yield name, 0, "a link to a folder that contains it"
             else:
                 yield f"{name}/", 0, ""

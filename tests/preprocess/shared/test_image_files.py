@@ -64,6 +64,12 @@ def test_two_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
     }
 
 
+def test_folders_may_have_no_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preprocess.shared.image_files._identity", lambda _: (0, 0))
+    (tmp_path / "a/b").mkdir(parents=True)
+    assert [name for name, _, _ in walk(tmp_path)] == ["a/", "a/b/"]
+
+
 def test_folders_may_be_nested_deeper_than_python_recurses(tmp_path: Path) -> None:
     handle = os.open(tmp_path, os.O_RDONLY)
     for _ in range(1500):

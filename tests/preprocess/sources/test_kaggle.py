@@ -188,7 +188,7 @@ def test_a_folder_that_cannot_be_listed_is_named(kaggle: Path, monkeypatch: pyte
         recognise(images)
 
 
-def test_a_table_that_cannot_be_opened_is_named(kaggle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_cannot_be_opened_is_named(kaggle: Path) -> None:
     (kaggle / "LOC_val_solution.csv").unlink()
     (kaggle / "LOC_val_solution.csv").mkdir()
     with pytest.raises(
