@@ -39,8 +39,8 @@ class LeftAside:
     hidden: set[str] = field(default_factory=set)  # each hidden folder counts once
 
     def ignore(self, name: str, reason: str) -> None:
-        """List an entry; bytes of its name that are no UTF-8 are escaped, so that it can be printed."""
-        self.ignored[f"{name.encode(errors='backslashreplace').decode()} ({reason})"] = None
+        """List an entry."""
+        self.ignored[f"{name} ({reason})"] = None
 
     def is_image(self, entry: Entry) -> bool:
         """Whether an entry is an image; if not, it is left aside."""

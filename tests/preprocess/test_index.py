@@ -48,9 +48,9 @@ def test_the_summary_counts_hidden_entries_apart_from_ignored_ones(tmp_path: Pat
         (imagenet / name).write_bytes(b"a")
     done = stage("index", "--imagenet", imagenet, "--store", tmp_path / "a.zarr")
     assert done.stdout.endswith(
-        "; 1 classes, 9 images for training, 1 for validation (taken from train); 2 entries were ignored: "
-        "test/ (a test part is not used), train/cat/deep/1.jpg (lies deeper than train/<class>/); "
-        "hidden entries left aside: 3\n"
+        "; 1 classes, 9 images for training, 1 for validation (taken from train); images are turned as their "
+        "EXIF data say; 2 entries were ignored: test/ (a test part is not used), train/cat/deep/1.jpg "
+        "(lies deeper than train/<class>/); hidden entries left aside: 3\n"
     )
     (imagenet / "train/cat/deep/1.jpg").unlink()
     for name in hidden:
