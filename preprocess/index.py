@@ -29,6 +29,7 @@ from preprocess.plan import (
 from preprocess.shards.hierarchy import publish
 from preprocess.shared.files import write_json
 from preprocess.shared.program import words
+from preprocess.shared.ranges import SEEDS, argument
 from preprocess.skip import leave_out
 from preprocess.sources.official import check_md5, describe_extent
 from preprocess.sources.recognise import recognise
@@ -195,25 +196,44 @@ def summary(arguments: argparse.Namespace, source: Source, plan: Plan, extent: s
     return f"{arguments.imagenet}: {source.kind}, {extent}{md5}; {used}{turned}{empty}{ignored}{hidden}"
 
 
-if __name__ == "__main__":
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
     command = stage.parser(__doc__)
     command.add_argument("--imagenet", type=Path, required=True, help="folder or tar with the images")
     command.add_argument("--image-size", type=int, default=256, help="side of the stored images, pixels")
-    command.add_argument("--shard-length", type=int, default=1024, help="images a shard")
-    command.add_argument("--draft", action="store_true", help="let the JPEG decoder shrink large images")
     command.add_argument(
         "--orientation",
         choices=(AUTO, AS_STORED, UPRIGHT),
         default=AUTO,
         help="upright: turn images as their EXIF data say; auto: for class folders that are not ImageNet's",
     )
-    command.add_argument("--seed", type=int, default=2012, help="of the order and of every choice")
     command.add_argument(
-        "--validation-fraction", type=float, default=0.1, help="share taken from train without a val part"
+        "--shard-length", type=argument(int, "[1, 65536]"), default=1024, help="images a shard"
     )
-    command.add_argument("--train-per-class", type=int, default=0, help="most images of a class; 0: no limit")
-    command.add_argument("--validation-per-class", type=int, default=0, help="as --train-per-class")
+    command.add_argument("--draft", action="store_true", help="let the JPEG decoder shrink large images")
+    command.add_argument(
+        "--seed", type=argument(int, SEEDS), default=2012, help="of the order and of every choice"
+    )
+    command.add_argument(
+        "--validation-fraction",
+        type=argument(float, "[0, 1)"),
+        default=0.1,
+        help="share taken from train without a val part",
+    )
+    command.add_argument(
+        "--train-per-class",
+        type=argument(int, "[0, 1e9]"),
+        default=0,
+        help="most images of a class; 0: no limit",
+    )
+    command.add_argument(
+        "--validation-per-class", type=argument(int, "[0, 1e9]"), default=0, help="as --train-per-class"
+    )
     command.add_argument("--verify-md5", action="store_true", help="check the official tars; takes minutes")
     command.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="at unreadable images")
     command.add_argument("--subset", action="store_true", help="a few missing images are no error")
-    stage.run(command.parse_args(words()), index)
+    return command
+
+
+if __name__ == "__main__":
+    stage.run(parser().parse_args(words()), index)

@@ -22,6 +22,7 @@ from preprocess.shards.records import finished_record
 from preprocess.shared.cores import available_cores
 from preprocess.shared.files import remove_leftovers, write_json
 from preprocess.shared.program import words
+from preprocess.shared.ranges import argument
 from preprocess.workers import compute
 from preprocess.workers.cluster import MODES, connected
 from preprocess.workers.task import UnreadableImagesError, make_shard
@@ -119,12 +120,20 @@ def shards(arguments: argparse.Namespace) -> str:
     return f"{count} shards with {total} images in {store}, {before} of them made before{left_out}"
 
 
-if __name__ == "__main__":
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
     command = stage.parser(__doc__)
     command.add_argument(
-        "--workers", type=int, default=available_cores(), help="processes; default: all cores"
+        "--workers",
+        type=argument(int, "[1, 65536]"),
+        default=available_cores(),
+        help="processes; default: all cores",
     )
     command.add_argument("--dask", choices=MODES, default="local", help="where the workers run")
     command.add_argument("--dask-address", default="", help="of a running scheduler, or its file")
     command.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="at unreadable images")
-    stage.run(command.parse_args(words()), shards)
+    return command
+
+
+if __name__ == "__main__":
+    stage.run(parser().parse_args(words()), shards)

@@ -32,6 +32,7 @@ from preprocess.shared import progress
 from preprocess.shared.cores import available_cores
 from preprocess.shared.files import remove_leftovers, write_json
 from preprocess.shared.program import words
+from preprocess.shared.ranges import argument
 from preprocess.store import StoreError, open_store
 
 Records = dict[tuple[str, int], Record]
@@ -154,9 +155,15 @@ def verify(arguments: argparse.Namespace) -> str:
     return f"{store} is finished and verified, fingerprint {fingerprint}; repaired images: {listed}"
 
 
-if __name__ == "__main__":
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
     command = stage.parser(__doc__)
-    command.add_argument("--workers", type=int, default=available_cores(), help="threads; default: all cores")
+    command.add_argument(
+        "--workers",
+        type=argument(int, "[1, 65536]"),
+        default=available_cores(),
+        help="threads; default: all cores",
+    )
     command.add_argument(
         "--sha256",
         action="store_true",
@@ -167,4 +174,8 @@ if __name__ == "__main__":
         action="store_true",
         help="leave out shards that stage 2 has read back and that are unchanged since",
     )
-    stage.run(command.parse_args(words()), verify)
+    return command
+
+
+if __name__ == "__main__":
+    stage.run(parser().parse_args(words()), verify)

@@ -24,7 +24,7 @@ TRAINER = {
     "interchange": {"config", "data", "errors", "evaluation", "model", "recipes", "runs"},
     "training": {"config", "data", "errors", "evaluation", "kernels", "model", "parallel", "recipes", "runs"},
     "cli": {"config", "errors", "parallel", "recipes", "runs"},
-    "figures": {"cli", "data", "errors", "evaluation", "model", "runs"},
+    "figures": {"cli", "config", "data", "errors", "evaluation", "model", "runs"},
     "doctor": set(),
 }
 PREPROCESS = {

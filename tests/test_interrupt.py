@@ -225,7 +225,7 @@ def test_who_reads_the_output_may_go_away(tiny_store, tmp_path):
 
 
 REFUSALS = {  # others are in test_commands.py
-    "a wrong value": (2, ("--lr", "0"), "--lr must be positive"),
+    "a wrong value": (2, ("--lr", "0"), "--lr must be above 0"),
     "an unknown flag": (4, ("--batchsize", "3"), "--batchsize"),
 }
 

@@ -11,23 +11,28 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from preprocess.shared.ranges import Count, Range, Seed, wrong_number
 from trainer.errors import UserError
 
 Order = Literal["relu-lrn-pool", "lrn-pool-relu", "lrn-relu-pool"]
 
 
-def _check(holds: bool, message: str) -> None:
-    if not holds:
-        raise UserError(message)
+class Ranged:
+    """Base of dataclasses of flags: raises UserError for a number that is outside of its field's Range."""
+
+    def __post_init__(self) -> None:
+        if wrong := wrong_number(self):
+            raise UserError(wrong)
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
+class NetworkConfig(Ranged):
     """Towers, layers, normalisation and initial weights."""
 
     towers: Literal[1, 2] = 2
@@ -36,19 +41,19 @@ class NetworkConfig:
     """conv2, conv4 and conv5 read both towers too: the 62,378,344 parameters of many textbooks."""
     activation: Literal["relu", "tanh", "sigmoid"] = "relu"
     """Activation function (paper 3.1). In --conv1-order and --conv2-order, "relu" stands for any of them."""
-    filters: tuple[int, int, int, int, int] = (48, 128, 192, 192, 128)
+    filters: Annotated[tuple[int, int, int, int, int], Range("[1, 65536]")] = (48, 128, 192, 192, 128)
     """Filters of conv1 to conv5 in one tower (paper 3.5: half of 96, 256, 384, 384, 256)."""
-    hidden: int = 2048
+    hidden: Annotated[int, Range("[1, 65536]")] = 2048
     """Units of fc6 and of fc7 in one tower (paper 3.5: half of 4096)."""
     lrn: bool = True
     """Local response normalisation after conv1 and conv2 (paper 3.3)."""
-    lrn_size: int = 5
+    lrn_size: Annotated[int, Range("[1, 511]")] = 5
     """n of LRN: channels in the sum."""
-    lrn_k: float = 2.0
+    lrn_k: Annotated[float, Range("[0.001, 1000]")] = 2.0
     """k of LRN: added to the sum."""
-    lrn_alpha: float = 1e-4
+    lrn_alpha: Annotated[float, Range("[0, 1000]")] = 1e-4
     """alpha of LRN: factor of the sum, not divided by n. cuda-convnet: a fifth of the paper's 1e-4."""
-    lrn_beta: float = 0.75
+    lrn_beta: Annotated[float, Range("[0, 10]")] = 0.75
     """beta of LRN: exponent of the denominator."""
     conv1_order: Order = "relu-lrn-pool"
     """Operations after conv1, in order. cuda-convnet: lrn-pool-relu. Some textbooks: lrn-relu-pool."""
@@ -58,25 +63,24 @@ class NetworkConfig:
     """A second LRN after conv2, over 5x5 pixels of one channel (cuda-convnet; not in the paper)."""
     overlap: bool = True
     """Max-pooling of 3x3 windows with stride 2 (paper 3.4). Off: 2x2 windows, which do not overlap."""
-    dropout: float = 0.5
+    dropout: Annotated[float, Range("[0, 1)")] = 0.5
     """Probability that an output of fc6 or fc7 is set to zero in training (paper 4.2). 0: no dropout."""
     init: Literal["gaussian", "scaled"] = "gaussian"
     """Initial weights. gaussian: N(0, init_std), the paper's. scaled: by each layer's number of inputs, which
     works on small sets too."""
-    init_std: float = 0.01
+    init_std: Annotated[float, Range("(0, 100]")] = 0.01
     """Standard deviation of the initial weights (paper 5); see --init."""
-    init_std_conv345: float = 0.01
+    init_std_conv345: Annotated[float, Range("(0, 100]")] = 0.01
     """The same for conv3, conv4 and conv5. cuda-convnet: 0.03."""
-    init_bias: float = 1.0
+    init_bias: Annotated[float, Range("[-1000, 1000]")] = 1.0
     """Initial biases of conv2, conv4, conv5, fc6 and fc7 (paper 5). All other biases start at 0."""
 
     def __post_init__(self) -> None:
-        _check(0 <= self.dropout < 1, f"--dropout must lie in [0, 1), not {self.dropout}.")
-        odd = self.lrn_size >= 1 and self.lrn_size % 2 == 1
-        _check(odd, f"--lrn-size must be odd and at least 1, not {self.lrn_size}.")
-        _check(min(self.filters) >= 1, f"--filters must be at least 1 each, not {self.filters}.")
-        _check(self.hidden >= 1, f"--hidden must be at least 1, not {self.hidden}.")
-        _check(not self.dense or self.towers == 2, "--dense joins two towers: leave out --towers 1.")
+        super().__post_init__()
+        if self.lrn_size % 2 == 0:
+            raise UserError(f"--lrn-size must be odd, not {self.lrn_size}.")
+        if self.dense and self.towers != 2:
+            raise UserError("--dense joins two towers: leave out --towers 1.")
 
     @property
     def tower_filters(self) -> tuple[int, int, int, int, int]:
@@ -95,75 +99,68 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
+class AugmentConfig(Ranged):
     """Augmentation of training images."""
 
     crops: bool = True
     """Random 224x224 crops (paper 4.1). Off: the central crop."""
     flips: bool = True
     """Flip left to right at random (paper 4.1)."""
-    rotation: float = 0.0
+    rotation: Annotated[float, Range("[0, 45]")] = 0.0
     """Rotate each image at random by at most so many degrees. Some textbooks do it, the paper does not."""
-    color_std: float = 0.1
+    color_std: Annotated[float, Range("[0, 100]")] = 0.1
     """Standard deviation of the PCA colour shift, in units of each component's own (paper 4.1). 0: off."""
-    color_epochs: int | None = None
+    color_epochs: Annotated[int | None, Range("[0, 1e6]")] = None
     """Epochs with the colour shift. None: all of them."""
-    crop_group: int = 1
+    crop_group: Count = 1
     """Consecutive samples that share one crop and flip. cuda-convnet: 32."""
     mean_window: Literal["crop", "center"] = "crop"
     """Part of the mean image to subtract. crop: the crop's own. center: always the centre (cuda-convnet)."""
-    divisor: float = 1.0
+    divisor: Annotated[float, Range("[0.001, 1e6]")] = 1.0
     """Pixels, after the mean is subtracted, are divided by this, in training and evaluation."""
-    train_divisor: float = 1.0
+    train_divisor: Annotated[float, Range("[0.001, 1e6]")] = 1.0
     """In training they are divided by this too. cuda-convnet: 1.1."""
-
-    def __post_init__(self) -> None:
-        _check(0 <= self.rotation <= 45, f"--rotation must lie in 0..45 degrees, not {self.rotation}.")
-        _check(self.color_std >= 0, f"--color-std must not be negative, as {self.color_std} is.")
-        _check(self.crop_group >= 1, f"--crop-group must be at least 1, not {self.crop_group}.")
-        _check(self.divisor > 0 and self.train_divisor > 0, "--divisor and --train-divisor must be positive.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
+class OptimizerConfig(Ranged):
     """Stochastic gradient descent with momentum (paper 5)."""
 
-    batch_size: int | None = None
+    batch_size: Count | None = None
     """Global batch size: images of all pairs together (paper: 128). None: by the size of the training set."""
-    lr: float | None = None
+    lr: Annotated[float | None, Range("(0, 1e30]")] = None
     """Learning rate (paper: 0.01). None: by the batch size; printed with the reason."""
-    momentum: float = 0.9
+    momentum: Annotated[float, Range("[0, 1)")] = 0.9
     """Momentum (paper 5)."""
-    weight_decay: float = 5e-4
+    weight_decay: Annotated[float, Range("[0, 100]")] = 5e-4
     """Weight decay (paper 5): the momentum loses weight decay * learning rate * weight in each step."""
     bias_decay: bool = True
     """Weight decay of the biases too. cuda-convnet: no."""
-    bias_lr: float = 1.0
+    bias_lr: Annotated[float, Range("[0, 1000]")] = 1.0
     """Learning rate of the biases, as a multiple of the weights'. cuda-convnet: 2."""
-    epochs: int | None = None
+    epochs: Count | None = None
     """Passes over the training set (paper: about 90). None: by the size of the training set."""
     schedule: Literal["cosine", "plateau", "steps"] = "cosine"
     """Learning-rate schedule. cosine: to 0 at the end. plateau: see --patience. steps: see --lr-steps."""
-    patience: int = 5
+    patience: Count = 5
     """plateau: divide the learning rate by 10 after so many epochs without a better validation error. The
     paper divided it three times and gives no number of epochs."""
-    lr_steps: tuple[int, ...] = ()
+    lr_steps: tuple[Count, ...] = ()
     """steps: epochs after which the learning rate is divided by 10."""
-    warmup_epochs: float = 0.0
+    warmup_epochs: Annotated[float, Range("[0, 1e6]")] = 0.0
     """Warm-up: epochs over which the learning rate rises linearly from 0."""
-    freeze_conv1_epoch: int | None = None
+    freeze_conv1_epoch: Annotated[int | None, Range("[0, 1e6]")] = None
     """conv1 is not updated from this epoch on (cuda-convnet, near the end)."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "epochs"):
-            value = getattr(self, name)
-            _check(value is None or value > 0, f"--{name.replace('_', '-')} must be positive, not {value}.")
-        _check(self.lr is None or self.lr > 0, f"--lr must be positive, not {self.lr}.")
-        _check(0 <= self.momentum < 1, f"--momentum must lie in [0, 1), not {self.momentum}.")
+        super().__post_init__()
+        if any(later <= epoch for epoch, later in pairwise(self.lr_steps)):
+            steps = " ".join(map(str, self.lr_steps))
+            raise UserError(f"--lr-steps must be increasing, each above the one before, not {steps}.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Ranged):
     """Data, folder and length of the run."""
 
     store: Path = Path("data/imagenet256.zarr")
@@ -173,20 +170,20 @@ class RunConfig:
     resume: str = "auto"
     """auto: continue where the run stopped, if it exists. never: refuse an existing run. PATH: continue from
     this checkpoint, of this run or of another one; later checkpoints of this run are set aside."""
-    max_steps: int | None = None
+    max_steps: Annotated[int | None, Range("[1, 1e12]")] = None
     """Save, validate and end after this many steps, counted from the start of the run."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the initial weights, of the order of the images, of augmentation and dropout."""
     dry_run: bool = False
     """Take a few trial steps, print the memory, steps and time that this command needs, and write nothing."""
-    log_every: int = 10
+    log_every: Annotated[int, Range("[1, 1e9]")] = 10
     """Steps between two lines of metrics.jsonl."""
     figures: bool = True
     """Draw the run's figures when it is complete."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class HardwareConfig:
+class HardwareConfig(Ranged):
     """Device, precision, and the exchange between ranks."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -205,23 +202,20 @@ class HardwareConfig:
     transport: Literal["auto", "mpi", "torch"] = "auto"
     """How ranks exchange tensors. mpi: through host memory. torch: NCCL on GPUs, gloo on CPUs. auto: NCCL if
     each rank has its own GPU, else mpi."""
-    timeout: float = 300.0
+    timeout: Annotated[float, Range("[1, 1e9]")] = 300.0
     """Seconds without progress after which the job ends and names the rank that the others wait for. At least
     600 while a rank is in a phase of the work for the first time, which may compile."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointConfig:
+class CheckpointConfig(Ranged):
     """When a checkpoint is saved, and how many are kept."""
 
-    checkpoint_every: int | None = None
+    checkpoint_every: Annotated[int | None, Range("[1, 1e9]")] = None
     """Steps between checkpoints, in addition to the end of each epoch. None: only the latter."""
-    keep: int = 3
+    keep: Count = 3
     """Number of newest checkpoints that are kept. The best one is kept too. So is the one before the newest,
     until a step from the newest has given a finite loss."""
-
-    def __post_init__(self) -> None:
-        _check(self.keep >= 1, f"--keep must be at least 1, not {self.keep}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from preprocess.shared.ranges import Range
 from trainer.cli import parse, quick_imports, refused_by_all
+from trainer.config import Ranged
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(Ranged):
     """Errors of trained networks on the validation set.
 
     Example: mpirun -n 2 python -m trainer.evaluate --ten-crop --run runs/paper-001
@@ -37,7 +39,7 @@ class Arguments:
     """Another store than the one the run was trained on; its classes are matched by name."""
     json: Path | None = None
     """Write the figures to this file too."""
-    batch_size: int = 64
+    batch_size: Annotated[int, Range("[1, 65536]")] = 64
     """Images that each pair of ranks computes at a time."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: what the run was trained with."""

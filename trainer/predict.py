@@ -13,11 +13,13 @@ from typing import Literal
 
 import tyro
 
+from preprocess.shared.ranges import Count
 from trainer.cli import one_sentence, parse, quick_imports
+from trainer.config import Ranged
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(Ranged):
     """The most probable classes of images.
 
     Example: python -m trainer.predict cat.jpg holiday/ --ten-crop --model runs/paper-001
@@ -29,7 +31,7 @@ class Arguments:
     """A run's folder, a checkpoint's, or an exported .safetensors file. None: the latest run in runs/."""
     ten_crop: bool = False
     """Average the softmax outputs of ten crops per image: corners and centre, and the same flipped."""
-    top: int = 5
+    top: Count = 5
     """Number of classes for each image."""
     format: Literal["table", "json"] = "table"
     """Format of the standard output."""

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich import box
@@ -22,6 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from preprocess.shared.program import as_typed, words
+from preprocess.shared.ranges import Count, Range
+from trainer.config import Ranged
 from trainer.errors import UserError, require_output
 from trainer.figures import style
 from trainer.hardware import GPUS, HOST_LATENCY, INTERCONNECTS, KERNELS, Gpu
@@ -37,24 +39,24 @@ WIDTH = 120  # columns that the table needs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Ranged):
     """Estimated time of a step on 8 to --gpus GPUs, and what limits it."""
 
-    gpus: int = 1024
+    gpus: Annotated[int, Range("[8, 1e6]")] = 1024
     """The largest number of GPUs; the others are its halves, down to 8."""
     gpu: Literal["v100", "a100", "h100", "h200"] = "h100"
     """Kind of GPU."""
     network: Literal["10gbe", "100gbe", "hdr", "ndr"] = "ndr"
     """Network between hosts, one port per GPU."""
-    bandwidth: float | None = None
+    bandwidth: Annotated[float | None, Range("(0, 1e6]")] = None
     """Gigabytes per second for each GPU in one direction, instead of the network's."""
-    latency: float | None = None
+    latency: Annotated[float | None, Range("[0, 1e6]")] = None
     """Microseconds from one process to another, instead of the network's."""
-    gpus_per_host: int = 8
+    gpus_per_host: Count = 8
     """GPUs per host, which are connected without the network."""
-    pair_batch: int = 256
+    pair_batch: Count = 256
     """Images per step and pair."""
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, Range("[1, 1e9]")] = None
     """Images per step of all pairs, instead of --pair-batch."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Arithmetic, and data type of a pair's exchanges; float32 is computed at half the speed (TF32)."""
@@ -149,10 +151,8 @@ def gains(settings: Settings, gpus: int) -> dict[str, float]:
 
 def counts(settings: Settings) -> list[int]:
     """Numbers of GPUs, from 8 or more to the largest, each twice the one before. Raises UserError."""
-    if settings.gpus < 8 or settings.gpus % 2:
-        raise UserError(
-            f"--gpus must be an even number of at least 8, not {settings.gpus}: two GPUs are a pair."
-        )
+    if settings.gpus % 2:
+        raise UserError(f"--gpus must be an even number, not {settings.gpus}: two GPUs are a pair.")
     found = [settings.gpus]
     while found[0] % 4 == 0 and found[0] // 2 >= 8:
         found.insert(0, found[0] // 2)
@@ -219,8 +219,8 @@ def draw_plot(settings: Settings, path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
-    settings = tyro.cli(Settings, prog=as_typed("python -m trainer.scaling"), args=words(argv))
     try:
+        settings = tyro.cli(Settings, prog=as_typed("python -m trainer.scaling"), args=words(argv))
         require_output(settings.plot, *style.FORMATS)
         show(settings)
         if settings.plot:

@@ -12,22 +12,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from preprocess.shared.ranges import Count, Range
 from trainer.cli import parse, quick_imports, refused_by_all
-from trainer.config import NetworkConfig
+from trainer.config import NetworkConfig, Ranged
 from trainer.recipes import AUTO
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(Ranged):
     """A timeline of a few steps of these ranks, for Perfetto and as a PNG."""
 
     path: Path = Path("runs/timeline.json")
     """File to write; the PNG is written next to it."""
-    steps: int = 3
+    steps: Annotated[int, Range("[1, 10000]")] = 3
     """Steps to record, after two that are not recorded."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Global batch size."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """As in trainer.run."""

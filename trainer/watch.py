@@ -16,11 +16,13 @@ from typing import Annotated
 
 import tyro
 
+from preprocess.shared.ranges import Range
 from trainer.cli import one_sentence, parse, quick_imports
+from trainer.config import Ranged
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(Ranged):
     """A page with the progress of runs, at http://127.0.0.1:8700. Ctrl-C ends the page, not the runs.
 
     Example: python -m trainer.watch runs/auto-001 runs/paper-001
@@ -28,7 +30,7 @@ class Arguments:
 
     run: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Folders of runs, side by side. None: the latest in runs/."""
-    port: int = 8700
+    port: Annotated[int, Range("[0, 65535]")] = 8700
     """Port on 127.0.0.1; 0 takes any free one."""
 
 

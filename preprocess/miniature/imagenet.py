@@ -21,6 +21,7 @@ import tyro
 
 from preprocess.miniature.drawing import KINDS, Split, encode
 from preprocess.shared.cores import available_cores
+from preprocess.shared.ranges import SEEDS, Range
 
 VERSION = 1  # to be raised when the images or the layout change
 STAMP = "miniature.json"
@@ -57,9 +58,16 @@ def make(
         val: number of validation images.
         seed: of all random choices.
     """
+    for option, number, allowed in (
+        ("--train", train, Range("[20, 1e6]")),
+        ("--val", val, Range("[20, 1e6]")),
+        ("--seed", seed, Range(SEEDS)),
+    ):
+        if number not in allowed:
+            raise ValueError(f"{option} must be {allowed}, not {number}.")
     for option, count in (("--train", train), ("--val", val)):
-        if count < 20 or count % len(KINDS):
-            raise ValueError(f"{option} {count}: give a multiple of {len(KINDS)} images, 20 or more")
+        if count % len(KINDS):
+            raise ValueError(f"{option} must be a multiple of {len(KINDS)}, not {count}.")
     stamp = json.dumps({"miniature": VERSION, "train": train, "val": val, "seed": seed}) + "\n"
     if folder.exists():
         if (folder / STAMP).is_file() and (folder / STAMP).read_text() == stamp:

@@ -76,7 +76,7 @@ def test_counts_double_and_wrong_ones_are_refused(capsys):
     assert counts(Settings(gpus=1024)) == [8, 16, 32, 64, 128, 256, 512, 1024]
     assert counts(Settings(gpus=24)) == [12, 24]
     with pytest.raises(SystemExit, match="--gpus must be an even number"):
-        main(["--gpus", "7"])
+        main(["--gpus", "9"])
 
 
 def test_the_command_prints_a_row_for_each_number_and_draws_a_plot(tmp_path, capsys):

@@ -135,8 +135,6 @@ def as_json(network: PretrainedNetwork, p: Prediction, top: int) -> dict[str, An
 
 def run(a: Arguments) -> NoReturn:
     """Predict and print; ends with exit code 1 where an image could not be read."""
-    if a.top < 1:
-        raise UserError(f"--top must be at least 1, not {a.top}.")
     if a.annotate:
         require_output(a.annotate / "image.png")
     paths = find(a.pictures)

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from preprocess.shared.program import as_typed, words
+from preprocess.shared.ranges import argument
 from trainer.doctor import kernels, launcher, machine, software
 from trainer.doctor.finding import Finding
 
@@ -39,7 +40,10 @@ def parser() -> argparse.ArgumentParser:
         help="folder that runs will be written to (default: %(default)s)",
     )
     flags.add_argument(
-        "--ranks", type=int, default=2, help="ranks to start on this host (default: %(default)s)"
+        "--ranks",
+        type=argument(int, "[1, 1024]"),
+        default=2,
+        help="ranks to start on this host (default: %(default)s)",
     )
     flags.add_argument("--json", action="store_true", help="print the findings as JSON")
     return flags
@@ -95,8 +99,6 @@ def report(findings: Sequence[Finding], color: bool) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(words(argv))
-    if arguments.ranks < 1:
-        parser().error(f"--ranks must be at least 1, not {arguments.ranks}")
     findings = examine(arguments.store, arguments.runs, arguments.ranks)
     if arguments.json:
         records = [

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
+from preprocess.shared.ranges import Count, Range, Seed
+from trainer.config import Ranged
 from trainer.errors import UserError
 
 Activation = Literal["relu", "tanh"]
+Rate = Annotated[float, Range("(0, 1000]")]
 Part = Literal["lrn", "overlap", "dropout", "colour", "towers"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReluVsTanh:
+class ReluVsTanh(Ranged):
     """Epochs to 25 % training error with ReLU and with tanh: the paper's Figure 1.
 
     For each activation all learning rates are trained for 1 epoch, the best three for 3, the best two for 9,
@@ -28,34 +31,31 @@ class ReluVsTanh:
     """Folder of the weights, the curves and the figure."""
     activations: tuple[Activation, ...] = ("relu", "tanh")
     """Activations to train. The figure shows the other one too if --out has its curve with these settings."""
-    relu_rates: tuple[float, ...] = (0.001, 0.002, 0.004, 0.008)
+    relu_rates: tuple[Rate, ...] = (0.001, 0.002, 0.004, 0.008)
     """Learning rates to try for ReLU; that of the biases is twice as high."""
-    tanh_rates: tuple[float, ...] = (0.004, 0.008, 0.016, 0.032)
+    tanh_rates: tuple[Rate, ...] = (0.004, 0.008, 0.016, 0.032)
     """Learning rates to try for tanh."""
-    target: float = 0.25
-    """Training error to reach, a fraction."""
-    max_epochs: int = 60
+    target: Annotated[float, Range("(0, 0.9)")] = 0.25
+    """Training error to reach, a fraction; that of a random guess is 0.9."""
+    max_epochs: Count = 60
     """Stop after this number of epochs."""
-    images: int | None = None
+    images: Count | None = None
     """Number of training images to use. None: all 50,000."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the initial weights and of the order of the images."""
-    threads: int = 1
+    threads: Annotated[int, Range("[1, 1024]")] = 1
     """Threads; the network is too small for many."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the network; weights are float32. auto: bfloat16 where the processor has it."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (self.relu_rates and self.tanh_rates and self.activations):
             raise UserError("Give at least one rate of each kind, and at least one activation.")
-        if not 0 < self.target < 0.9:
-            raise UserError(
-                f"--target must be between 0 and 0.9, the error of a random guess, not {self.target}."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ablations:
+class Ablations(Ranged):
     """Error without LRN, overlapping pooling, dropout, PCA colour and the second tower, next to the paper's.
 
     Example: python -m trainer.experiments ablations --ranks 2 --epochs 10
@@ -67,13 +67,13 @@ class Ablations:
     """The store that `snakemake preprocess` wrote."""
     out: Path = Path("runs/ablations")
     """Folder for the runs, the table and the figure."""
-    ranks: int = 1
+    ranks: Annotated[int, Range("[1, 65536]")] = 1
     """Ranks of each run, started by mpirun; 1: one process without mpirun."""
-    epochs: int | None = None
+    epochs: Count | None = None
     """Epochs of each run. None: the recipe's number for this store."""
     recipe: Literal["auto", "paper", "cuda-convnet"] = "auto"
     """Recipe of all runs."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of all runs."""
     flags: str = ""
     """More flags of trainer.run for all runs, in quotes: --flags="--batch-size 64 --precision float32"."""

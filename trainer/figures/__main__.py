@@ -9,13 +9,15 @@ from typing import Literal
 
 import tyro
 
+from preprocess.shared.ranges import Count
 from trainer.cli import one_sentence, parse, quick_imports
+from trainer.config import Ranged
 from trainer.errors import UserError
 from trainer.figures import NAMES, Name
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(Ranged):
     """Draw a run's figures, as PNG and SVG, into its folder figures/.
 
     Example: python -m trainer.figures runs/paper-001 --only conv1-filters predictions
@@ -32,7 +34,7 @@ class Arguments:
     """best: by validation error. latest: the newest."""
     store: Path | None = None
     """Another store than the one that the run was trained on."""
-    pictures: int | None = None
+    pictures: Count | None = None
     """The largest number of images of a split. None: 2,000 on the CPU, 50,000 on a GPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU where there is one."""
@@ -45,8 +47,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             from trainer.figures.drawing import draw, draw_together
             from trainer.runs import run_folder
 
-        if a.pictures is not None and a.pictures < 1:
-            raise UserError(f"--pictures must be at least 1, not {a.pictures}.")
         if a.together:
             draw_together(a.run or (run_folder.latest(),), a.together)
             print(f"learning curves: {a.together}")

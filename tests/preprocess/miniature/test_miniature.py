@@ -185,7 +185,7 @@ def test_a_folder_with_this_miniature_is_kept_and_any_other_refused(tmp_path: Pa
 
 
 def test_a_number_of_images_that_is_no_multiple_of_the_classes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--val 25: give a multiple of 10"):
+    with pytest.raises(ValueError, match="--val must be a multiple of 10, not 25"):
         make(tmp_path / "set", 20, 25)
     assert not list(tmp_path.iterdir())
 
