@@ -215,7 +215,7 @@ def test_images_smaller_than_the_networks_crop_are_refused(imagenet: Path, tmp_p
     run = snakemake("--config", f"imagenet={imagenet}", f"store={store}", "image_size=223")
     assert run.returncode != 0
     assert (
-        "the setting image_size is wrong: 223 is less than the minimum of 224 (the network crops 224x224"
+        "error: the setting image_size must be a whole number of pixels from 224, which the network crops"
         in run.stderr
     )
     assert "Traceback" not in run.stderr
@@ -231,4 +231,4 @@ def test_images_smaller_than_the_networks_crop_are_refused(imagenet: Path, tmp_p
 def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
     run = snakemake("--config", f"store={tmp_path}/a.zarr", "shard_length=0")
     assert run.returncode != 0
-    assert "error: the setting shard_length is wrong: 0 is less than the minimum of 1" in run.stderr
+    assert "error: the setting shard_length must be a whole number from 1 to 65,536, not 0" in run.stderr

@@ -1,7 +1,6 @@
-"""The settings of `snakemake preprocess --config`, as Snakemake reads them from the command line."""
+"""Each setting of preprocessing is taken with a meaning, or refused in a sentence before any stage runs."""
 
-import math
-from pathlib import Path
+import contextlib
 from typing import Any
 
 import pytest
@@ -10,87 +9,133 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snakemake.cli import parse_config
 
+from preprocess import index, shard
 from preprocess.errors import UserError
+from preprocess.settings import SCHEMA as SCHEMA_FILE
 from preprocess.settings import checked
+from tests.preprocess.helpers import ROOT
 
-DEFAULTS: dict[str, Any] = yaml.safe_load(Path("preprocess/config.yaml").read_text())
+SCHEMA = yaml.safe_load(SCHEMA_FILE.read_text())
+DEFAULTS: dict[str, Any] = yaml.safe_load((ROOT / "preprocess" / "config.yaml").read_text())
 
-EDGES = [
-    ("imagenet=2012", "the setting imagenet is no text: write ./ before the name, as in imagenet=./2012"),
-    ("imagenet=./2012", None),
-    ("imagenet=", "the setting imagenet is empty: write imagenet=PATH"),
-    ("imagenet=[red]", "write ./ before the name"),
-    ("imagenet=True", "write ./ before the name"),
-    ("imagenet=a [red] {folder}", None),
-    ("store=2012", "store=./2012"),
-    ("store=", "the setting store is empty"),
-    ("store=a{x}.zarr", "a{x}.zarr has a brace .* name another place, store=PATH"),
-    ("store=a b.zarr", None),
-    ("imagent=x", "there is no setting imagent: did you mean imagenet.* preprocess/config.yaml"),
-    ("Store=x", "there is no setting Store: did you mean store"),
-    ("zzz=x", "there is no setting zzz: preprocess/config.yaml"),
-    ("image_size=223", "image_size is wrong: 223 is less than .* 224 .the network crops"),
-    ("image_size=4097", "greater than the maximum of 4096"),
-    ("image_size=256.5", "not of type 'integer'"),
-    ("image_size=nan", "image_size"),
-    ("shard_length=0", "less than the minimum of 1"),
-    ("shard_length=-1", "less than the minimum of 1"),
-    ("shard_length=65537", "greater than the maximum of 65536"),
-    ("draft=maybe", "not of type 'boolean'"),
-    ("orientation=sideways", "'sideways' is not one of"),
-    ("seed=-1", "less than the minimum of 0"),
-    ("seed=abc", "seed is wrong: 'abc' is not of type 'integer'"),
-    ("verify_md5=1", "not of type 'boolean'"),
-    ("on_error=skp", "'skp' is not one of"),
-    ("dask=loca", "'loca' is not one of"),
-    ("dask_workers=-1", "less than the minimum of 0"),
-    ("validation_fraction=nan", "validation_fraction is nan: it must be a finite number"),
-    (
-        "validation_fraction=inf",
-        "validation_fraction is wrong: inf is greater than or equal to the maximum of 1",
-    ),
-    ("validation_fraction=1", "the maximum of 1"),
-    ("validation_fraction=-0.1", "the minimum of 0"),
-    ("validation_fraction=0", None),
-    ("train_per_class=-1", "the minimum of 0"),
-    ("validation_per_class=ten", "not of type 'integer'"),
-    ("subset=True", None),
-    ("subset=yes", "not of type 'boolean'"),
-]
+# As YAML writes them: a configuration file's text, and the values of --config.
+TAKEN = {
+    "imagenet": ["images", "'a b'", "'{x}'"],
+    "store": ["s.zarr", "'12'"],
+    "image_size": ["224", "4096"],
+    "shard_length": ["1", "65536"],
+    "draft": ["true", "false"],
+    "orientation": ["auto", "as-stored", "upright"],
+    "seed": ["0", "9223372036854775807"],
+    "verify_md5": ["true", "false"],
+    "subset": ["true", "false"],
+    "on_error": ["stop", "skip"],
+    "dask": ["local", "address", "slurm"],
+    "dask_address": ["''", "tls://host:1"],
+    "dask_workers": ["0", "65536"],
+    "validation_fraction": ["0", "0.0", "0.999"],
+    "train_per_class": ["0", "1000000000"],
+    "validation_per_class": ["0", "1000000000"],
+}
+NO_NUMBERS = ["true", "'1'", "[1]", "{a: 1}", "null", ".nan", ".inf", "-.inf", "1.5", "1e999"]
+NO_TEXTS = ["12", "true", "[a]", "null", ".nan"]
+NO_FLAGS = ["0", "'yes'", "null", ".nan"]
+REFUSED = {
+    "imagenet": ["''", '"a\\0b"', *NO_TEXTS],
+    "store": ["''", '"a\\0b"', "'a{b}'", "'a{b'", '"a\\nb"', *NO_TEXTS],
+    "image_size": ["223", "4097", "-1", *NO_NUMBERS],
+    "shard_length": ["0", "65537", *NO_NUMBERS],
+    "draft": NO_FLAGS,
+    "orientation": ["sideways", "1", "''", "null"],
+    "seed": ["-1", "9223372036854775808", *NO_NUMBERS],
+    "verify_md5": NO_FLAGS,
+    "subset": NO_FLAGS,
+    "on_error": ["ignore", "true", "''", "null"],
+    "dask": ["mpi", "true", "''", "null"],
+    "dask_address": NO_TEXTS,
+    "dask_workers": ["-1", "65537", *NO_NUMBERS],
+    "validation_fraction": ["-0.001", "1", "1.0", *NO_NUMBERS],
+    "train_per_class": ["-1", "1000000001", *NO_NUMBERS],
+    "validation_per_class": ["-1", "1000000001", *NO_NUMBERS],
+}
 
 
-@pytest.mark.parametrize(("given", "sentence"), EDGES, ids=[setting for setting, _ in EDGES])
-def test_a_setting_is_taken_or_refused_in_a_sentence(given: str, sentence: str | None) -> None:
-    settings = DEFAULTS | parse_config([given])
-    if sentence is None:
-        assert checked(settings) == settings
-        return
-    with pytest.raises(UserError, match=sentence) as refused:
-        checked(settings)
+def cases(table: dict[str, list[str]]) -> list[tuple[str, str]]:
+    return [(name, value) for name, values in table.items() for value in values]
+
+
+def test_every_setting_is_in_the_tables() -> None:
+    assert SCHEMA["properties"].keys() == DEFAULTS.keys() == TAKEN.keys() == REFUSED.keys()
+
+
+@pytest.mark.parametrize(("name", "value"), cases(TAKEN))
+def test_a_value_of_the_range_is_taken(name: str, value: str) -> None:
+    settings = DEFAULTS | {name: yaml.safe_load(value)}
+    assert checked(settings) == settings
+
+
+@pytest.mark.parametrize(("name", "value"), cases(REFUSED))
+def test_any_other_value_is_refused_with_what_it_must_be(name: str, value: str) -> None:
+    with pytest.raises(UserError, match=f"^the setting {name} must be .*, not ") as refused:
+        checked(DEFAULTS | {name: yaml.safe_load(value)})
     assert "\n" not in str(refused.value)
 
 
-def test_every_setting_has_an_edge() -> None:
-    assert {setting.partition("=")[0] for setting, _ in EDGES} >= DEFAULTS.keys() - {"dask_address"}
+MEANT = {
+    "imagenet=./2012": "./2012",
+    "imagenet=a [red] {folder}": "a [red] {folder}",
+    "imagenet=~/x": "/home/me/x",
+    "store=a b.zarr": "a b.zarr",
+    "subset=true": True,
+    "subset=True": True,
+    "subset=FALSE": False,
+}
+"""As users type them after --config, and the value that is meant."""
+EXPLAINED = {
+    "imagenet=2012": r"imagenet must be the path of .* \(./12 for a name that is a number\), not 2012",
+    "imagenet=": "imagenet must be the path of a folder or a tar",
+    "imagenet=[red]": "imagenet must be the path",
+    "store=a{x}.zarr": "store must be the path of a folder without braces",
+    "imagent=x": "there is no setting imagent: did you mean imagenet.* preprocess/config.yaml",
+    "Store=x": "there is no setting Store: did you mean store",
+    "zzz=x": "there is no setting zzz: preprocess/config.yaml",
+    "validation_fraction=nan": "validation_fraction must be a number of at least 0 and below 1, not nan",
+    "subset=yes": "subset must be true or false, not 'yes'",
+}
 
 
-def test_the_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("typed", "value"), MEANT.items())
+def test_a_setting_is_read_as_it_was_typed(
+    typed: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    found = checked(DEFAULTS | parse_config(["imagenet=~/x", "store=~/y.zarr"]))
-    assert (found["imagenet"], found["store"]) == ("/home/me/x", "/home/me/y.zarr")
+    assert checked(DEFAULTS | parse_config([typed]))[typed.partition("=")[0]] == value
 
 
-@pytest.mark.parametrize(
-    ("word", "value"), [("true", True), ("True", True), ("false", False), ("FALSE", False)]
-)
-def test_yes_and_no_are_as_the_messages_write_them(word: str, value: bool) -> None:
-    assert checked(DEFAULTS | parse_config([f"subset={word}"]))["subset"] is value
+@pytest.mark.parametrize(("typed", "sentence"), EXPLAINED.items())
+def test_a_setting_that_is_read_as_something_else_is_explained(typed: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        checked(DEFAULTS | parse_config([typed]))
 
 
 @given(st.dictionaries(st.sampled_from([*DEFAULTS, "other"]), st.text(max_size=12), max_size=3))
 def test_any_settings_are_taken_or_refused_in_a_sentence(words: dict[str, str]) -> None:
-    try:
-        found = checked(DEFAULTS | parse_config([f"{name}={word}" for name, word in words.items()]))
-    except UserError:
-        return
-    assert all(not isinstance(value, float) or math.isfinite(value) for value in found.values())
+    with contextlib.suppress(UserError):
+        checked(DEFAULTS | parse_config([f"{name}={word}" for name, word in words.items()]))
+
+
+@pytest.mark.parametrize("module", [index, shard], ids=["index", "shard"])
+def test_a_stages_flags_have_the_ranges_of_the_settings(module: Any) -> None:
+    """Its command line refuses the numbers that the schema refuses, and takes the others."""
+    names = {"workers": "dask_workers"}
+    required = ["--store", "s", "--imagenet", "i"] if module is index else ["--store", "s"]
+    for action in module.parser()._actions:
+        name = names.get(action.dest, action.dest)
+        limits = SCHEMA["properties"].get(name, {})
+        if name in names.values() or "minimum" not in limits or name == "image_size":
+            continue  # 0 workers are replaced by the Snakefile; plan.py checks the size
+        for value in (limits["minimum"], limits.get("maximum", 0.999)):
+            module.parser().parse_args([*required, action.option_strings[0], str(value)])
+        for value in (limits["minimum"] - 1, limits.get("maximum", 0) + 1, "nan"):
+            with pytest.raises(SystemExit):
+                module.parser().parse_args([*required, f"{action.option_strings[0]}={value}"])
