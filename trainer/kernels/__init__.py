@@ -1,7 +1,8 @@
 """The operations that are worth a kernel of their own, as plain functions: the one door to this folder.
 
 Each has several implementations, its backends. table.py lists them and chooses by processor, device, dtype
-and shape; reference.py has one in plain torch for each. `use("reference")` takes those for everything.
+and shape; reference.py has one in plain torch for each. `use("reference")` takes those for everything. Each
+raises ValueError for arrays that do not belong together: checks.py.
 
     conv1, conv2d, relu_lrn_pool, linear    the layers
     crop                                    stored images -> network input
@@ -20,10 +21,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.kernels.checks import check_crop, check_lrn
+from trainer.kernels.checks import (
+    check_convolution,
+    check_crop,
+    check_lrn,
+    check_sum_rows,
+    check_uniform,
+    check_update,
+)
 from trainer.kernels.counter_rng import Purpose, generator
 from trainer.kernels.crop_numba import CROP
 from trainer.kernels.cuda import AVAILABLE as HAS_TRITON
+from trainer.kernels.reference import CONV1_PAD
 from trainer.kernels.table import chosen, run, use
 
 __all__ = [
@@ -57,6 +66,7 @@ def conv1(x_B3HW: Tensor, weight_O3kk: Tensor, bias_O: Tensor | None) -> Tensor:
     x: images of any floating-point dtype. Returns [B, O, h, w] of the weights' dtype; 224 x 224 pixels and
     filters of 11 give 55 x 55.
     """
+    check_convolution(x_B3HW, weight_O3kk, bias_O, pad=CONV1_PAD)
     y: Tensor = run("conv1", x_B3HW, weight_O3kk, bias_O)
     return y
 
@@ -68,6 +78,7 @@ def conv2d(
 
     All tensors have one dtype. Returns [B, O, h, w], h = H + 2 pad - k + 1.
     """
+    check_convolution(x_BCHW, weight_OCkk, bias_O, pad=2 * pad)
     y: Tensor = run("conv2d", x_BCHW, weight_OCkk, bias_O, pad, relu)
     return y
 
@@ -143,11 +154,13 @@ def sgd_(
     w: weights, v: velocities, float32; g: gradients, of any dtype; rounded: a copy of the weights in the
     network's dtype, which is written too, or None. All are contiguous arrays of one length.
     """
+    check_update(w_N, v_N, g_N, rounded_N)
     run("sgd_", w_N, v_N, g_N, rounded_N, momentum, lr_decay, lr)
 
 
 def sum_rows_(total_N: Tensor, rows_RN: Tensor) -> None:
     """Add R arrays to `total`: sums are float32, in order, and rounded once to total's dtype."""
+    check_sum_rows(total_N, rows_RN)
     run("sum_rows_", total_N, rows_RN)
 
 
@@ -159,5 +172,6 @@ def uniform(
     positions: int64, samples' positions in the global batch; units: int64, units of the whole layer, on one
     device, which the result is on.
     """
+    check_uniform(positions_B, units_F)
     y: Tensor = run("uniform", seed, purpose, place, positions_B, units_F)
     return y

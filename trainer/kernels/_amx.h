@@ -6,8 +6,7 @@ A tile has 16 rows of 16 pairs of numbers. The product of tiles a and b (the ins
 
 where a[i, k] and b[k, j] are pairs, and . is their dot product. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "_sizes.h"
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,6 @@
 /* Vectors of 512 bits with bfloat16 (AVX-512 BF16): 16 numbers in float32, 32 in bfloat16. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "_sizes.h"
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -180,14 +180,14 @@ static PyObject *run(PyObject *module, PyObject *arguments)
         return NULL;
     l.rows = l.height + 2 * l.pad - l.side + 1, l.columns = l.width + 2 * l.pad - l.side + 1;
     l.floor = relu ? 0 : -INFINITY;
-    Py_ssize_t number = sizeof(uint16_t);
-    int fit = l.channels > 0 && l.channels % LANES == 0 && l.filters > 0 && l.filters % LANES == 0 &&
-              l.side > 0 && l.pad >= 0 && l.pad < l.side && l.rows > 0 && l.columns > 0 && parts > 0 &&
-              parts <= l.images && x.len == l.images * l.height * l.width * l.channels * number &&
-              weights.len == l.filters * l.side * l.side * l.channels * number &&
-              bias.len == l.filters * (Py_ssize_t)sizeof(float) &&
-              y.len == l.images * l.rows * l.columns * l.filters * number;
+    int fit = l.channels % LANES == 0 && l.filters % LANES == 0 && l.pad >= 0 && l.pad < l.side &&
+              parts > 0 && parts <= l.images &&
+              HAS_SHAPE(x, uint16_t, l.images, l.height, l.width, l.channels) &&
+              HAS_SHAPE(weights, uint16_t, l.filters, l.side, l.side, l.channels) &&
+              HAS_SHAPE(bias, float, l.filters) &&
+              HAS_SHAPE(y, uint16_t, l.images, l.rows, l.columns, l.filters);
     int done = 1;
+    if (parts > MAX_PARTS) parts = MAX_PARTS;
     if (fit) {
         l.steps = steps_of(l.channels, l.side);
         Py_BEGIN_ALLOW_THREADS

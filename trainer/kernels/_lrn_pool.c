@@ -202,14 +202,14 @@ static PyObject *run(PyObject *arguments, int is_backward)
                                       &l.width, &l.channels, &l.k, &l.alpha, &parts);
     if (!read) return NULL;
     l.rows = (l.height - WINDOW) / STRIDE + 1, l.columns = (l.width - WINDOW) / STRIDE + 1;
-    Py_ssize_t numbers = l.images * l.height * l.width * l.channels;
-    Py_ssize_t outputs = l.images * l.rows * l.columns * l.channels;
-    int fit = parts > 0 && parts <= l.images && l.height >= WINDOW && l.width >= WINDOW && l.channels > 0 &&
-              l.channels % LANES == 0 && l.channels <= MAX_VECTORS * LANES &&
-              x.len == numbers * (Py_ssize_t)sizeof(uint16_t) &&
-              y.len == outputs * (Py_ssize_t)sizeof(uint16_t) && position.len == outputs &&
-              (!is_backward || dx.len == x.len);
+    int fit = parts > 0 && parts <= l.images && l.height >= WINDOW &&
+              l.width >= WINDOW && l.channels % LANES == 0 && l.channels <= MAX_VECTORS * LANES &&
+              HAS_SHAPE(x, uint16_t, l.images, l.height, l.width, l.channels) &&
+              HAS_SHAPE(y, uint16_t, l.images, l.rows, l.columns, l.channels) &&
+              HAS_SHAPE(position, uint8_t, l.images, l.rows, l.columns, l.channels) &&
+              (!is_backward || HAS_SHAPE(dx, uint16_t, l.images, l.height, l.width, l.channels));
     int done = 1;
+    if (parts > MAX_PARTS) parts = MAX_PARTS;
     if (fit) {
         Py_BEGIN_ALLOW_THREADS
 #pragma omp parallel for num_threads(parts) schedule(static, 1) reduction(&& : done)

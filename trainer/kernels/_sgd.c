@@ -81,11 +81,13 @@ static PyObject *sgd(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "w*w*w*w*fffn", &w, &v, &g, &rounded, &a.momentum, &a.lr_decay, &a.lr,
                           &parts))
         return NULL;
-    a.w = w.buf, a.v = v.buf, a.g = g.buf, a.rounded = rounded.buf, a.g_is_float32 = g.len == w.len;
+    a.w = w.buf, a.v = v.buf, a.g = g.buf, a.rounded = rounded.buf, a.g_is_float32 = g.itemsize == sizeof(float);
     Py_ssize_t length = w.len / (Py_ssize_t)sizeof(float);
-    int fit = parts > 0 && v.len == w.len && 2 * rounded.len == w.len &&
-              (a.g_is_float32 || g.len == rounded.len) && w.len % (Py_ssize_t)sizeof(float) == 0 &&
+    int fit = parts > 0 && w.itemsize == sizeof(float) && v.itemsize == w.itemsize &&
+              (a.g_is_float32 || g.itemsize == sizeof(uint16_t)) && rounded.itemsize == sizeof(uint16_t) &&
+              v.len == w.len && 2 * rounded.len == w.len && g.len == g.itemsize * length &&
               (uintptr_t)rounded.buf % sizeof(uint16_t) == 0;
+    if (parts > MAX_PARTS) parts = MAX_PARTS;
     if (fit) {
         Py_BEGIN_ALLOW_THREADS
 #pragma omp parallel for num_threads(parts) schedule(static, 1)

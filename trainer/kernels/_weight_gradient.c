@@ -208,13 +208,12 @@ static PyObject *weight_gradient(PyObject *module, PyObject *arguments)
                           &l.channels, &l.all_filters, &l.side, &l.pad, &parts, &of_filters))
         return NULL;
     l.rows = l.height + 2 * l.pad - l.side + 1, l.columns = l.width + 2 * l.pad - l.side + 1;
-    int fit = l.images > 0 && l.rows > 0 && l.columns > 0 && l.side > 0 && l.pad >= 0 && l.pad < l.side &&
-              l.channels > 0 && l.channels % LANES == 0 && l.all_filters > 0 && l.all_filters % LANES == 0 &&
-              parts > 0 && of_filters > 0 &&
-              x.len == l.images * l.height * l.width * l.channels * (Py_ssize_t)sizeof(uint16_t) &&
-              dy.len == l.images * l.rows * l.columns * l.all_filters * (Py_ssize_t)sizeof(uint16_t) &&
-              sums.len ==
-                  parts * (l.channels * l.side * l.side + LANES) * l.all_filters * (Py_ssize_t)sizeof(float);
+    int fit = l.side > 0 && l.side <= sums.len && l.pad >= 0 && l.pad < l.side && l.channels % LANES == 0 &&
+              l.all_filters % LANES == 0 && parts > 0 && parts <= MAX_PARTS && of_filters > 0 &&
+              of_filters <= MAX_PARTS / parts &&
+              HAS_SHAPE(x, uint16_t, l.images, l.height, l.width, l.channels) &&
+              HAS_SHAPE(dy, uint16_t, l.images, l.rows, l.columns, l.all_filters) &&
+              HAS_SHAPE(sums, float, parts, l.channels / LANES * l.side * l.side + 1, l.all_filters, LANES);
     int added = 1;
     if (fit) {
         Py_BEGIN_ALLOW_THREADS

@@ -30,6 +30,7 @@ except ImportError:  # another processor, or no compiler when the project was in
 
 LANES = 16  # channels, and filters, that the unit multiplies at a time
 BLOCK = 32  # filters that keep all of its registers busy
+MAX_THREADS = 1024  # that `_weight_gradient.c` starts
 MAX_SUMS = 4  # threads that may have their own sums: 1.8 MB each for conv3
 
 
@@ -111,6 +112,7 @@ def divide(threads: int, images: int, filters: int) -> tuple[int, int]:
 
     Each part of the images has its own sums, so there are few; many threads divide the filters too.
     """
+    threads = min(threads, MAX_THREADS)
     of_filters = min(-(-threads // MAX_SUMS), -(-filters // BLOCK))
     return min(max(1, threads // of_filters), -(-images // 2)), of_filters
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from preprocess.shared.cached_njit import cached_njit
 from trainer.kernels import lrn_numba
 from trainer.kernels.bfloat16 import as_array, from_float32, to_float32, use_512_bits
+from trainer.kernels.checks import check_lrn_gradient
 from trainer.kernels.custom_op import custom_op
 from trainer.kernels.lrn_function import STRIDE, empty_gradient, empty_outputs, lrn_function
 from trainer.kernels.lrn_numba import ZERO, Constants, gradient_tile, normalise_tile, tile_arrays, tile_size
@@ -58,6 +59,7 @@ def _backward(
     alpha: float,
     beta: float,
 ) -> Tensor:
+    check_lrn_gradient(x_BCHW, dy_BChw, position, window)
     dx = torch.empty_like(x_BCHW)
     c = constants(x_BCHW, relu, n, k, alpha, beta)
     if window is None:
