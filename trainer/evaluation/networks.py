@@ -10,6 +10,7 @@ import torch
 
 from preprocess.store import Store
 from trainer.config import Config
+from trainer.data import augmentation
 from trainer.data.batches import open_data
 from trainer.errors import UserError
 from trainer.evaluation.ensemble import Ensemble
@@ -18,6 +19,7 @@ from trainer.evaluation.validation import evaluate
 from trainer.model.initial_weights import empty_tower
 from trainer.parallel.connect import connect
 from trainer.parallel.device import resolve_precision
+from trainer.parallel.memory import require_memory
 from trainer.parallel.network import ParallelNetwork
 from trainer.parallel.topology import Topology
 from trainer.parallel.transport import Transport
@@ -130,6 +132,10 @@ def evaluate_all(
         seen, remarks = _seen(member, store)
         for sentence in [*member.remarks, *remarks]:
             remark(sentence)
+        images = min(batch_size, -(-len(seen.val) // topology.pairs))
+        bytes_of_one = 3 * (seen.image_size**2 + 4 * augmentation.CROP**2)  # stored, and as input in float32
+        work = f"Evaluation (--batch-size {batch_size})"
+        require_memory(topology, images * bytes_of_one, work, "choose a smaller --batch-size")
         network = load(member, precision, topology, transport, len(seen.classes))
         tallies = evaluate(
             network,

@@ -25,11 +25,13 @@ from trainer.model.initial_weights import build_tower
 from trainer.model.network import DropoutMasks
 from trainer.parallel.connect import connect
 from trainer.parallel.device import resolve_precision
+from trainer.parallel.memory import require_memory
 from trainer.parallel.network import Activations, ParallelNetwork
 from trainer.parallel.topology import Topology, first_on_each_host
 from trainer.parallel.transport import Pending
 from trainer.training.compiled import CompiledTower, require_compiler
 from trainer.training.health import Observation
+from trainer.training.memory import least_bytes
 from trainer.training.optimizer import FlatStage, flatten, named_tensors, sgd_step_
 
 
@@ -49,6 +51,13 @@ class Trainer:
                 f"A batch of {o.batch_size} does not divide among {topology.pairs} pairs of ranks: "
                 f"--batch-size must be a multiple of {topology.pairs}."
             )
+        share = o.batch_size // topology.pairs
+        require_memory(
+            topology,
+            least_bytes(config.network, classes, len(topology.towers), share),
+            f"A step (--batch-size {o.batch_size})",
+            "choose a smaller --batch-size, --filters or --hidden, or start ranks on more hosts",
+        )
         kernels.use(config.hardware.kernels)
         self.config = config
         self.topology = topology
