@@ -1,5 +1,5 @@
 """Images as the store has them: `convert` makes uint8 [size, size, 3] of the bytes of a JPEG or PNG."""
 
-from preprocess.pictures.images import UnreadableError, convert
+from preprocess.pictures.images import MAX_BYTES, UnreadableError, convert
 
-__all__ = ["UnreadableError", "convert"]
+__all__ = ["MAX_BYTES", "UnreadableError", "convert"]

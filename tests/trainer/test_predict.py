@@ -2,10 +2,14 @@
 
 import io
 import json
+import os
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from PIL import Image
 
 from tests.launch import ROOT, run
@@ -142,3 +146,40 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
 
 def test_equal_probabilities_come_in_the_classes_order():
     assert predict.best(np.array([0.2, 0.3, 0.2, 0.3], np.float32), 3) == [1, 3, 0]
+
+
+def test_what_is_no_regular_file_or_too_large_is_not_read(exported, tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with (tmp_path / "sparse.jpg").open("wb") as file:
+        file.truncate(40 * 2**30)
+    with (tmp_path / "largest.jpg").open("wb") as file:
+        file.truncate(2**28 + 1)
+    (tmp_path / "null.jpg").symlink_to("/dev/zero")
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
+    names = ("pipe.jpg", "sparse.jpg", "largest.jpg", "null.jpg")
+    found = predict.predictions(load(exported, device="cpu"), [tmp_path / name for name in names], False)
+    assert [p.error for p in found] == [
+        "is no regular file",
+        "has 42,949,672,960 bytes, more than 268,435,456",
+        "has 268,435,457 bytes, more than 268,435,456",
+        "is no regular file",
+    ]
+
+
+def test_a_network_whose_outputs_are_not_finite_is_one_sentence(files, exported, tmp_path):
+    """Finite weights can overflow."""
+    damaged = tmp_path / "alexnet.safetensors"
+    with safetensors.safe_open(exported, "pt") as file:
+        tensors, about = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    for dtype, value, sentence in (
+        (torch.float32, 3e38, "has outputs that are not finite numbers"),
+        (torch.int8, 3, "has weights of float32, int8, and this program's are float32"),
+        (torch.complex64, 3, "has weights of complex64, float32, and this program's are float32"),
+    ):
+        changed = tensors | {"fc7.weight": torch.full_like(tensors["fc7.weight"], value, dtype=dtype)}
+        safetensors.torch.save_file(changed, damaged, about)
+        done = command("predict", files, "--model", damaged, "--format", "json", cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert done.stderr.startswith(f"error: {damaged} {sentence}")
+        assert done.stderr.count("\n") == 1

@@ -7,6 +7,7 @@ the same to the byte as in training. The rest of the trainer imports preprocess.
 from __future__ import annotations
 
 import json
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import rich
 import rich.table
 from numpy.typing import NDArray
 
-from preprocess.pictures import UnreadableError, convert
+from preprocess.pictures import MAX_BYTES, UnreadableError, convert
 from preprocess.shared import progress
 from preprocess.shared.image_files import hidden_part, is_image_name, walk
 from preprocess.shared.names import cell, shown
@@ -74,22 +75,31 @@ def _images_in(folder: Path) -> list[Path]:
         if part := hidden_part(name):
             hidden.add(part)
         elif strange:
-            print(f"note: {folder / name} is left aside: {strange}", file=sys.stderr)
+            print(f"note: {shown(folder / name)} is left aside: {strange}", file=sys.stderr)
         elif is_image_name(name):
             names.append(name)
     if hidden:
-        print(f"note: {folder}: hidden entries left aside: {len(hidden)}", file=sys.stderr)
+        print(f"note: {shown(folder)}: hidden entries left aside: {len(hidden)}", file=sys.stderr)
     if not names:
         raise UserError(f"There is no JPEG or PNG in {folder}.")
     return sorted(folder / name for name in names)
 
 
 def predictions(network: PretrainedNetwork, paths: Sequence[Path], ten_crop: bool) -> Iterator[Prediction]:
-    """Predict each file's classes, in the order of the paths; a file that cannot be read has an error."""
+    """Predict each file's classes, in the order of the paths; a file that cannot be read has an error.
+
+    Raises UserError when the network's outputs are not finite.
+    """
     for first in range(0, len(paths), BATCH):
         read = [_read(path, network.image_size) for path in paths[first : first + BATCH]]
         images = [p.image_SS3 for p in read if p.image_SS3 is not None]
-        rows = iter(network.probabilities(np.stack(images), ten_crop) if images else ())
+        p_BK = network.probabilities(np.stack(images), ten_crop) if images else np.empty((0, 0), np.float32)
+        if not np.isfinite(p_BK).all():
+            raise UserError(
+                f"{network.source} has outputs that are not finite numbers: its weights are damaged, or its "
+                "training diverged; name another --model or --checkpoint."
+            )
+        rows = iter(p_BK)
         for p in read:
             yield p if p.error else Prediction(p.path, "", p.repairs, p.image_SS3, next(rows))
 
@@ -97,6 +107,11 @@ def predictions(network: PretrainedNetwork, paths: Sequence[Path], ten_crop: boo
 def _read(path: Path, size: int) -> Prediction:
     """Decode and resize one file; no softmax outputs yet."""
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # to read a pipe could take for ever
+            raise UnreadableError("is no regular file")
+        if found.st_size > MAX_BYTES:
+            raise UnreadableError(f"has {found.st_size:,} bytes, more than {MAX_BYTES:,}")
         image, repairs = convert(path.read_bytes(), path.name, size)
     except UnreadableError as error:
         return Prediction(path, error=str(error))

@@ -119,7 +119,12 @@ def _parameters(path: Path) -> dict[str, Tensor]:
 
 
 def _network(config: Config, classes: int, weights: list[Weights], source: Path) -> TwoTowerAlexNet:
-    """The towers with these weights. Raises UserError for a weight of another shape or name."""
+    """The towers with these weights. Raises UserError for a weight of another shape, name or dtype."""
+    found = {str(w.dtype).removeprefix("torch.") for tensors in weights for w in tensors.values()}
+    if found - {"float32"}:
+        raise UserError(
+            f"{source} has weights of {', '.join(sorted(found))}, and this program's are float32."
+        )
     with torch.device("meta"):
         network = TwoTowerAlexNet(config.network, classes)
     try:

@@ -23,6 +23,8 @@ from trainer.model.grouped import Weights
 from trainer.model.network import LAYERS
 from trainer.runs.training_set import MEAN
 
+FLOATING = ("float32", "float16", "bfloat16", "float64")
+
 
 def read(path: Path) -> tuple[Weights, dict[str, Any] | None]:
     """Read conv1 to fc8, float32, and the settings that an exported file of this project has in its header.
@@ -32,15 +34,16 @@ def read(path: Path) -> tuple[Weights, dict[str, Any] | None]:
     if not path.is_file():
         raise UserError(f"There is no file {path}.")
     about = None
+    found: dict[str, Any]
     try:
         kind = foreign.kind_of(path)
         if kind == "safetensors":
             with safetensors.safe_open(path, "pt") as file:
                 about = _about(path, (file.metadata() or {}).get("about"))
-                found = {name: file.get_tensor(name).float() for name in file.keys() if name != MEAN}  # noqa: SIM118
+                found = {name: file.get_tensor(name) for name in file.keys() if name != MEAN}  # noqa: SIM118
         elif kind == "npz":
             with np.load(path, allow_pickle=False) as arrays:
-                found = {name: torch.from_numpy(_as_float32(arrays[name])) for name in arrays.files}
+                found = {name: _array(arrays[name]) for name in arrays.files}
         else:
             raise UserError(foreign.remedy(path, kind))
     except (safetensors.SafetensorError, *foreign.DAMAGE) as error:
@@ -60,9 +63,9 @@ def read(path: Path) -> tuple[Weights, dict[str, Any] | None]:
             f"{path} must hold conv1 to fc8, each with .weight and .bias, and nothing else; "
             f"missing: {missing}, unknown: {unknown}."
         )
-    found = {name: _without_ones(name, tensor) for name, tensor in found.items()}
-    _require_shapes(path, found)
-    return found, about
+    weights = {name: _without_ones(name, _as_float32(path, name, array)) for name, array in found.items()}
+    _require_shapes(path, weights)
+    return weights, about
 
 
 def _about(path: Path, text: str | None) -> dict[str, Any] | None:
@@ -85,13 +88,25 @@ def _about(path: Path, text: str | None) -> dict[str, Any] | None:
     return about
 
 
-def _as_float32(array: NDArray[Any] | bytes) -> NDArray[np.float32]:
-    """One member of an .npz as float32. Raises ValueError when it holds no real numbers."""
-    if isinstance(array, bytes):  # NumPy returns a member without an array's header as bytes
+def _array(member: NDArray[Any] | bytes) -> NDArray[Any]:
+    """One member of an .npz. Raises ValueError when it is no array."""
+    if isinstance(member, bytes):  # NumPy returns a member without an array's header as bytes
         raise ValueError("a part of it is no array")
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"an array is of {array.dtype}, not of real numbers")
-    return array.astype(np.float32)
+    return member
+
+
+def _as_float32(path: Path, name: str, array: Tensor | NDArray[Any]) -> Tensor:
+    """A layer's array as float32. Raises UserError for quantised and for complex numbers."""
+    dtype = str(array.dtype).removeprefix("torch.") if isinstance(array, Tensor) else array.dtype.name
+    if dtype not in FLOATING:
+        raise UserError(
+            f"{path}: {name} is of {dtype}, and weights must be of {', '.join(FLOATING)}: "
+            "multiply quantised weights by their scale first."
+        )
+    if isinstance(array, Tensor):
+        return array.float()
+    with np.errstate(over="ignore"):  # what becomes infinite is refused below
+        return torch.from_numpy(array.astype(np.float32))
 
 
 def _some(names: Iterable[str]) -> str:

@@ -201,6 +201,11 @@ def changed_npz(path, **changes):
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
 
 
+def changed_safetensors(path, **changes):
+    arrays = narrow_alexnet() | changes
+    safetensors.torch.save_file({name: torch.from_numpy(array) for name, array in arrays.items()}, path)
+
+
 def object_npz(path, marker):
     changed_npz(path, **{"fc8.bias": np.array([Danger(marker)])})
 
@@ -250,10 +255,18 @@ REFUSED = {
         lambda p, m: safetensors.torch.save_file({f"layer{i}": torch.zeros(1) for i in range(99)}, p),
         r"missing: \['conv1.bias', .* and 12 more, unknown: \['layer0', .* and 95 more\.",
     ),
-    "words.npz": (lambda p, m: changed_npz(p, **{"fc8.bias": np.array(["a"])}), "not of real numbers"),
-    "complex.npz": (
-        lambda p, m: changed_npz(p, **{"fc8.bias": np.zeros(10, complex)}),
-        "not of real numbers",
+    "words.npz": (lambda p, m: changed_npz(p, **{"fc8.bias": np.array(["a"])}), "fc8.bias is of str32, and"),
+    **{
+        f"{dtype}.{kind}": (
+            lambda p, m, dtype=dtype, write=write: write(p, **{"fc8.bias": np.zeros(10, dtype)}),
+            f"fc8.bias is of {dtype}, and weights must be of float32, .*: multiply quantised weights",
+        )
+        for dtype in ("int8", "uint8", "int64", "bool", "complex64")
+        for kind, write in (("npz", changed_npz), ("safetensors", changed_safetensors))
+    },
+    "overflow.npz": (
+        lambda p, m: changed_npz(p, **{"fc8.bias": np.full(10, 1e300)}),
+        "fc8 holds .* not a finite",
     ),
     "nan.npz": (
         lambda p, m: changed_npz(p, **{"fc8.bias": np.full(10, np.nan)}),
