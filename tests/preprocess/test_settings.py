@@ -120,8 +120,12 @@ def test_a_setting_that_is_read_as_something_else_is_explained(typed: str, sente
 
 @given(st.dictionaries(st.sampled_from([*DEFAULTS, "other"]), st.text(max_size=12), max_size=3))
 def test_any_settings_are_taken_or_refused_in_a_sentence(words: dict[str, str]) -> None:
+    try:
+        typed = parse_config([f"{name}={word}" for name, word in words.items()])
+    except AssertionError:  # Snakemake's own, for "#" and the like
+        return
     with contextlib.suppress(UserError):
-        checked(DEFAULTS | parse_config([f"{name}={word}" for name, word in words.items()]))
+        checked(DEFAULTS | typed)
 
 
 @pytest.mark.parametrize("module", [index, shard], ids=["index", "shard"])
