@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from preprocess.shared import json_files
 from preprocess.shared.ranges import Count, Range, Seed, wrong_number
 from trainer.errors import UserError
 
@@ -271,25 +272,21 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(plain: Mapping[str, Any]) -> Config:
-    """Convert back: the inverse of `to_dict`. Raises UserError for an unknown key."""
-    values: dict[str, Any] = _regrouped(plain)
+    """Convert back: the inverse of `to_dict`. Raises UserError for an unknown key or a wrong value."""
     try:
-        for group in GROUPS.keys() & values.keys():
-            fields: dict[str, Any] = dict(values[group])
-            fields |= {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
-            for name in {"store", "folder"} & fields.keys():
-                fields[name] = None if fields[name] is None else Path(fields[name])
-            values[group] = GROUPS[group](**fields)
-        return Config(**values)
-    except TypeError as error:
-        raise UserError(f"The configuration has a key that this version does not know: {error}.") from None
+        return json_files.convert(_regrouped(plain), Config, "The configuration")
+    except json_files.JsonError as error:
+        raise UserError(f"{error}; this version cannot use it.") from None
 
 
-def _regrouped(plain: Mapping[str, Any]) -> dict[str, Any]:
+def _regrouped(plain: Mapping[str, Any]) -> Mapping[str, Any]:
     """Regroup the fields of version 0.1, which had run, hardware and checkpoint in one group, `session`."""
-    values = {**plain}
-    for old, value in values.pop("session", {}).items():
+    session = plain.get("session") if isinstance(plain, Mapping) else None
+    if not isinstance(session, Mapping):
+        return plain
+    groups: dict[str, dict[str, Any]] = {"run": {}, "hardware": {}, "checkpoint": {}}
+    for old, value in session.items():
         name = "folder" if old == "run" else old
-        group = GROUP_OF.get(name, "run")  # from_dict refuses an unknown key there
-        values[group] = {**values.get(group, {}), name: value}
-    return values
+        group = GROUP_OF.get(name, "run")
+        groups[group if group in groups else "run"][name] = value  # from_dict refuses an unknown key there
+    return {**{key: value for key, value in plain.items() if key != "session"}, **groups}

@@ -44,6 +44,47 @@ def test_an_unknown_key_is_an_error():
         from_dict(plain)
 
 
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [
+        ("network", "hidden", "2048"),
+        ("network", "hidden", True),
+        ("network", "hidden", 2048.5),
+        ("network", "lrn", 1),
+        ("network", "lrn_k", []),
+        ("network", "lrn_k", float("inf")),
+        ("network", "filters", [48, 128, 192, 192]),
+        ("network", "filters", [48, 128, 192, 192, "128"]),
+        ("network", "towers", True),
+        ("network", "conv1_order", "pool"),
+        ("optim", "lr", {}),
+        ("optim", "lr_steps", [[1]]),
+        ("run", "store", 3),
+        ("run", "seed", None),
+    ],
+)
+def test_a_value_of_another_type_is_one_sentence(group, name, value):
+    plain = to_dict(AUTO)
+    plain[group][name] = value
+    with pytest.raises(UserError, match=rf"^The configuration has {group}\.{name} = .*, which is not .*\.$"):
+        from_dict(plain)
+
+
+@pytest.mark.parametrize("group", ["network", "run"])
+@pytest.mark.parametrize("value", [None, [], 3, "text", [["hidden", 3]]])
+def test_a_group_that_is_no_object_is_one_sentence(group, value):
+    with pytest.raises(UserError, match=f"^The configuration has {group} = .* which is not an object"):
+        from_dict(to_dict(AUTO) | {group: value})
+
+
+@pytest.mark.parametrize(
+    "value", [None, [], 3, {"session": []}, {"session": {"hidden": 3}}, {"run": {"hidden": 3}}]
+)
+def test_what_is_no_configuration_is_one_sentence(value):
+    with pytest.raises(UserError, match=r"^The configuration (is|has) .*; this version cannot use it\.$"):
+        from_dict(value)
+
+
 def test_flags_change_the_recipe_that_they_follow():
     config = parse_config(["--lr", "0.02", "--recipe", "cuda-convnet", "--no-flips"])
     assert config.recipe == "cuda-convnet"
