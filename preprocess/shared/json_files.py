@@ -7,7 +7,6 @@ dict with keys of text, a TypedDict (further keys are kept), or a dataclass (fur
 import dataclasses
 import functools
 import json
-import math
 import types
 import typing
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union
 T = TypeVar("T")
 
 LARGEST = 2**128
-"""Whole numbers are smaller, so that arithmetic with floats does not overflow."""
+"""Numbers are smaller, as those of float32 are: arithmetic with them does not overflow."""
 SHOWN = 40  # characters of a wrong value in a message
 WORDS = {
     bool: "true or false",
@@ -151,10 +150,8 @@ def _keys(kind: Any) -> _Keys | None:
 
 
 def _is_scalar(value: Any, kind: Any) -> bool:
-    if type(value) is int and kind in (int, float):
-        return abs(value) < LARGEST
-    if kind is float:
-        return type(value) is float and math.isfinite(value)
+    if kind in (int, float):
+        return type(value) in (int, kind) and abs(value) < LARGEST  # NaN is not
     return type(value) is (str if kind is Path else kind)
 
 

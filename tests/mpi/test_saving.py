@@ -20,6 +20,8 @@ from .test_parity import CLASSES, SMALL, configuration
 WORLD = MPI.COMM_WORLD
 pytestmark = pytest.mark.mpi(min_size=2)
 
+SCHEDULE = {"best_error": None, "epochs_without": 0, "falls": 0}
+
 
 def test_the_next_checkpoint_does_not_begin_before_the_last_is_complete(monkeypatch):
     trainer = Trainer(
@@ -36,7 +38,7 @@ def test_the_next_checkpoint_does_not_begin_before_the_last_is_complete(monkeypa
     trained_on = TrainingSet.of(open_data(Path(os.environ["TINY_STORE"])))
     writer = checkpoint_writer.Writer(run, trainer.topology, keep=5, trained_on=trained_on)
     for step in (15, 16):
-        writer.save(trainer.tensors(), {"step": step})
+        writer.save(trainer.tensors(), {"step": step, "schedule": SCHEDULE})
     writer.finish()
     WORLD.Barrier()
     damage = {step: checkpoint.check(run / "checkpoints" / f"step-{step:08d}") for step in (15, 16)}

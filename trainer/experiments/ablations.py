@@ -27,7 +27,7 @@ from trainer.experiments.same_settings import cannot_continue, require_same_sett
 from trainer.figures import style
 from trainer.recipes import RECIPES, settle
 from trainer.runs import run_folder
-from trainer.runs.log import read_log
+from trainer.runs.log import having, read_log
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def require_same_run(folder: Path, wanted: Config, store: Store) -> None:
         return
     try:
         found = run_folder.read_config(folder)
-        fingerprint = json.loads((folder / run_folder.CONFIG).read_text())["store"]
-    except (UserError, KeyError) as error:
+        fingerprint = run_folder.record(folder).get("store")
+    except UserError as error:
         raise cannot_continue(folder, str(error).rstrip(".")) from None
     wanted, _ = settle(wanted, len(store.train))
     different = list(run_folder.differences(found, wanted).values())
@@ -126,7 +126,7 @@ def train(arguments: Arguments, folder: Path, name: str) -> None:
 
 def last_errors(folder: Path) -> tuple[float, float]:
     """Top-1 and top-5 error after the last epoch, in percent; the minimum over the epochs would be biased."""
-    lines = [line for line in read_log(folder / run_folder.LOG) if "val_top1_error" in line]
+    lines = having(read_log(folder / run_folder.LOG), "val_top1_error", "val_top5_error")
     if not lines:
         raise UserError(f"{folder} ended before its first validation: take more --epochs.")
     return 100 * lines[-1]["val_top1_error"], 100 * lines[-1]["val_top5_error"]

@@ -10,6 +10,7 @@ import numpy as np
 from trainer.errors import UserError
 from trainer.figures import style
 from trainer.figures.run_data import RunData
+from trainer.runs.log import having
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,8 +22,8 @@ DROP = 2.0  # the factor of a drop at least; the paper divides the learning rate
 
 def draw(data: RunData) -> Figure:
     """Draw a panel for each curve, with one axis of epochs. Raises UserError for a log without losses."""
-    steps = [line for line in data.log if "loss" in line]
-    epochs = [line for line in data.log if "val_top1_error" in line]
+    steps = having(data.log, "loss", "lr", "epoch")
+    epochs = having(data.log, "val_top1_error", "val_top5_error", "epoch")
     if not steps:
         raise UserError("the run's log has no losses yet")
     figure = style.figure(5.2 if epochs else 3.4, "Learning curves")
@@ -58,12 +59,12 @@ def together(logs: dict[str, list[dict[str, Any]]]) -> Figure:
     figure = style.figure(4.6, "Learning curves")
     loss, error = figure.subplots(2, sharex=True)
     for number, (name, log) in enumerate(logs.items()):
-        steps = [line for line in log if "loss" in line]
+        steps = having(log, "loss", "epoch")
         if not steps:
             raise UserError(f"the log of {name} has no losses yet")
         look = {"color": style.COLORS[number % len(style.COLORS)], "linewidth": 1}
         loss.plot(*thinned(steps, "loss"), label=style.short(name, 60), **look)
-        epochs = [line for line in log if "val_top1_error" in line]
+        epochs = having(log, "val_top1_error", "epoch")
         at, percent = [line["epoch"] for line in epochs], [100 * line["val_top1_error"] for line in epochs]
         error.plot(at, percent, marker="os^Dv"[number % 5], markersize=4, clip_on=False, **look)
     loss.set(ylabel="training loss", ylim=(0, None))

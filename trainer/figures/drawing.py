@@ -14,7 +14,7 @@ from trainer.evaluation.pretrained import load
 from trainer.figures import NAMES, Name, confusion, curves, filters, neighbours, predictions, style, views
 from trainer.figures.run_data import LIMIT_CPU, LIMIT_GPU, RunData
 from trainer.runs import run_folder
-from trainer.runs.log import read_log
+from trainer.runs.log import LogReader, read_log, unreadable_lines
 from trainer.runs.training_set import as_seen
 
 if TYPE_CHECKING:
@@ -62,7 +62,11 @@ def draw(
     for remark in remarks:
         say(remark)
     limit = images or (LIMIT_GPU if network.device.type == "cuda" else LIMIT_CPU)
-    data = RunData(network, seen, read_log(run / run_folder.LOG), limit)
+    reader = LogReader(run / run_folder.LOG)
+    _, lines = reader.read(to_end=True)
+    if reader.unreadable:
+        say(unreadable_lines(reader.unreadable))
+    data = RunData(network, seen, lines, limit)
     written: list[Path] = []
     for name in names:
         if name in NEED_VALIDATION and not len(seen.val):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from trainer.config import Config
 from trainer.evaluation.pretrained_network import PretrainedNetwork
 from trainer.recipes import RECIPES
 from trainer.runs import run_folder
-from trainer.runs.log import read_log
+from trainer.runs.log import having, read_log
 
 RECIPES_IN_WORDS = {
     "auto": "this project's own for any set of images",
@@ -50,9 +49,8 @@ def _escaped(name: str) -> str:
 
 def _errors(network: PretrainedNetwork, run: Path) -> list[str]:
     step = network.state.get("step")
-    lines = [
-        line for line in read_log(run / run_folder.LOG) if "val_top1_error" in line and line["step"] == step
-    ]
+    measured = having(read_log(run / run_folder.LOG), "val_top1_error", "val_top5_error", "epoch")
+    lines = [line for line in measured if line["step"] == step]
     if not lines:
         return ["## Errors", "", "Not measured at this checkpoint.", ""]
     last = lines[-1]
@@ -88,7 +86,7 @@ def _recipe(config: Config) -> list[str]:
 
 
 def _data(network: PretrainedNetwork, run: Path) -> list[str]:
-    fingerprint = json.loads((run / run_folder.CONFIG).read_text()).get("store", "unknown")
+    fingerprint = run_folder.record(run).get("store", "unknown")
     first = [_escaped(network.name(index)) for index in range(min(12, len(network.classes)))]
     more = ", ..." if len(network.classes) > len(first) else ""
     return [

@@ -19,8 +19,8 @@ named `step-` and at least eight digits are counted or removed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import platform
 import re
 from collections.abc import Mapping
@@ -34,8 +34,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from preprocess.shared import json_files
+from preprocess.shared.json_files import JsonError
 from trainer.errors import UserError
 from trainer.runs import version
+from trainer.runs.formats import Manifest, State, State01, Validation
 
 if TYPE_CHECKING:
     from trainer.parallel.topology import Comm  # which starts MPI; one process alone needs none
@@ -81,11 +84,12 @@ def versions() -> dict[str, str]:
 
 
 def named(folder: Path, marker: str) -> str | None:
-    """The name in a marker file: `latest`, `best` or `sound`; None without one."""
+    """The checkpoint's name in a marker file: `latest`, `best` or `sound`; None without one."""
     try:
-        return (folder / marker).read_text().strip() or None
+        name = (folder / marker).read_text(errors="replace").strip()
     except OSError:
         return None
+    return name if OWN.fullmatch(name) else None
 
 
 def own(folder: Path) -> list[Path]:
@@ -150,23 +154,25 @@ def verified(path: Path) -> Checkpoint:
 
 def check(path: Path) -> str | None:
     """The damage of a checkpoint in words, or None. Compares every file's SHA-256 with the manifest."""
-    manifest = path / MANIFEST
-    if not manifest.exists():
-        return f"it has no {MANIFEST}" if path.exists() else "it does not exist"
+    if not path.exists():
+        return "it does not exist"
     try:
-        sums = json.loads(manifest.read_bytes())["sha256"]
-    except (ValueError, KeyError, OSError):
-        return f"its {MANIFEST} cannot be read"
-    for name in {"tower_a.safetensors", STATE, *sums}:
-        if name not in sums or not (path / name).exists():
-            return f"{name} is missing"
-        try:
-            with (path / name).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
-        if found != sums[name]:
-            return f"{name} does not match its checksum"
+        sums = json_files.read(path / MANIFEST, Manifest, f"its {MANIFEST}")["sha256"]
+        for name in {"tower_a.safetensors", STATE, *sums}:
+            try:
+                with (path / name).open("rb") as file:
+                    found = hashlib.file_digest(file, "sha256").hexdigest()
+            except (FileNotFoundError, ValueError):  # or a name that no file can have
+                return f"{name} is missing"
+            except OSError as error:
+                return f"{name} cannot be read ({error.strerror})"
+            if name not in sums:
+                return f"{name} is missing in its {MANIFEST}"
+            if found != sums[name]:
+                return f"{name} does not match its checksum"
+        json_files.read(path / STATE, State, f"its {STATE}")
+    except JsonError as error:
+        return str(error)
     return None
 
 
@@ -175,29 +181,29 @@ def _read(path: Path) -> Checkpoint:
 
 
 def state_of(path: Path) -> dict[str, Any]:
-    """A checkpoint's state.json."""
-    state: dict[str, Any] = json.loads((path / STATE).read_bytes())
-    return state
+    """The state.json of a checkpoint that `check` has found sound."""
+    return {**json_files.read(path / STATE, State)}
 
 
-def recorded_validation(path: Path) -> dict[str, Any] | None:
-    """The errors that were measured with a checkpoint: `top1_error` and `top5_error`, fractions, and the
-    whole numbers `images`, `top1_wrong` and `top5_wrong`. None where none were measured."""
+def recorded_validation(path: Path) -> Validation | None:
+    """The errors that were measured with a checkpoint; None where none were measured, or none can be read."""
     try:
-        found: dict[str, Any] = json.loads((path / VALIDATION).read_bytes())
-    except (OSError, ValueError):
+        found = json_files.read(path / VALIDATION, Validation)
+    except JsonError:
         return None
-    return found if {"images", "top1_error", "top1_wrong", "top5_wrong"} <= found.keys() else None
+    wrong = (found["top1_wrong"], found["top5_wrong"])
+    return found if found["images"] > 0 and all(0 <= n <= found["images"] for n in wrong) else None
 
 
 def recorded_errors(folder: Path) -> dict[str, float]:
     """The measured top-1 errors of all own checkpoints, by name."""
     errors = {path.name: found["top1_error"] for path in own(folder) if (found := recorded_validation(path))}
     marked = named(folder, BEST)
-    if marked and marked not in errors and (folder / marked / STATE).exists():
+    if marked and marked not in errors:
         # Version 0.1 kept the error of the best checkpoint in its state.json.
-        error = (state_of(folder / marked).get("best") or {}).get("top1_error")
-        errors |= {} if error is None else {marked: error}
+        with contextlib.suppress(JsonError):
+            best = json_files.read(folder / marked / STATE, State01)["best"]
+            errors |= {marked: best["top1_error"]} if best else {}
     return errors
 
 

@@ -58,8 +58,8 @@ class Writer:
         """Copy the tensors to memory and begin to write.
 
         towers: for each tower on this rank, "a" or "b", its tensors by name: parameters, and each momentum
-        under `momentum.<name>`. state: what else is kept, at least `step`. Waits for the checkpoint before;
-        raises UserError when that one could not be written.
+        under `momentum.<name>`. state: what else is kept, at least the keys of `formats.State`.
+        Waits for the checkpoint before; raises UserError when that one could not be written.
         """
         if self._topology.pair != 0:
             return

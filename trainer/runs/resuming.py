@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def begin(start: Start, config: Config, store: Store) -> list[str]:
     """
     run, sentences = start.run, []
     step = start.found.step if start.found else 0
-    changes = list(run_folder.record(run).get("changes", []))
+    changes: list[Mapping[str, Any]] = [*run_folder.record(run).get("changes", [])]
     if start.changed:
         changes.append({"step": step, "time": round(time.time(), 3), "changed": start.changed})
         words = ", ".join(

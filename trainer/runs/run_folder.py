@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from preprocess.shared import json_files
 from preprocess.shared.files import write_atomically
 from preprocess.store import Store
 from trainer.config import GROUP_OF, Config, flag, from_dict, to_dict, with_changes
 from trainer.data.batches import open_data
 from trainer.errors import UserError
 from trainer.runs import checkpoint
+from trainer.runs.formats import Record
 
 RUNS = Path("runs")
 COMPLETE = "complete"
@@ -34,25 +36,37 @@ CHANGEABLE = (
 
 def read_config(run: Path) -> Config:
     """The configuration that a run was started with. Raises UserError when there is no such run."""
-    path = run / CONFIG
-    if not path.exists():
+    found = record(run)
+    if not found:
         raise UserError(f"{run} is not the folder of a run: it has no {CONFIG}.")
-    try:
-        return from_dict(json.loads(path.read_text())["config"])
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} cannot be read as a run's configuration.") from None
+    return _usable(run, found["config"])
 
 
-def record(run: Path) -> dict[str, Any]:
-    """All of config.json: configuration, the store's fingerprint, versions, changes. Empty: no run yet."""
+def _usable(run: Path, plain: Mapping[str, Any]) -> Config:
     try:
-        found: dict[str, Any] = json.loads((run / CONFIG).read_bytes())
-    except FileNotFoundError:
+        return from_dict(plain)
+    except UserError as error:
+        raise UserError(f"{run / CONFIG} cannot be read as a run's configuration: {error}") from None
+
+
+def record(run: Path) -> Record:
+    """All of config.json: configuration, the store's fingerprint, versions, changes. Empty: no run yet.
+
+    Raises UserError when the file is damaged.
+    """
+    path = run / CONFIG
+    try:
+        found = json_files.read(path, Record, CONFIG)
+        if "config" not in found:
+            raise json_files.JsonError(f"{CONFIG} has no config")
+    except json_files.MissingError:
+        if run.is_file():
+            raise UserError(f"{run} is a file, not the folder of a run: name another --run.") from None
         return {}
-    except NotADirectoryError:
-        raise UserError(f"{run} is a file, not the folder of a run: name another --run.") from None
-    except ValueError:
-        raise UserError(f"{run / CONFIG} cannot be read as a run's configuration.") from None
+    except json_files.JsonError as error:
+        raise UserError(
+            f"{path} cannot be read as a run's configuration: {error}; name another --run."
+        ) from None
     return found
 
 
@@ -143,11 +157,11 @@ def choose(config: Config, store_fingerprint: str) -> Path:
 def started_with(run: Path) -> Config:
     """The configuration of a run's first start, before the changes of later ones."""
     found = record(run)
-    plain = to_dict(from_dict(found["config"]))
+    plain = to_dict(_usable(run, found["config"]))
     for change in reversed(found.get("changes", [])):
         for name, (old, _) in change["changed"].items():
-            plain[GROUP_OF[name]][name] = old
-    return from_dict(plain)
+            plain[GROUP_OF.get(name, "run")][name] = old  # from_dict refuses an unknown name there
+    return _usable(run, plain)
 
 
 def _short(path: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 from preprocess.shared.units import duration
 from trainer.config import GROUPS, Config, flag
-from trainer.runs.log import read_log
+from trainer.runs.log import LogReader, having, unreadable_lines
 
 IMAGENET = (1000, 50_000)  # classes and validation images of ILSVRC-2012
 
@@ -48,8 +48,9 @@ def _plain(value: Any) -> str:
 
 def ending(run: Path, log: Path, steps: int, classes: int, validation_images: int) -> list[str]:
     """Lines on a complete run: errors next to the published ones, time, speed, and the next commands."""
-    lines = read_log(log)
-    validated = [line for line in lines if "val_top1_error" in line]
+    reader = LogReader(log)
+    _, lines = reader.read(to_end=True)
+    validated = having(lines, "val_top1_error", "val_top5_error", "epoch")
     ending_lines = [f"{run}: complete after {steps} steps{_time(lines)}"]
     if validated:
         best = min(validated, key=lambda line: line["val_top1_error"])
@@ -72,6 +73,8 @@ def ending(run: Path, log: Path, steps: int, classes: int, validation_images: in
                 f"  on {validation_images:,} images of {classes} classes; the published errors of AlexNet "
                 "are for ImageNet's 1,000 and compare with nothing here"
             )
+    if reader.unreadable:
+        ending_lines.append(f"  {unreadable_lines(reader.unreadable)}")
     name = "" if run.parent == Path("runs") else f" --run {run}"
     ending_lines += [
         f"  the error over ten crops:  python -m trainer.evaluate --ten-crop{name}",

@@ -22,6 +22,8 @@ from trainer.training.step import Trainer
 # Weights large enough that networks are sure of different classes.
 SMALL = NetworkConfig(filters=(6, 8, 12, 12, 8), hidden=32, init_std=0.06, init_std_conv345=0.2)
 
+SCHEDULE = {"best_error": None, "epochs_without": 0, "falls": 0}
+
 
 @pytest.fixture(scope="module")
 def networks(tiny_store, tmp_path_factory):
@@ -38,7 +40,7 @@ def networks(tiny_store, tmp_path_factory):
         run_folder.write_config(folder / run, config, open_data(tiny_store).fingerprint)
         trained_on = TrainingSet.of(open_data(tiny_store))
         writer = Writer(folder / run, trainer.topology, keep=9, trained_on=trained_on)
-        writer.save(trainer.tensors(), {"step": step})
+        writer.save(trainer.tensors(), {"step": step, "schedule": SCHEDULE})
         writer.finish()
         made.append((folder / run / "checkpoints" / f"step-{step:08d}", trainer))
     return made

@@ -23,6 +23,8 @@ from trainer.training.step import Trainer
 
 SMALL = NetworkConfig(filters=(4, 4, 6, 6, 4), hidden=16)
 
+SCHEDULE = {"best_error": None, "epochs_without": 0, "falls": 0}
+
 
 def make_trainer(classes: int = 5, precision: Literal["float32", "bfloat16"] = "float32") -> Trainer:
     config = dataclasses.replace(
@@ -52,7 +54,7 @@ TRAINED_ON = TrainingSet(
 def save(run, trainer: Trainer, number: int, keep: int = 10, error: float | None = None, **state) -> None:
     """Save, validate, take a step: what the loop does around a checkpoint."""
     writer = Writer(run, trainer.topology, keep, TRAINED_ON)
-    writer.save(trainer.tensors(), {"step": number, **state})
+    writer.save(trainer.tensors(), {"step": number, "schedule": SCHEDULE, **state})
     writer.finish()
     if error is not None:
         writer.record_validation(number, Counts(1000, round(1000 * error), 0).to_dict())

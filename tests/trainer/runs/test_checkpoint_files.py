@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from tests.damage import damaged
 from trainer.errors import UserError
 from trainer.runs import checkpoint
 
+STATE = {"schedule": {"best_error": None, "epochs_without": 0, "falls": 0}}
 TOWER = {"conv1.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "conv1.bias": np.ones(2, np.float32)}
 
 
@@ -27,7 +31,7 @@ def write(folder: Path, name: str | int, error: float | None = None, **state: ob
     step = int(path.name.rpartition("-")[2])
     files = {
         "tower_a.safetensors": safetensors.numpy.save(TOWER),
-        "state.json": json.dumps({"step": step, **state}).encode(),
+        "state.json": json.dumps({"step": step, **STATE, **state}).encode(),
     }
     for file, data in files.items():
         (path / file).write_bytes(data)
@@ -177,28 +181,98 @@ def make_folder_of(path: Path) -> None:
     path.mkdir()
 
 
+def rewrite(path: Path, name: str, text: str) -> None:
+    """Replace a file of a checkpoint, and its checksum with it."""
+    (path / name).write_text(text)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["sha256"][name] = hashlib.sha256(text.encode()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
         (shutil.rmtree, "it does not exist"),
-        (lambda path: (path / "manifest.json").unlink(), "it has no manifest.json"),
-        (lambda path: (path / "manifest.json").write_text("{"), "its manifest.json cannot be read"),
-        (lambda path: (path / "manifest.json").write_text("{}"), "its manifest.json cannot be read"),
+        (lambda path: (path / "manifest.json").unlink(), "its manifest.json is missing"),
+        (lambda path: (path / "manifest.json").write_text("{"), "its manifest.json is not JSON"),
+        (lambda path: (path / "manifest.json").write_text("{}"), "its manifest.json has no sha256"),
         (lambda path: (path / "tower_a.safetensors").unlink(), "tower_a.safetensors is missing"),
-        (lambda path: leave_out(path, "tower_a.safetensors"), "tower_a.safetensors is missing"),
-        (lambda path: leave_out(path, "state.json"), "state.json is missing"),
+        (
+            lambda path: leave_out(path, "tower_a.safetensors"),
+            "tower_a.safetensors is missing in its manifest.json",
+        ),
+        (lambda path: leave_out(path, "state.json"), "state.json is missing in its manifest.json"),
         (lambda path: make_folder_of(path / "state.json"), "state.json cannot be read (Is a directory)"),
         (damage, "tower_a.safetensors does not match its checksum"),
+        (lambda path: make_folder_of(path / "manifest.json"), "its manifest.json is a folder, not a file"),
+        (lambda path: (path / "manifest.json").write_text("[]"), "its manifest.json is not an object"),
+        (lambda path: rewrite(path, "state.json", "null"), "its state.json is not an object"),
+        (lambda path: rewrite(path, "state.json", '{"step": 1}'), "its state.json has no schedule"),
+        (
+            lambda path: rewrite(path, "state.json", json.dumps({**STATE, "step": "1"})),
+            'its state.json has step = "1", which is not a whole number',
+        ),
     ],
 )
 def test_each_damage_has_a_sentence(folder: Path, spoil: Callable[[Path], object], sentence: str) -> None:
     path = write(folder, 1)
     assert checkpoint.check(path) is None
-    assert checkpoint.verified(path).state == {"step": 1}
+    assert checkpoint.verified(path).state == {"step": 1, **STATE}
     spoil(path)
     assert checkpoint.check(path) == sentence
     with pytest.raises(UserError, match=re.escape(f"The checkpoint {path} cannot be used: {sentence}.")):
         checkpoint.find(folder.parent, str(path))
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "state.json"])
+@pytest.mark.parametrize("text", ["[]", "null", "3", "{}", '{"step": ', "[" * 100_000, '"\\ud800"'])
+def test_a_newest_one_without_what_its_files_must_hold_is_left_out_for_the_one_before(
+    folder: Path, name: str, text: str
+) -> None:
+    write(folder, 1)
+    newest = write(folder, 2)
+    if name == "manifest.json":
+        (newest / name).write_text(text)
+    else:
+        rewrite(newest, name, text)
+    found, (remark,) = checkpoint.find(folder.parent)
+    assert found.path.name == "step-00000001"
+    assert remark.startswith(f"The checkpoint {newest} is damaged and left out: its {name} ")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[]", b"null", b"../../step-00000001", b"step-1", b"\0"])
+def test_a_marker_that_names_no_checkpoint_is_as_one_that_is_missing(folder: Path, content: bytes) -> None:
+    path = write(folder, 1)
+    for marker in ("latest", "best", "sound"):
+        (folder / marker).write_bytes(content)
+        assert checkpoint.named(folder, marker) is None
+    assert checkpoint.find(folder.parent)[0].path == checkpoint.find(folder.parent, "best")[0].path == path
+    assert checkpoint.before_divergence(folder.parent) is None
+
+
+same = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@same
+@given(
+    name=st.sampled_from(["manifest.json", "state.json", "validation.json", "latest", "best"]), data=st.data()
+)
+def test_any_content_of_the_small_files_is_read_or_passed_over(
+    folder: Path, name: str, data: st.DataObject
+) -> None:
+    for step in (1, 2):
+        if not (folder / f"step-{step:08d}").exists():
+            write(folder, step, 0.5)
+    newest = folder / "step-00000002"
+    file = folder / name if "." not in name else newest / name
+    whole = file.read_bytes() if file.exists() else b"step-00000002"
+    file.write_bytes(data.draw(damaged(whole)))
+    try:
+        for which in ("latest", "best"):
+            assert checkpoint.find(folder.parent, which)[0].step in (1, 2)
+        checkpoint.before_divergence(folder.parent)
+    finally:
+        file.write_bytes(whole)
 
 
 def test_a_file_that_only_the_manifest_names_is_missed(folder: Path) -> None:
