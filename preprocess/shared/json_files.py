@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 LARGEST = 2**128
 """Numbers are smaller, as those of float32 are: arithmetic with them does not overflow."""
+SCALARS = frozenset((bool, int, float, str, Path, types.NoneType))
 SHOWN = 40  # characters of a wrong value in a message
 WORDS = {
     bool: "true or false",
@@ -28,6 +29,13 @@ WORDS = {
     list: "a list",
     tuple: "a list",
 }
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+STRICT = json.JSONDecoder(parse_constant=_refuse)
 
 
 class JsonError(ValueError):
@@ -63,7 +71,7 @@ def read(path: Path, kind: type[T], name: str = "") -> T:
 def parse(data: bytes | str, kind: type[T], name: str) -> T:
     """Read JSON text as `kind`; NaN and Infinity are no JSON. Raises JsonError."""
     try:
-        value = json.loads(data.decode() if isinstance(data, bytes) else data, parse_constant=_refuse)
+        value = STRICT.decode(data.decode() if isinstance(data, bytes) else data)
     except UnicodeDecodeError:
         raise JsonError(f"{name} is not UTF-8 text") from None
     except RecursionError:
@@ -82,7 +90,7 @@ def convert(value: Any, kind: type[T], name: str) -> T:
 def _convert(value: Any, kind: Any, name: str, key: str) -> Any:
     if kind is Any or (kind is str and type(value) is str):
         return value
-    if kind in (bool, int, float, str, Path, types.NoneType):
+    if kind in SCALARS:
         if not _is_scalar(value, kind):
             raise _wrong(value, kind, name, key)
         return Path(value) if kind is Path else value
@@ -119,7 +127,7 @@ def _object(value: Any, kind: Any, keys: "_Keys", name: str, key: str) -> Any:
         if missing not in value:
             raise JsonError(f"{name} has no {above}{missing}")
     made = {
-        k: _convert(v, keys.kinds[k], name, f"{above}{k}") if k in keys.kinds else v for k, v in value.items()
+        k: _convert(v, keys.kinds[k], name, above + k) if k in keys.kinds else v for k, v in value.items()
     }
     if not keys.closed:
         return made
@@ -176,7 +184,3 @@ def _words(kind: Any) -> str:
     return words + of.replace(" of a whole number", " of whole numbers").replace(
         " of a number", " of numbers"
     )
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)

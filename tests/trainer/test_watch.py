@@ -84,10 +84,18 @@ def test_a_browser_shows_runs_side_by_side_and_their_new_lines(page, tmp_path):
         append(first, [{**LINES[4], "step": 30, "epoch": 3.0, "loss": 0.05, "images_per_second": 128.0}])
         add_checkpoint(first, 30)
         (second / run_folder.COMPLETE).write_text("20 steps\n")
+        append(second, [[]])
         browser.until("document.querySelector('#facts').innerText.includes('30 of 40')")
         browser.until("document.querySelector('#facts').innerText.includes('complete')")
+        browser.until(
+            "document.querySelector('#facts').innerText.includes('1 line of its log could not be read')"
+        )
         browser.until("document.images[0].src.includes('step-00000030')")
-        assert browser.value("document.getElementById('loss').data[0].x.at(-1)") == 3
+        (second / run_folder.CONFIG).write_text("[]")  # a bad run is a row that says so
+        browser.until("document.querySelector('td.error')?.innerText.includes('is not an object')")
+        append(first, [{**LINES[4], "step": 31, "epoch": 3.1, "images_per_second": 128.0}])
+        browser.until("document.querySelector('#facts').innerText.includes('31 of 40')")
+        assert browser.value("document.getElementById('loss').data[0].x.at(-1)") == 3.1
         browser.screenshot(tmp_path / "page.png")
         assert (tmp_path / "page.png").read_bytes()[:4] == b"\x89PNG"
         assert browser.complaints == []
@@ -122,18 +130,20 @@ def test_filters_are_drawn_for_one_tower_and_next_to_a_damaged_file(tmp_path):
     assert watch.filters(run) is None
 
 
-def test_long_curves_are_thinned_by_means():
-    lines = [{"step": s, "epoch": float(s), "loss": float(s % 2)} for s in range(4 * watch.POINTS)]
-    found = watch.thin(lines, ("epoch", "loss"))
-    assert len(found["loss"]) == watch.POINTS
-    assert set(found["loss"]) == {0.5}
-    assert found["epoch"][:2] == [1.5, 5.5]
-
-
-def test_a_run_with_an_empty_log_is_shown(tmp_path):
-    run = make_run(tmp_path / "run", lines=[])
-    found = watch.status(run)
-    assert (found["step"], found["images_per_second"], found["complete"]) == (0, None, False)
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        {"conv1.weight": np.zeros(5, np.float32)},
+        {"conv1.weight": np.zeros((4, 1, 3, 3), np.float32)},
+        {"conv1.weight": np.zeros((0, 3, 3, 3), np.float32)},
+        {"other": np.zeros(5, np.float32)},
+    ],
+)
+def test_a_tower_without_filters_of_three_colours_is_left_out(tensor, tmp_path):
+    run = make_run(tmp_path / "run")
+    for path in run.glob("checkpoints/*/tower_?.safetensors"):
+        safetensors.numpy.save_file(tensor, path)
+    assert watch.filters(run) is None
 
 
 def test_a_folder_that_is_no_run_is_a_clear_error(tmp_path):

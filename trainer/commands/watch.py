@@ -1,15 +1,13 @@
-"""The live page: what it shows of a run, and its server."""
+"""The server of the live page, and the filters that it shows."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import io
-import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tornado.httpserver
@@ -20,66 +18,16 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 from safetensors import SafetensorError, safe_open
 
+from trainer.commands.live import LiveRuns
 from trainer.errors import UserError
 from trainer.model.network import TOWERS
 from trainer.runs import checkpoint, run_folder
-from trainer.runs.log import read_log
 
 if TYPE_CHECKING:
     from trainer.watch import Arguments
 
-POINTS = 1000
-"""The largest number of points of a curve on the page; more are averaged."""
 COLUMNS, SCALE = 16, 3
 """Filters in a row, as in the paper's Figure 3; pixels of the PNG for each weight, in both directions."""
-
-
-def thin(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, list[float]]:
-    """The values of the lines that have all `names`, by name; at most POINTS each, as means of neighbours."""
-    rows = [[line[name] for name in names] for line in lines if all(name in line for name in names)]
-    if not rows:
-        return {name: [] for name in names}
-    table = np.array(rows, float)
-    parts = np.array_split(table, min(POINTS, len(table)))
-    means = np.stack([part.mean(0) for part in parts])
-    return {name: [round(v, 6) for v in column] for name, column in zip(names, means.T.tolist(), strict=True)}
-
-
-def status(run: Path) -> dict[str, Any]:
-    """Everything that the page shows of one run, read from its files now."""
-    config = run_folder.read_config(run)
-    lines = read_log(run / run_folder.LOG)
-    training = [line for line in lines if "images_per_second" in line]
-    starts = [line for line in lines if "last_step" in line]
-    last = lines[-1] if lines else {}
-    complete = (run / run_folder.COMPLETE).exists()
-    speed = training[-1]["images_per_second"] if training else None
-    batch, end = config.optim.batch_size or 0, starts[-1]["last_step"] if starts else None
-    left = (end - last["step"]) * batch / speed if speed and end is not None else None
-    return {
-        "name": run.name,
-        "recipe": config.recipe,
-        "complete": complete,
-        "step": last.get("step", 0),
-        "last_step": end,
-        "epoch": training[-1]["epoch"] if training else 0,
-        "epochs": config.optim.epochs,
-        "images_per_second": speed,
-        "seconds_left": 0 if complete else left,
-        "seconds_since_line": round(time.time() - last["time"], 1) if "time" in last else None,
-        "ranks": starts[-1]["ranks"] if starts else None,
-        "device": starts[-1]["device"] if starts else None,
-        "checkpoint": last_checkpoint(run),
-        "training": thin(training, ("epoch", "loss", "lr", "images_per_second")),
-        "validation": thin(lines, ("epoch", "val_top1_error", "val_top5_error")),
-    }
-
-
-def last_checkpoint(run: Path) -> str | None:
-    """The name of the newest checkpoint."""
-    with contextlib.suppress(OSError):
-        return (run / "checkpoints" / checkpoint.LATEST).read_text().strip()
-    return None
 
 
 def filters(run: Path) -> bytes | None:
@@ -87,14 +35,16 @@ def filters(run: Path) -> bytes | None:
 
     Each filter, 11x11x3, is scaled from its own range to 0..255.
     """
-    name = last_checkpoint(run)
+    name = checkpoint.named(run / checkpoint.FOLDER, checkpoint.LATEST)
     rows: list[NDArray[np.uint8]] = []
     for tower in TOWERS if name else ():
-        path = run / "checkpoints" / str(name) / f"tower_{tower}.safetensors"
+        path = run / checkpoint.FOLDER / str(name) / f"tower_{tower}.safetensors"
         try:
             with safe_open(path, "numpy") as file:
-                weight_FCHW = file.get_tensor("conv1.weight")
-        except (OSError, SafetensorError):  # there is one tower, or the checkpoint was removed meanwhile
+                weight_FCHW = np.nan_to_num(file.get_tensor("conv1.weight").astype(np.float32))
+        except (OSError, SafetensorError, TypeError):  # one tower, or no whole file of NumPy's types
+            continue
+        if weight_FCHW.ndim != 4 or weight_FCHW.shape[1] != 3 or not weight_FCHW.size:
             continue
         if rows:
             rows.append(np.full((3, rows[0].shape[1], 3), 255, np.uint8))
@@ -149,16 +99,8 @@ class State(Handler):
 
     async def get(self) -> None:
         loop = asyncio.get_running_loop()
-        found = [await loop.run_in_executor(None, _status_or_error, run) for run in self.settings["runs"]]
-        self.write(json.dumps({"runs": found}))
-
-
-def _status_or_error(run: Path) -> dict[str, Any]:
-    """A run's status, or the message of the error, which the page shows."""
-    try:
-        return status(run)
-    except (UserError, OSError) as error:
-        return {"name": run.name, "error": str(error)}
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.write(await loop.run_in_executor(None, self.settings["live"].body))
 
 
 class Filters(Handler):
@@ -181,6 +123,7 @@ async def serve(watched: Sequence[Path], port: int) -> None:
     application = tornado.web.Application(
         [("/", Page), ("/plotly.js", Plotly), ("/state", State), (r"/filters/(\d+)", Filters)],
         runs=list(watched),
+        live=LiveRuns(watched),
         log_function=lambda handler: None,
         compress_response=True,
     )

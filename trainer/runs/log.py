@@ -43,11 +43,11 @@ class LogReader:
         self.unreadable = 0
         """Lines of this log that could not be read so far."""
 
-    def read(self, *, to_end: bool = False) -> tuple[bool, list[dict[str, Any]]]:
+    def read(self, *, most: int = -1, to_end: bool = False) -> tuple[bool, list[dict[str, Any]]]:
         """Whether these lines begin the log anew, and the lines that are new.
 
-        to_end: take a last line without its end too, if it can be read. Raises UserError when the file cannot
-        be read.
+        most: about so many bytes of them; -1: all. to_end: take a last line without its end too, if it can be
+        read. Raises UserError when the file cannot be read.
         """
         try:
             with self._path.open("rb") as file:
@@ -57,7 +57,8 @@ class LogReader:
                 if anew:
                     file.seek(0)
                     self._forget(inode)
-                data = file.read()
+                data = file.read(most)
+                data += b"" if b"\n" in data else file.read()
         except FileNotFoundError:
             self._forget()
             return True, []
