@@ -7,7 +7,7 @@ of images, one record a shard, one manifest a stage, the logs. They are moved an
 import hashlib
 import io
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.errors import UserError
+from preprocess.shared import json_files
 from preprocess.shared.files import write_atomically, write_json
 
 SPLITS = ("train", "val")
@@ -26,6 +27,10 @@ Tables = dict[str, NDArray[np.void]]
 """By split: one row an image, with the fields of `sources.tables.Row`."""
 Skipped = dict[str, dict[str, str]]
 """By split: the names of unreadable images that are left out, each with the reason."""
+
+
+class PlanDamagedError(UserError):
+    """The plan or a table of a store is damaged or missing; `snakemake preprocess` can write it again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +116,8 @@ def save_plan(store: Path, plan: Plan, tables: Tables) -> None:
     for split in SPLITS:
         buffer = io.BytesIO()
         np.save(buffer, tables[split])
-        write_atomically(work_folder(store) / f"{split}.npy", buffer.getvalue())
-    write_json(work_folder(store) / "plan.json", asdict(plan))
+        write_atomically(table_path(store, split), buffer.getvalue())
+    write_json(plan_path(store), asdict(plan))
 
 
 def require_image_size(image_size: int) -> None:
@@ -125,34 +130,79 @@ def require_image_size(image_size: int) -> None:
         )
 
 
+def plan_path(store: Path) -> Path:
+    """The plan of a store, JSON (`Plan`)."""
+    return work_folder(store) / "plan.json"
+
+
+def damaged_plan_path(store: Path) -> Path:
+    """The name that `verify` gives a damaged plan."""
+    return work_folder(store) / "plan.damaged"
+
+
+def table_path(store: Path, split: str) -> Path:
+    """The table of a split, npy."""
+    return work_folder(store) / f"{split}.npy"
+
+
 def find_plan(store: Path) -> Plan | None:
-    """The plan of a store, None where there is no store.
+    """The plan of a store, None where there is no store, or one whose plan must be written again.
 
     Raises:
+        PlanDamagedError: the plan is damaged.
         UserError: the folder `store` was not made by this program, or by another version.
     """
-    path = work_folder(store) / "plan.json"
-    if path.is_file():
-        stored: dict[str, Any] = json.loads(path.read_text())
-        for key in ("archives", "classes", "class_names"):
-            stored[key] = None if stored[key] is None else tuple(stored[key])
-        try:
-            return Plan(**stored)
-        except TypeError as error:
-            raise UserError(f"{store} was made by another version of this program: remove it") from error
-    if store.is_dir() and any(entry != work_folder(store) for entry in store.iterdir()):
+    path = plan_path(store)
+    try:
+        stored = json_files.read(path, dict[str, Any])
+        if not {"identity", "classes"} <= stored.keys() <= {f.name for f in fields(Plan)}:
+            raise UserError(f"{store} was made by another version of this program: remove it")
+        return _checked(json_files.convert(stored, Plan, str(path)), path)
+    except json_files.MissingError:
+        pass
+    except json_files.JsonError as error:
+        raise PlanDamagedError(f"{error}: {repair(store)}") from None
+    if not _begun(store) and store.is_dir() and any(entry != work_folder(store) for entry in store.iterdir()):
         raise UserError(f"{store} holds something else: name another place with --config store=PATH")
     return None
 
 
+def _begun(store: Path) -> bool:
+    """Whether stage 1 has written there."""
+    return any(path.exists() for path in (damaged_plan_path(store), *(table_path(store, s) for s in SPLITS)))
+
+
+def _checked(plan: Plan, path: Path) -> Plan:
+    """The same plan. Raises JsonError where its numbers cannot be those of a store."""
+    sound = 1 <= plan.image_size <= IMAGE_SIZES[1] and plan.shard_length >= 1
+    if not sound or any(not 0 <= plan.counts.get(split, -1) < 2**40 for split in SPLITS):
+        raise json_files.JsonError(f"{path} has numbers that no store has")
+    return plan
+
+
+def repair(store: Path) -> str:
+    """The remedy for a store that is damaged."""
+    return f"run `python -m preprocess.verify --store {store}`, which prints what to do"
+
+
 def load_plan(store: Path) -> Plan:
-    """The plan of a store. Raises UserError where there is no store."""
+    """The plan of a store. Raises UserError where there is no store, and as `find_plan` does."""
     plan = find_plan(store)
+    if plan is None and _begun(store):
+        raise PlanDamagedError(f"{plan_path(store)} is missing: {repair(store)}")
     if plan is None:
         raise UserError(f"there is no store at {store}: run `snakemake preprocess` to make it")
     return plan
 
 
 def load_table(store: Path, split: str) -> NDArray[np.void]:
-    """The table of a split in the order of the store, memory-mapped."""
-    return np.load(work_folder(store) / f"{split}.npy", mmap_mode="r")
+    """The table of a split in the order of the store, memory-mapped. Raises PlanDamagedError."""
+    path = table_path(store, split)
+    try:
+        table: NDArray[np.void] = np.load(path, mmap_mode="r")
+        table["name"], table["label"], table["length"], table["file"], table["offset"]
+    except FileNotFoundError:
+        raise PlanDamagedError(f"{path} is missing: {repair(store)}") from None
+    except Exception:  # what a damaged header makes NumPy raise is of many kinds
+        raise PlanDamagedError(f"{path} is no table of images: {repair(store)}") from None
+    return table

@@ -9,10 +9,9 @@ Usage: python -m preprocess.store --store PATH    (prints what a finished store 
 """
 
 import argparse
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 import tensorstore
@@ -20,12 +19,33 @@ from numpy.typing import NDArray
 
 from preprocess import stage
 from preprocess.errors import UserError
-from preprocess.plan import AS_STORED
+from preprocess.plan import AS_STORED, repair
 from preprocess.shards.layout import chunk_path
 from preprocess.shards.reading import DamageError, ShardReader
+from preprocess.shared import json_files
+from preprocess.shared.json_files import JsonError
 from preprocess.shared.program import words
 
 SHARED = tensorstore.Context({"cache_pool": {"total_bytes_limit": 0}})  # each image is read once an epoch
+
+
+T = TypeVar("T")
+
+
+class _Group(TypedDict):
+    attributes: dict[str, Any]
+
+
+class _Root(TypedDict):
+    classes: list[str]
+    class_names: list[str] | None
+    image_size: int
+    orientation: NotRequired[str]
+    fingerprint: str
+
+
+class _Split(TypedDict):
+    shard_bytes: list[int]
 
 
 class StoreError(UserError, ValueError):
@@ -70,7 +90,7 @@ class Split:
             try:
                 self._images.read_into(indices, images)
             except DamageError as error:
-                raise StoreError(f"{error}: {_repair(self.path.parent)}") from None
+                raise StoreError(f"{error}: {repair(self.path.parent)}") from None
         else:
             images[:] = _read(self._images[indices], self.path)
 
@@ -101,62 +121,77 @@ def open_store(path: Path | str) -> Store:
     path = Path(path)
     if not (path / "zarr.json").is_file():
         raise StoreError(f"there is no store at {path}: run `snakemake preprocess` to make it")
-    attributes = _attributes(path)
-    if "fingerprint" not in attributes:
+    if "fingerprint" not in _attributes(path, dict[str, Any], path):
         raise StoreError(f"the store at {path} is not finished: run `snakemake preprocess` to finish it")
+    root = _attributes(path, _Root, path)
+    names = root["class_names"]
     statistics = path / "statistics"
     store = Store(
         path=path,
         train=_open_split(path / "train"),
         val=_open_split(path / "val"),
-        classes=tuple(attributes["classes"]),
-        class_names=None if attributes["class_names"] is None else tuple(attributes["class_names"]),
-        image_size=attributes["image_size"],
-        mean=_read(_open_array(statistics / "mean"), statistics),
-        eigenvalues=_read(_open_array(statistics / "eigenvalues"), statistics),
-        eigenvectors=_read(_open_array(statistics / "eigenvectors"), statistics),
-        orientation=attributes.get("orientation", AS_STORED),
-        fingerprint=attributes["fingerprint"],
+        classes=tuple(root["classes"]),
+        class_names=None if names is None else tuple(names),
+        image_size=root["image_size"],
+        mean=_read(_open_array(statistics / "mean", "float32", 3), statistics),
+        eigenvalues=_read(_open_array(statistics / "eigenvalues", "float64", 1), statistics),
+        eigenvectors=_read(_open_array(statistics / "eigenvectors", "float64", 2), statistics),
+        orientation=root.get("orientation", AS_STORED),
+        fingerprint=root["fingerprint"],
     )
     _refuse_disagreement(store)
     return store
 
 
 def _refuse_disagreement(store: Store) -> None:
-    """Raise StoreError where shapes disagree: compiled loops rely on them without a check."""
+    """Raise StoreError where shapes or labels disagree: compiled loops rely on them without a check."""
     side = store.image_size
     shapes = {
         "statistics/mean": (store.mean.shape, (side, side, 3)),
         "statistics/eigenvalues": (store.eigenvalues.shape, (3,)),
         "statistics/eigenvectors": (store.eigenvectors.shape, (3, 3)),
     }
-    for name, split in (("train", store.train), ("val", store.val)):
+    splits = {"train": store.train, "val": store.val}
+    for name, split in splits.items():
         shapes[f"{name}/images"] = (split.shape, (len(split), side, side, 3))
-    for name, (found, expected) in shapes.items():
-        if found != expected:
-            shape = f"has the shape {list(found)}, not {list(expected)}"
-            raise StoreError(f"{store.path / name} {shape}: {_repair(store.path)}")
+    wrong = [
+        f"{store.path / name} has the shape {list(found)}, not {list(expected)}"
+        for name, (found, expected) in shapes.items()
+        if found != expected
+    ]
+    classes = len(store.classes)
+    wrong += [
+        f"{store.path / name / 'labels'} has labels outside of 0 to {classes - 1}"
+        for name, split in splits.items()
+        if len(split) and not 0 <= split.labels.min() <= split.labels.max() < classes
+    ]
+    if store.class_names is not None and len(store.class_names) != classes:
+        wrong.append(f"{store.path / 'zarr.json'} has {len(store.class_names)} names of {classes} classes")
+    if wrong:
+        raise StoreError(f"{wrong[0]}: {repair(store.path)}")
 
 
 def _open_split(path: Path) -> Split:
-    for shard, size in enumerate(_attributes(path)["shard_bytes"]):
+    for shard, size in enumerate(_attributes(path, _Split, path.parent)["shard_bytes"]):
         file = chunk_path(path / "images", shard)
         found = file.stat().st_size if file.is_file() else None
         if found != size:
             state = "is missing" if found is None else f"has {found} bytes instead of {size}"
-            raise StoreError(f"shard {file} {state}: {_repair(path.parent)}")
-    metadata = json.loads((path / "images" / "zarr.json").read_text())
-    uncompressed = ShardReader.supports(metadata)
+            raise StoreError(f"shard {file} {state}: {repair(path.parent)}")
+    images = _open_array(path / "images", "uint8", 4)
+    metadata = _json(path / "images", dict[str, Any], path.parent)
     return Split(
         path=path,
-        labels=_read(_open_array(path / "labels"), path),
-        image_size=metadata["shape"][1],
-        shape=tuple(metadata["shape"]),
-        _images=ShardReader(path / "images", metadata) if uncompressed else _open_array(path / "images"),
+        labels=_read(_open_array(path / "labels", "int16", 1), path),
+        image_size=images.shape[1],
+        shape=images.shape,
+        _images=ShardReader(path / "images", metadata) if ShardReader.supports(metadata) else images,
     )
 
 
-def _open_array(path: Path) -> Any:
+def _open_array(path: Path, dtype: str, dimensions: int) -> Any:
+    store = path.parent.parent
+    _json(path, dict[str, Any], store)  # or tensorstore's own long message
     specification = {
         "driver": "zarr3",
         "kvstore": {"driver": "file", "path": str(path.resolve())},  # it accepts no ".."
@@ -164,10 +199,14 @@ def _open_array(path: Path) -> Any:
         "recheck_cached_data": "open",
     }
     try:
-        return tensorstore.open(specification, open=True, read=True, context=SHARED).result()
+        array = tensorstore.open(specification, open=True, read=True, context=SHARED).result()
     except ValueError as error:
         reason = str(error).split(" [")[0]
-        raise StoreError(f"{path} cannot be opened ({reason}): {_repair(path.parent.parent)}") from error
+        raise StoreError(f"{path} cannot be opened ({reason}): {repair(store)}") from error
+    if (array.dtype.name, array.rank) != (dtype, dimensions):
+        found = f"{array.rank} dimensions of {array.dtype.name}, not {dimensions} of {dtype}"
+        raise StoreError(f"{path} has {found}: {repair(store)}")
+    return array
 
 
 def _read(array: Any, path: Path) -> NDArray[Any]:
@@ -175,17 +214,24 @@ def _read(array: Any, path: Path) -> NDArray[Any]:
         found: NDArray[Any] = array.read().result()
     except ValueError as error:
         reason = str(error).split(" [")[0]  # what follows is tensorstore's own source location
-        raise StoreError(f"{path} is damaged ({reason}): {_repair(path.parent)}") from error
+        raise StoreError(f"{path} is damaged ({reason}): {repair(path.parent)}") from error
     return found
 
 
-def _attributes(group: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((group / "zarr.json").read_text())["attributes"]
-    return found
+def _attributes(group: Path, kind: type[T], store: Path) -> T:
+    """The attributes of a group. Raises StoreError."""
+    try:
+        return json_files.convert(_json(group, _Group, store)["attributes"], kind, f"{group / 'zarr.json'}")
+    except JsonError as error:
+        raise StoreError(f"{error}: {repair(store)}") from None
 
 
-def _repair(store: Path) -> str:
-    return f"run `python -m preprocess.verify --store {store}`, which prints what to do"
+def _json(folder: Path, kind: type[T], store: Path) -> T:
+    """The zarr.json of a group or an array. Raises StoreError."""
+    try:
+        return json_files.read(folder / "zarr.json", kind)
+    except JsonError as error:
+        raise StoreError(f"{error}: {repair(store)}") from None
 
 
 def describe(arguments: argparse.Namespace) -> str:

@@ -23,7 +23,18 @@ import PIL
 
 from preprocess import stage
 from preprocess.errors import UserError
-from preprocess.plan import SPLITS, Plan, load_plan, load_table, manifest, record_path
+from preprocess.plan import (
+    SPLITS,
+    Plan,
+    PlanDamagedError,
+    damaged_plan_path,
+    load_plan,
+    load_table,
+    manifest,
+    plan_path,
+    record_path,
+    with_identity,
+)
 from preprocess.shards import layout
 from preprocess.shards.checksums import crc32c_of, sha256_of
 from preprocess.shards.readback import ReadBack
@@ -53,6 +64,29 @@ def damage(
     rows = load_table(store, shard[0])[plan.span(*shard)]
     names = [os.fsdecode(rows["name"][slot]) for slot in slots]
     return f"{path} has changed since it was written, in {', '.join(names) or 'its index'}"
+
+
+def sound_plan(store: Path) -> Plan:
+    """The plan, once it and the tables are known to be sound.
+
+    Raises:
+        UserError: they are not; the next run writes them again, and keeps the shards that fit them.
+    """
+    try:
+        plan = load_plan(store)
+        tables = {split: load_table(store, split) for split in SPLITS}
+        lengths = {split: len(table) for split, table in tables.items()}
+        if lengths == plan.counts and with_identity(plan, tables).identity == plan.identity:
+            return plan
+        reason = f"{plan_path(store)} and its tables disagree"
+    except PlanDamagedError as error:
+        reason = str(error).partition(": run ")[0]
+    mark_unfinished(store, [])
+    if plan_path(store).is_file():
+        plan_path(store).replace(damaged_plan_path(store))
+    raise UserError(
+        f"the plan must be made again, run `snakemake preprocess` with the settings of this store ({reason})"
+    )
 
 
 def mark_unfinished(store: Path, shards: list[tuple[str, int]]) -> None:
@@ -112,7 +146,7 @@ def verify(arguments: argparse.Namespace) -> str:
         UserError: something is damaged; all of it is listed.
     """
     store: Path = arguments.store
-    plan = load_plan(store)
+    plan = sound_plan(store)
     remove_leftovers(store)
     shards = [(split, shard) for split in SPLITS for shard in range(plan.shards(split))]
     records = {shard: finished_record(store, plan, *shard) for shard in shards}
@@ -148,7 +182,8 @@ def verify(arguments: argparse.Namespace) -> str:
             split.read(np.array([0, len(split) - 1]))
     except StoreError as error:
         mark_unfinished(store, [])
-        raise UserError(f"metadata must be made again, run `snakemake preprocess` ({error})") from error
+        reason = str(error).partition(": run ")[0]
+        raise UserError(f"metadata must be made again, run `snakemake preprocess` ({reason})") from error
     repaired = Counter(repair for record in sound.values() for _, repair in record.repairs)
     write_json(manifest(store, "verified"), {"identity": plan.identity, "fingerprint": fingerprint})
     listed = ", ".join(f"{count} {repair}" for repair, count in sorted(repaired.items())) or "none"

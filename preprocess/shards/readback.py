@@ -4,7 +4,6 @@ The file's state (inode, size, times) is kept with each shard. While the state s
 unchanged, and stage 4 need not read it again.
 """
 
-import json
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from preprocess.plan import work_folder
 from preprocess.shards.checksums import crc32c_of
 from preprocess.shards.layout import shard_path
 from preprocess.shards.records import Record
+from preprocess.shared import json_files
 from preprocess.shared.files import write_json
 
 State = list[int]
@@ -23,8 +23,8 @@ class ReadBack:
     def __init__(self, store: Path) -> None:
         self._store, self._path = store, work_folder(store) / "read-back.json"
         try:
-            self._seen: dict[str, State] = dict(json.loads(self._path.read_text()))
-        except (FileNotFoundError, ValueError, TypeError):  # there is no such file, or it is damaged
+            self._seen = json_files.read(self._path, dict[str, State])
+        except json_files.JsonError:  # there is no such file, or it is damaged
             self._seen = {}
 
     def read(self, split: str, shard: int, record: Record) -> bool:

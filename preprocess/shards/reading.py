@@ -50,15 +50,17 @@ class ShardReader:
 
     @staticmethod
     def supports(metadata: dict[str, Any]) -> bool:
-        """Whether the array with this `zarr.json` has uncompressed images in shards."""
-        if [codec["name"] for codec in metadata["codecs"]] != ["sharding_indexed"]:
+        """Whether the array with this `zarr.json`, which is valid, has uncompressed images in shards."""
+        codecs = metadata["codecs"]
+        if _names(codecs) != ["sharding_indexed"]:
             return False
-        inner = metadata["codecs"][0]["configuration"]
+        inner, side = codecs[0]["configuration"], metadata["shape"][1:]
         return (
-            [codec["name"] for codec in inner["codecs"]] == IMAGE_CODECS
-            and [codec["name"] for codec in inner["index_codecs"]] == INDEX_CODECS
+            _names(inner.get("codecs")) == IMAGE_CODECS
+            and _names(inner.get("index_codecs")) == INDEX_CODECS
             and inner.get("index_location", "end") == "end"
-            and inner["chunk_shape"][0] == 1
+            and inner["chunk_shape"] == [1, *side]
+            and metadata["chunk_grid"]["configuration"]["chunk_shape"][1:] == side
         )
 
     def read_into(self, indices_B: NDArray[np.int64], images_BSS3: NDArray[np.uint8]) -> None:
@@ -128,6 +130,10 @@ def read_one_by_one(
 def _intact(data: bytes) -> bool:
     """Whether the last CRC_BYTES are the checksum of the bytes before them."""
     return crc32c.crc32c(data[:-CRC_BYTES]) == int.from_bytes(data[-CRC_BYTES:], "little")
+
+
+def _names(codecs: list[dict[str, Any]] | None) -> list[str]:
+    return [codec["name"] for codec in codecs or []]
 
 
 class _File:

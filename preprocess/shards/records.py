@@ -1,11 +1,11 @@
 """Records of finished shards. A shard's record is written last, so it marks the shard as finished."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from preprocess.plan import Plan, load_table, record_path, shard_identity, sums_path
 from preprocess.shards.layout import shard_path
+from preprocess.shared import json_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class Record:
 def finished_record(store: Path, plan: Plan, split: str, shard: int) -> Record | None:
     """The record of a finished shard, None where the shard must be made (again)."""
     try:
-        record = Record(**json.loads(record_path(store, split, shard).read_text()))
+        record = json_files.read(record_path(store, split, shard), Record)
         size = shard_path(store, split, shard).stat().st_size
-    except (FileNotFoundError, ValueError, TypeError):  # there is no record, or it is damaged
+    except (json_files.JsonError, FileNotFoundError):
         return None
     identity = shard_identity(plan, load_table(store, split)[plan.span(split, shard)])
     sums = split != "train" or sums_path(store, shard).is_file()

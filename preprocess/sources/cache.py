@@ -4,19 +4,25 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.shared import progress
+from preprocess.shared import json_files, progress
 from preprocess.shared.files import write_atomically, write_json
+from preprocess.shared.json_files import JsonError
 from preprocess.sources.tables import Entry
 
 RULES = 2  # to be raised when `members` of the same archive would be others
 PIECE = 2**23  # bytes hashed at a time
+
+
+class _Md5(TypedDict):
+    stamp: list[int]
+    md5: str
 
 
 def cached_members(
@@ -58,10 +64,11 @@ def md5(archive: Path, folder: Path | None) -> str:
     """The MD5 sum of an archive, in hexadecimal, from the cache in `folder` where it is valid."""
     kept = folder / f"{archive.name}.md5.json" if folder else None
     stamp = _stamp(archive)
-    if kept and kept.is_file():
-        found: dict[str, Any] = json.loads(kept.read_text())
-        if found["stamp"] == stamp:
-            return str(found["md5"])
+    if kept:
+        with suppress(JsonError):  # absent or damaged: the archive is read again
+            found = json_files.read(kept, _Md5)
+            if found["stamp"] == stamp:
+                return found["md5"]
     digest = hashlib.md5(usedforsecurity=False)
     with (
         archive.open("rb") as file,

@@ -1,5 +1,7 @@
+import contextlib
 import json
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -7,10 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from preprocess.errors import UserError
-from preprocess.store import open_store
-from tests.preprocess.helpers import SIZE
+from preprocess.plan import find_plan, load_plan
+from preprocess.shards.readback import ReadBack
+from preprocess.shards.records import finished_record
+from preprocess.store import StoreError, open_store
+from tests.damage import damaged
+from tests.preprocess.helpers import SHARD_LENGTH, SIZE, content, stage
 
 
 @pytest.fixture
@@ -128,6 +136,155 @@ def test_parts_of_another_shape_are_named_before_anything_is_read(
         shutil.rmtree(copy / name)
         zarr.create_array(copy, name=name, data=np.ones((100, 100, 3), np.float32))
     with pytest.raises(
-        UserError, match=f"{copy / name} has the shape .* not .*run `python -m preprocess.verify"
+        UserError,
+        match=f"{copy / name} has (the shape|3 dimensions) .* not .*run `python -m preprocess.verify",
     ):
         open_store(copy)
+
+
+def change(path: Path, *keys: str | int, **values: object) -> None:
+    """Set values within a JSON file, below these keys; `REMOVED` removes one."""
+    whole = json.loads(path.read_text())
+    inner = whole
+    for key in keys:
+        inner = inner[key]
+    for name, value in values.items():
+        inner[name] = value
+        if value is REMOVED:
+            del inner[name]
+    path.write_text(json.dumps(whole))
+
+
+REMOVED = object()
+PARTS = ("", "train", "val", "train/images", "val/labels", "statistics/mean", "statistics/eigenvalues")
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("half", [b"", b"{", b"[]", b"null", b"3", b"{}", b"\xff", b"[" * 100_000, None])
+def test_metadata_that_is_half_there_is_a_sentence_whose_remedy_works(
+    copy: Path, part: str, half: bytes | None, store: Path
+) -> None:
+    path = copy / part / "zarr.json"
+    path.unlink()
+    if half is not None:
+        path.write_bytes(half)
+    elif part:
+        path.mkdir()
+    with pytest.raises(StoreError) as error:
+        open_store(copy)
+    remedy = "verify --store" if part or half is not None else "run `snakemake preprocess`"
+    assert remedy in str(error.value)
+    if half is not None:
+        assert_verify_repairs(copy, store)
+
+
+def assert_verify_repairs(copy: Path, store: Path) -> None:
+    """Verify makes the store whole, or says what does, and then that does."""
+    done = stage("verify", "--store", copy)
+    if done.returncode:
+        assert "error: " in done.stderr
+        assert "run `snakemake preprocess`" in done.stderr
+        assert not (copy / ".preprocess" / "index.json").exists()  # so Snakemake runs stage 1 and all others
+        imagenet = Path(json.loads((store / ".preprocess" / "plan.json").read_text())["source"])
+        flags = ("--image-size", SIZE, "--shard-length", SHARD_LENGTH)
+        made = [shard(copy, number).stat().st_mtime_ns for number in range(5)]
+        for name, *more in (("index", "--imagenet", imagenet, *flags), ("statistics",), ("verify",)):
+            done = stage(name, "--store", copy, *more)
+            assert done.returncode == 0, done.stderr
+        assert made == [shard(copy, number).stat().st_mtime_ns for number in range(5)]  # no shard was made
+    assert open_store(copy).fingerprint == open_store(store).fingerprint
+    assert content(copy) == content(store)
+
+
+@pytest.mark.parametrize(
+    ("part", "keys", "values", "words"),
+    [
+        ("", ["attributes"], {"classes": REMOVED}, "has no classes"),
+        ("", ["attributes"], {"classes": "abc"}, 'has classes = "abc", which is not a list of text'),
+        ("", ["attributes"], {"classes": ["n01"]}, "has labels outside of 0 to 0"),
+        ("", ["attributes"], {"class_names": ["one"]}, "has 1 names of 3 classes"),
+        ("", ["attributes"], {"image_size": "224"}, "which is not a whole number"),
+        ("", ["attributes"], {"image_size": 225}, "has the shape"),
+        ("", ["attributes"], {"fingerprint": 3}, "which is not text"),
+        ("", [], {"attributes": []}, "which is not an object"),
+        ("train", ["attributes"], {"shard_bytes": REMOVED}, "has no shard_bytes"),
+        ("train", ["attributes"], {"shard_bytes": [None]}, "which is not a whole number"),
+        ("train/images", [], {"data_type": "int8"}, "has 4 dimensions of int8, not 4 of uint8"),
+        ("train/images", [], {"shape": [72]}, "train/images cannot be opened"),
+        ("train/images", [], {"codecs": REMOVED}, "train/images cannot be opened"),
+        ("train/images", [], {"codecs": 3}, "train/images cannot be opened"),
+        ("val/labels", [], {"data_type": "int32"}, "has 1 dimensions of int32, not 1 of int16"),
+        ("val/labels", [], {"shape": [17]}, "val/"),
+        ("statistics/mean", [], {"data_type": "uint8"}, "has 3 dimensions of uint8, not 3 of float32"),
+    ],
+)
+def test_metadata_of_another_kind_is_a_sentence_whose_remedy_works(
+    copy: Path, part: str, keys: list[str], values: dict[str, object], words: str, store: Path
+) -> None:
+    change(copy / part / "zarr.json", *keys, **values)
+    with pytest.raises(
+        StoreError, match=f"{re.escape(words)}.*run `python -m preprocess.verify --store {copy}`"
+    ):
+        open_store(copy)
+    assert_verify_repairs(copy, store)
+
+
+@pytest.mark.parametrize("half", [b"", b"{", b"[]", b"null", b'{"seed": ', None])
+@pytest.mark.parametrize("name", ["plan.json", "train.npy", "val.npy"])
+def test_a_plan_that_is_half_there_is_a_sentence_whose_remedy_works(
+    copy: Path, name: str, half: bytes | None, store: Path
+) -> None:
+    path = copy / ".preprocess" / name
+    path.unlink()
+    if half is not None:
+        path.write_bytes(half)
+    done = stage("statistics", "--store", copy) if name == "plan.json" else stage("verify", "--store", copy)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "preprocess" in done.stderr
+    assert_verify_repairs(copy, store)
+
+
+@pytest.mark.parametrize("values", [{"seed": 1}, {"classes": ["n01"]}, {"counts": {}}, {"identity": "0"}])
+def test_a_plan_with_another_value_is_found(copy: Path, values: dict[str, object], store: Path) -> None:
+    change(copy / ".preprocess" / "plan.json", **values)
+    done = stage("verify", "--store", copy)
+    assert done.stderr.startswith("error: the plan must be made again, run `snakemake preprocess`")
+    assert_verify_repairs(copy, store)
+
+
+same = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@same
+@given(part=st.sampled_from(PARTS), data=st.data())
+def test_whatever_metadata_holds_a_store_opens_or_there_is_a_sentence(
+    copy: Path, part: str, data: st.DataObject
+) -> None:
+    path = copy / part / "zarr.json"
+    whole = path.read_bytes()
+    path.write_bytes(data.draw(damaged(whole)))
+    try:
+        with contextlib.suppress(StoreError):
+            opened = open_store(copy)
+            opened.train.read(np.array([0, 71]))
+            opened.val.read(np.array([0, 17]))
+    finally:
+        path.write_bytes(whole)
+
+
+@same
+@given(name=st.sampled_from(["plan.json", "records/val/00000.json", "read-back.json"]), data=st.data())
+def test_whatever_the_plan_and_the_records_hold_they_are_read_or_there_is_a_sentence(
+    copy: Path, name: str, data: st.DataObject
+) -> None:
+    path = copy / ".preprocess" / name
+    plan, whole = load_plan(copy), path.read_bytes()
+    path.write_bytes(data.draw(damaged(whole)))
+    try:
+        with contextlib.suppress(UserError):
+            find_plan(copy)
+        finished_record(copy, plan, "val", 0)
+        ReadBack(copy).unchanged("val", 0)
+    finally:
+        path.write_bytes(whole)
