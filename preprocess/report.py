@@ -9,11 +9,10 @@ import argparse
 import base64
 import html
 import io
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ from preprocess.plan import SPLITS, UPRIGHT, manifest, work_folder
 from preprocess.shared.files import write_atomically, write_json
 from preprocess.shared.names import shown
 from preprocess.shared.program import words
-from preprocess.store import Store, open_store
+from preprocess.store import Store, attributes, open_store
 
 SHEET, CLOUD = 48, 1500  # sample images, sample pixels
 VIEW = np.array([[0.9, -0.1], [0.1, -0.9], [-0.45, 0.4]])  # directions of R, G and B on the page, y down
@@ -35,6 +34,18 @@ figure{display:inline-block;width:128px;margin:4px;vertical-align:top}figure img
 figcaption{font-size:12px;line-height:1.2}td,th{text-align:left;padding:2px 1.5em 2px 0;vertical-align:top}
 td:not(:last-child){white-space:nowrap}td:last-child{overflow-wrap:anywhere}
 th{border-bottom:1px solid #bbb}"""
+
+
+class _Facts(TypedDict):
+    source: dict[str, str]
+    orientation: NotRequired[str]
+    shard_length: int
+    versions: dict[str, str]
+
+
+class _Listed(TypedDict):
+    repairs: dict[str, list[str]]
+    skipped: dict[str, str]
 
 
 def report_path(store: Path) -> Path:
@@ -133,19 +144,22 @@ def page(path: Path) -> str:
     """The page of a finished store. Raises StoreError."""
     store = open_store(path)
     generator = np.random.default_rng(0)
-    facts = json.loads((path / "zarr.json").read_text())["attributes"]
+    facts = attributes(path, _Facts, path)
     seen = store.train.read(np.sort(generator.choice(len(store.train), min(50, len(store.train)), False)))
     pixels = generator.choice(seen.reshape(-1, 3), CLOUD)
     repairs: list[tuple[Any, ...]] = []
     for split in SPLITS:
-        listed = json.loads((path / split / "zarr.json").read_text())["attributes"]
+        listed = attributes(path / split, _Listed, path)
         for repair, names in listed["repairs"].items():
             repairs.append((split, repair, len(names), ", ".join(names[:5]) + (", ..." if names[5:] else "")))
         repairs += [(split, f"left out: {why}", 1, name) for name, why in listed["skipped"].items()]
     counts = [
-        ("source", facts["source"]["kind"]),
+        ("source", facts["source"].get("kind", "")),
         ("classes", len(store.classes)),
-        *((f"{split} images", f"{facts['counts'][split]:,}") for split in SPLITS),
+        *(
+            (f"{split} images", f"{len(images):,}")
+            for split, images in (("train", store.train), ("val", store.val))
+        ),
         ("image size", store.image_size),
         ("EXIF orientation", "applied" if facts.get("orientation") == UPRIGHT else "ignored"),
         ("images a shard", facts["shard_length"]),

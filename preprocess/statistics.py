@@ -6,15 +6,17 @@ Usage: python -m preprocess.statistics --store PATH
 """
 
 import argparse
+import zlib
 from fractions import Fraction
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preprocess import stage
 from preprocess.errors import UserError
-from preprocess.plan import load_plan, manifest, sums_path
+from preprocess.plan import load_plan, manifest, repair, sums_path
 from preprocess.shards import hierarchy
 from preprocess.shared.files import write_json
 from preprocess.shared.program import words
@@ -68,12 +70,16 @@ def statistics(arguments: argparse.Namespace) -> str:
     position = np.zeros((plan.image_size, plan.image_size, 3), dtype=np.uint64)
     for shard in range(plan.shards("train")):
         path = sums_path(store, shard)
-        if not path.is_file():
-            raise UserError(f"{path} is missing: run `python -m preprocess.verify --store {store}` to repair")
-        with np.load(path) as sums:
-            count += int(sums["count"])
-            position += sums["position"]
-            product += sums["product"]
+        try:
+            with np.load(path) as sums:
+                count += int(sums["count"])
+                position += sums["position"]
+                product += sums["product"]
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing: {repair(store)}") from None
+        except (BadZipFile, EOFError, KeyError, TypeError, ValueError, zlib.error):
+            path.unlink()  # verify then has the shard made again
+            raise UserError(f"{path} is damaged: {repair(store)}") from None
     assert count == plan.counts["train"]
     matrix = covariance(count, position, product)
     values, vectors = eigenbasis(matrix)

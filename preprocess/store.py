@@ -121,9 +121,9 @@ def open_store(path: Path | str) -> Store:
     path = Path(path)
     if not (path / "zarr.json").is_file():
         raise StoreError(f"there is no store at {path}: run `snakemake preprocess` to make it")
-    if "fingerprint" not in _attributes(path, dict[str, Any], path):
+    if "fingerprint" not in attributes(path, dict[str, Any], path):
         raise StoreError(f"the store at {path} is not finished: run `snakemake preprocess` to finish it")
-    root = _attributes(path, _Root, path)
+    root = attributes(path, _Root, path)
     names = root["class_names"]
     statistics = path / "statistics"
     store = Store(
@@ -172,7 +172,7 @@ def _refuse_disagreement(store: Store) -> None:
 
 
 def _open_split(path: Path) -> Split:
-    for shard, size in enumerate(_attributes(path, _Split, path.parent)["shard_bytes"]):
+    for shard, size in enumerate(attributes(path, _Split, path.parent)["shard_bytes"]):
         file = chunk_path(path / "images", shard)
         found = file.stat().st_size if file.is_file() else None
         if found != size:
@@ -218,8 +218,8 @@ def _read(array: Any, path: Path) -> NDArray[Any]:
     return found
 
 
-def _attributes(group: Path, kind: type[T], store: Path) -> T:
-    """The attributes of a group. Raises StoreError."""
+def attributes(group: Path, kind: type[T], store: Path) -> T:
+    """The attributes of a group of a store, as `json_files` reads a kind. Raises StoreError."""
     try:
         return json_files.convert(_json(group, _Group, store)["attributes"], kind, f"{group / 'zarr.json'}")
     except JsonError as error:

@@ -159,23 +159,28 @@ REMOVED = object()
 PARTS = ("", "train", "val", "train/images", "val/labels", "statistics/mean", "statistics/eigenvalues")
 
 
-@pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("half", [b"", b"{", b"[]", b"null", b"3", b"{}", b"\xff", b"[" * 100_000, None])
+HALF = (b"", b"{", b"[]", b"null", b"3", b"{}", b"\xff", b"[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("part", "half"),
+    [*((part, b'{"attributes": {') for part in PARTS), *(("val", half) for half in HALF)],
+)
 def test_metadata_that_is_half_there_is_a_sentence_whose_remedy_works(
-    copy: Path, part: str, half: bytes | None, store: Path
+    copy: Path, part: str, half: bytes, store: Path
 ) -> None:
-    path = copy / part / "zarr.json"
-    path.unlink()
-    if half is not None:
-        path.write_bytes(half)
-    elif part:
-        path.mkdir()
-    with pytest.raises(StoreError) as error:
+    (copy / part / "zarr.json").write_bytes(half)
+    with pytest.raises(StoreError, match=f"zarr.json .*: run `python -m preprocess.verify --store {copy}`"):
         open_store(copy)
-    remedy = "verify --store" if part or half is not None else "run `snakemake preprocess`"
-    assert remedy in str(error.value)
-    if half is not None:
-        assert_verify_repairs(copy, store)
+    assert_verify_repairs(copy, store)
+
+
+@pytest.mark.parametrize("part", PARTS[1:])
+def test_a_folder_in_place_of_metadata_is_a_sentence(copy: Path, part: str) -> None:
+    (copy / part / "zarr.json").unlink()
+    (copy / part / "zarr.json").mkdir()
+    with pytest.raises(StoreError, match=r"zarr.json is a folder, not a file: run"):
+        open_store(copy)
 
 
 def assert_verify_repairs(copy: Path, store: Path) -> None:
@@ -229,8 +234,8 @@ def test_metadata_of_another_kind_is_a_sentence_whose_remedy_works(
     assert_verify_repairs(copy, store)
 
 
-@pytest.mark.parametrize("half", [b"", b"{", b"[]", b"null", b'{"seed": ', None])
-@pytest.mark.parametrize("name", ["plan.json", "train.npy", "val.npy"])
+@pytest.mark.parametrize("half", [b"", b"[]", b'{"seed": ', None])
+@pytest.mark.parametrize("name", ["plan.json", "train.npy"])
 def test_a_plan_that_is_half_there_is_a_sentence_whose_remedy_works(
     copy: Path, name: str, half: bytes | None, store: Path
 ) -> None:
@@ -251,6 +256,20 @@ def test_a_plan_with_another_value_is_found(copy: Path, values: dict[str, object
     done = stage("verify", "--store", copy)
     assert done.stderr.startswith("error: the plan must be made again, run `snakemake preprocess`")
     assert_verify_repairs(copy, store)
+
+
+@pytest.mark.parametrize("half", [b"", b"PK", b"PK\x03\x04 and more", None])
+def test_pixel_sums_that_are_half_there_have_their_shard_made_again(copy: Path, half: bytes | None) -> None:
+    path = copy / ".preprocess" / "records" / "train" / "00001.npz"
+    path.unlink()
+    if half is not None:
+        path.write_bytes(half)
+    done = stage("statistics", "--store", copy)
+    state = "missing" if half is None else "damaged"
+    assert f"error: {path} is {state}: run `python -m preprocess.verify --store {copy}`" in done.stderr
+    done = stage("verify", "--store", copy)
+    assert f"1 of 7 shards must be made again, run `snakemake preprocess`: {shard(copy, 1)}" in done.stderr
+    assert not (copy / ".preprocess" / "shards.json").exists()
 
 
 same = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

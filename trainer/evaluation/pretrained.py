@@ -10,23 +10,22 @@ Neither MPI nor the store is needed: mean image and classes come with the checkp
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Literal
 
-import safetensors.torch
 import torch
-from torch import Tensor
 
+from preprocess.shared import json_files
 from trainer.config import Config, from_dict
 from trainer.data import augmentation
 from trainer.errors import UserError
 from trainer.evaluation.pretrained_network import PretrainedNetwork
-from trainer.model.grouped import Weights, split
+from trainer.model.grouped import Weights, merge, split
 from trainer.model.network import TOWERS, TwoTowerAlexNet
 from trainer.runs import checkpoint as checkpoints
-from trainer.runs import run_folder
+from trainer.runs import run_folder, tensors
+from trainer.runs.formats import Exported
 from trainer.runs.training_set import MEAN, TrainingSet
 
 EXPORTED = ".safetensors"
@@ -71,9 +70,11 @@ def _of_run(path: Path, which: str) -> PretrainedNetwork:
     for remark in remarks:
         print(remark, file=sys.stderr)
     data = TrainingSet.read(found.path) or TrainingSet.of(run_folder.store_of(run, config.run.store))
-    weights = [
-        _parameters(found.path / f"tower_{name}.safetensors") for name in TOWERS[: config.network.towers]
-    ]
+    network = _empty(config, len(data.classes), found.path)
+    weights = []
+    for name, tower in zip(TOWERS, network.towers, strict=False):  # a network may have tower a alone
+        weights.append(_parameters(found.path / f"tower_{name}.safetensors"))
+        _require_fit(weights[-1], dict(tower.state_dict()), len(data.classes), found.path)
     return PretrainedNetwork(
         config=config,
         source=found.path,
@@ -83,7 +84,7 @@ def _of_run(path: Path, which: str) -> PretrainedNetwork:
         class_names=data.class_names,
         mean_SS3=data.mean_SS3,
         fingerprint=data.fingerprint,
-        network=_network(config, len(data.classes), weights, found.path),
+        network=_filled(network, weights),
     )
 
 
@@ -92,47 +93,62 @@ def _of_exported(path: Path) -> PretrainedNetwork:
     if not path.is_file():
         raise UserError(f"There is no file {path}; write one with: python -m trainer.export RUN")
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["about"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        mean = tensors.pop(MEAN).numpy()
-        config, classes, names = from_dict(about["config"]), about["classes"], about["class_names"]
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError):
-        raise UserError(f"{path} was not written by python -m trainer.export, or is damaged.") from None
+        found, text = tensors.read(path)
+        about = json_files.parse(text or "", Exported, "its header")
+        data = TrainingSet.from_header(found.pop(MEAN, None), about, about.get("fingerprint") or "")
+        config = from_dict(about["config"])
+    except (tensors.TensorsError, json_files.JsonError, UserError) as error:
+        raise UserError(
+            f"{path} was not written by python -m trainer.export, or is damaged ({str(error).rstrip('.')}): "
+            "write it anew with: python -m trainer.export RUN"
+        ) from None
+    network = _empty(config, len(data.classes), path)
+    _require_fit(
+        found, merge([dict(tower.state_dict()) for tower in network.towers]), len(data.classes), path
+    )
     return PretrainedNetwork(
         config=config,
         source=path,
         run=None,
-        state=about["state"],
-        classes=tuple(classes),
-        class_names=tuple(names) if names else None,
-        mean_SS3=mean,
-        fingerprint=about.get("fingerprint"),
-        network=_network(config, len(classes), split(tensors, config.network.towers), path),
+        state={**about["state"]},
+        classes=data.classes,
+        class_names=data.class_names,
+        mean_SS3=data.mean_SS3,
+        fingerprint=data.fingerprint or None,
+        network=_filled(network, split(found, config.network.towers)),
     )
 
 
-def _parameters(path: Path) -> dict[str, Tensor]:
-    """One tower's parameters, without the momenta."""
-    with safetensors.safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys() if not name.startswith("momentum.")}  # noqa: SIM118
-
-
-def _network(config: Config, classes: int, weights: list[Weights], source: Path) -> TwoTowerAlexNet:
-    """The towers with these weights. Raises UserError for a weight of another shape, name or dtype."""
-    found = {str(w.dtype).removeprefix("torch.") for tensors in weights for w in tensors.values()}
-    if found - {"float32"}:
-        raise UserError(
-            f"{source} has weights of {', '.join(sorted(found))}, and this program's are float32."
-        )
-    with torch.device("meta"):
-        network = TwoTowerAlexNet(config.network, classes)
+def _parameters(path: Path) -> Weights:
+    """One tower's parameters, without the momenta. Raises UserError."""
     try:
-        for tower, tensors in zip(network.towers, weights, strict=True):
-            tower.load_state_dict(tensors, assign=True)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise UserError(
-            f"{source} does not fit this network of {classes} classes; is it another store's? {reason}"
-        ) from None
+        return tensors.read(path, lambda name: not name.startswith("momentum."))[0]
+    except tensors.TensorsError as error:
+        raise UserError(f"{error}; use another checkpoint.") from None
+
+
+def _empty(config: Config, classes: int, source: Path) -> TwoTowerAlexNet:
+    """The towers without memory. Raises UserError for a network that is too large for any."""
+    try:
+        with torch.device("meta"):
+            return TwoTowerAlexNet(config.network, classes)
+    except (RuntimeError, TypeError, OverflowError):
+        raise UserError(f"The configuration in {source} is of a network that no memory can hold.") from None
+
+
+def _require_fit(found: Weights, expected: Weights, classes: int, source: Path) -> None:
+    """Raise UserError for a weight of another shape or name."""
+    shapes = [{name: list(w.shape) for name, w in weights.items()} for weights in (found, expected)]
+    for name in sorted(shapes[0].keys() | shapes[1].keys()):
+        here, needed = (shape.get(name, "none") for shape in shapes)
+        if here != needed:
+            raise UserError(
+                f"{source} does not fit this network of {classes} classes; is it another store's? It holds "
+                f"{name} of shape {here}, and the network has {needed}."
+            )
+
+
+def _filled(network: TwoTowerAlexNet, weights: list[Weights]) -> TwoTowerAlexNet:
+    for tower, own in zip(network.towers, weights, strict=True):
+        tower.load_state_dict(own, assign=True)
     return network

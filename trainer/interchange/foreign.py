@@ -7,6 +7,8 @@ command that `remedy` returns.
 from __future__ import annotations
 
 import shlex
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -18,8 +20,12 @@ from torch import Tensor
 
 Kind = Literal["safetensors", "npz", "torch", "pickle", "npy", "unknown"]
 
-DAMAGE = (ValueError, OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged .npz raises. RuntimeError: it is encrypted, or compressed by an unknown method."""
+DAMAGE = (
+    *(ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError, RuntimeError),
+    *(OSError, EOFError, SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
+"""What reading a damaged .npz or .npy raises: NumPy reads its header as Python. RuntimeError: it is
+encrypted, or compressed by an unknown method."""
 
 NPY = b"\x93NUMPY"
 LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.save up to version 1.5

@@ -5,25 +5,24 @@ A pickle can run any code and is never read; the error message has the command t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from preprocess.shared import json_files
 from trainer.config import from_dict
 from trainer.errors import UserError
 from trainer.interchange import foreign
 from trainer.model.grouped import Weights
 from trainer.model.network import LAYERS
+from trainer.runs import tensors
+from trainer.runs.formats import Exported
 from trainer.runs.training_set import MEAN
-
-FLOATING = ("float32", "float16", "bfloat16", "float64")
 
 
 def read(path: Path) -> tuple[Weights, dict[str, Any] | None]:
@@ -38,17 +37,18 @@ def read(path: Path) -> tuple[Weights, dict[str, Any] | None]:
     try:
         kind = foreign.kind_of(path)
         if kind == "safetensors":
-            with safetensors.safe_open(path, "pt") as file:
-                about = _about(path, (file.metadata() or {}).get("about"))
-                found = {name: file.get_tensor(name) for name in file.keys() if name != MEAN}  # noqa: SIM118
+            found, text = tensors.read(path)
+            found.pop(MEAN, None)
+            about = _about(path, text)
         elif kind == "npz":
             with np.load(path, allow_pickle=False) as arrays:
                 found = {name: _array(arrays[name]) for name in arrays.files}
         else:
             raise UserError(foreign.remedy(path, kind))
-    except (safetensors.SafetensorError, *foreign.DAMAGE) as error:
+    except foreign.DAMAGE as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"{path} is neither a safetensors file nor an .npz of plain arrays, or it is damaged: {error}"
+            f"{path} is neither a safetensors file nor an .npz of plain arrays, or it is damaged: {reason}"
         ) from None
     if foreign.is_torchvisions(found):
         raise UserError(
@@ -74,16 +74,17 @@ def _about(path: Path, text: str | None) -> dict[str, Any] | None:
     Raises UserError for settings that this version does not know.
     """
     try:
-        about: dict[str, Any] | None = json.loads(text or "null")
-    except ValueError:
+        about = json_files.parse(text or "", dict[str, Any], "its header")
+    except json_files.JsonError:
         return None
-    if not isinstance(about, dict) or "config" not in about:
+    if "config" not in about:
         return None
     try:
-        from_dict(about["config"])
-    except (ValueError, TypeError, AttributeError, UserError) as error:
+        from_dict(json_files.convert(about, Exported, "its header")["config"])
+    except (json_files.JsonError, UserError) as error:
         raise UserError(
-            f"{path} was exported by another version, or is damaged: {error!s:.200} Export the network anew."
+            f"{path} was exported by another version, or is damaged: {str(error).rstrip('.')}. "
+            "Export the network anew."
         ) from None
     return about
 
@@ -97,14 +98,9 @@ def _array(member: NDArray[Any] | bytes) -> NDArray[Any]:
 
 def _as_float32(path: Path, name: str, array: Tensor | NDArray[Any]) -> Tensor:
     """A layer's array as float32. Raises UserError for quantised and for complex numbers."""
-    dtype = str(array.dtype).removeprefix("torch.") if isinstance(array, Tensor) else array.dtype.name
-    if dtype not in FLOATING:
-        raise UserError(
-            f"{path}: {name} is of {dtype}, and weights must be of {', '.join(FLOATING)}: "
-            "multiply quantised weights by their scale first."
-        )
     if isinstance(array, Tensor):
-        return array.float()
+        return array  # float32 already
+    tensors.require_floating(path, name, array.dtype.name)
     with np.errstate(over="ignore"):  # what becomes infinite is refused below
         return torch.from_numpy(array.astype(np.float32))
 

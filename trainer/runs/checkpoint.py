@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -37,6 +36,7 @@ from torch import Tensor
 from preprocess.shared import json_files
 from preprocess.shared.json_files import JsonError
 from trainer.errors import UserError
+from trainer.runs import tensors as tensors_file
 from trainer.runs import version
 from trainer.runs.formats import Manifest, State, State01, Validation
 
@@ -259,15 +259,14 @@ def _read_tower(
 ) -> tuple[dict[str, NDArray[np.float32]], str | None]:
     """The arrays of one tower's file, and what is wrong with it."""
     try:
-        with safetensors.safe_open(path, "numpy") as file:
-            found = {name: file.get_tensor(name) for name in expected.keys() & set(file.keys())}
-    except (OSError, safetensors.SafetensorError) as error:
+        read, _ = tensors_file.read(path, expected.__contains__)
+    except tensors_file.TensorsError as error:
         return {}, f"{path} cannot be read: {error}."
     for name, tensor in expected.items():
-        shape = found[name].shape if name in found else "none"
+        shape = tuple(read[name].shape) if name in read else "none"
         if shape != tuple(tensor.shape):
             return {}, (
                 f"{path} holds {name} of shape {shape}, this network has {tuple(tensor.shape)}: "
                 "the store has another number of classes, or the network differs."
             )
-    return found, None
+    return {name: read[name].numpy() for name in expected}, None

@@ -84,3 +84,34 @@ class State01(TypedDict):
     """state.json of version 0.1, which kept the best checkpoint's error there."""
 
     best: _BestError | None
+
+
+class Labels(TypedDict):
+    """The classes in the header of a .safetensors file."""
+
+    classes: list[str]
+    class_names: list[str] | None
+
+
+class Trained(Labels):
+    """The header of a checkpoint's training_set.safetensors."""
+
+    fingerprint: str
+
+
+class _ExportedState(TypedDict, total=False):
+    step: int
+    epoch: float
+    seed: int
+    versions: dict[str, str]
+
+
+class _ExportedLater(TypedDict, total=False):
+    fingerprint: str | None
+
+
+class Exported(Labels, _ExportedLater):
+    """The header of an exported file."""
+
+    config: dict[str, Any]
+    state: _ExportedState

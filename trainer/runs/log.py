@@ -59,7 +59,7 @@ class LogReader:
                     self._forget(inode)
                 data = file.read(most)
                 data += b"" if b"\n" in data else file.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             self._forget()
             return True, []
         except OSError as error:

@@ -13,15 +13,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
+from torch import Tensor
 
+from preprocess.shared import json_files
 from preprocess.store import Split, Store
 from trainer.errors import UserError
+from trainer.runs import tensors
+from trainer.runs.formats import Labels, Trained
 
 FILE = "training_set.safetensors"
 MEAN = "mean_image"
@@ -66,18 +68,27 @@ class TrainingSet:
         if not path.exists():
             return None
         try:
-            with safetensors.safe_open(path, "numpy") as file:
-                about: dict[str, Any] = json.loads((file.metadata() or {})["about"])
-                mean = file.get_tensor(MEAN)
-            names = about["class_names"]
-            return TrainingSet(
-                mean_SS3=mean,
-                classes=tuple(about["classes"]),
-                class_names=None if names is None else tuple(names),
-                fingerprint=about["fingerprint"],
-            )
-        except (safetensors.SafetensorError, OSError, KeyError, ValueError):
-            raise UserError(f"{path} cannot be read; use another checkpoint.") from None
+            found, text = tensors.read(path)
+            about = json_files.parse(text or "", Trained, "its header")
+            return TrainingSet.from_header(found.get(MEAN), about, about["fingerprint"])
+        except (tensors.TensorsError, json_files.JsonError) as error:
+            raise UserError(f"{path} cannot be read: {error}; use another checkpoint.") from None
+
+    @staticmethod
+    def from_header(mean_SS3: Tensor | None, about: Labels, fingerprint: str) -> TrainingSet:
+        """The training set in a file's header and its mean image. Raises TensorsError where they disagree."""
+        classes, names = about["classes"], about["class_names"]
+        shape = () if mean_SS3 is None else tuple(mean_SS3.shape)
+        if mean_SS3 is None or not mean_SS3.numel() or shape != (*shape[:1] * 2, 3):
+            raise tensors.TensorsError("it has no mean image [S, S, 3]")
+        if not classes or (names is not None and len(names) != len(classes)):
+            raise tensors.TensorsError(f"it has {len(classes)} classes and {len(names or ())} names of them")
+        return TrainingSet(
+            mean_SS3=mean_SS3.numpy(),
+            classes=tuple(classes),
+            class_names=None if names is None else tuple(names),
+            fingerprint=fingerprint,
+        )
 
 
 def as_seen(store: Store, network: TrainingSet) -> tuple[Store, list[str]]:

@@ -108,6 +108,16 @@ def test_an_archive_that_changed_is_hashed_again(tmp_path: Path) -> None:
         assert cache.md5(archive, None) == hashlib.md5(data).hexdigest()
 
 
+@pytest.mark.parametrize(
+    "half", [b"", b"{", b"[]", b"null", b"\xff", b'{"md5": "0"}', b'{"stamp": [1, 2]}', b'{"stamp": 3}']
+)
+def test_a_cached_sum_that_is_half_there_is_made_again(half: bytes, tmp_path: Path) -> None:
+    (archive := tmp_path / "a.tar").write_bytes(b"data")
+    (tmp_path / "a.tar.md5.json").write_bytes(half)
+    for _ in range(2):
+        assert cache.md5(archive, tmp_path) == hashlib.md5(b"data").hexdigest()
+
+
 def test_progress_counts_every_member_and_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bars: list[tuple[object, list[int]]] = []
 
