@@ -42,7 +42,9 @@ class NetworkConfig(Ranged):
     """conv2, conv4 and conv5 read both towers too: the 62,378,344 parameters of many textbooks."""
     activation: Literal["relu", "tanh", "sigmoid"] = "relu"
     """Activation function (paper 3.1). In --conv1-order and --conv2-order, "relu" stands for any of them."""
-    filters: Annotated[tuple[int, int, int, int, int], Range("[1, 65536]")] = (48, 128, 192, 192, 128)
+    # So a layer reads at most 2048 channels. Of more channels and at most 8 filters, oneDNN 3.12's backward
+    # pass of a convolution in bfloat16 writes beyond its memory.
+    filters: Annotated[tuple[int, int, int, int, int], Range("[1, 1024]")] = (48, 128, 192, 192, 128)
     """Filters of conv1 to conv5 in one tower (paper 3.5: half of 96, 256, 384, 384, 256)."""
     hidden: Annotated[int, Range("[1, 65536]")] = 2048
     """Units of fc6 and of fc7 in one tower (paper 3.5: half of 4096)."""

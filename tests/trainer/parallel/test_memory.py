@@ -50,7 +50,7 @@ def test_the_least_bytes_of_the_papers_network():
 
 @pytest.mark.parametrize(
     ("network", "batch"),
-    [(NetworkConfig(), 1_000_000), (NetworkConfig(hidden=65536, filters=(48, 128, 192, 192, 65536)), 1)],
+    [(NetworkConfig(), 1_000_000), (NetworkConfig(hidden=65536, filters=(48, 128, 192, 192, 1024)), 1)],
     ids=["batch", "network"],
 )
 def test_a_step_beyond_the_memory_is_refused_before_anything_is_made(network, batch, monkeypatch):
