@@ -70,7 +70,7 @@ def _of_run(path: Path, which: str) -> PretrainedNetwork:
     for remark in remarks:
         print(remark, file=sys.stderr)
     data = TrainingSet.read(found.path) or TrainingSet.of(run_folder.store_of(run, config.run.store))
-    network = _empty(config, len(data.classes), found.path)
+    network = _empty(config, len(data.classes))
     weights = []
     for name, tower in zip(TOWERS, network.towers, strict=False):  # a network may have tower a alone
         weights.append(_parameters(found.path / f"tower_{name}.safetensors"))
@@ -102,7 +102,7 @@ def _of_exported(path: Path) -> PretrainedNetwork:
             f"{path} was not written by python -m trainer.export, or is damaged ({str(error).rstrip('.')}): "
             "write it anew with: python -m trainer.export RUN"
         ) from None
-    network = _empty(config, len(data.classes), path)
+    network = _empty(config, len(data.classes))
     _require_fit(
         found, merge([dict(tower.state_dict()) for tower in network.towers]), len(data.classes), path
     )
@@ -127,13 +127,10 @@ def _parameters(path: Path) -> Weights:
         raise UserError(f"{error}; use another checkpoint.") from None
 
 
-def _empty(config: Config, classes: int, source: Path) -> TwoTowerAlexNet:
-    """The towers without memory. Raises UserError for a network that is too large for any."""
-    try:
-        with torch.device("meta"):
-            return TwoTowerAlexNet(config.network, classes)
-    except (RuntimeError, TypeError, OverflowError):
-        raise UserError(f"The configuration in {source} is of a network that no memory can hold.") from None
+def _empty(config: Config, classes: int) -> TwoTowerAlexNet:
+    """The towers without memory."""
+    with torch.device("meta"):
+        return TwoTowerAlexNet(config.network, classes)
 
 
 def _require_fit(found: Weights, expected: Weights, classes: int, source: Path) -> None:

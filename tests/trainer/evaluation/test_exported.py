@@ -116,7 +116,7 @@ def within(about, *keys, value):
         (["config", "network", "hidden"], -4, "--hidden"),
         (["config", "network", "hidden"], True, "network.hidden = true"),
         (["config", "network", "hidden"], 8, "fc6.bias of shape [8], and the network has [16]"),
-        (["config", "network", "hidden"], 10**20, "no memory can hold"),
+        (["config", "network", "hidden"], 10**20, "--hidden must be at least 1 and at most 65,536"),
         (["config", "network", "filters"], [2, 2], "network.filters = a list"),
         (["config", "network", "towers"], 1, "conv1.bias of shape [4], and the network has [2]"),
         (["config", "network", "towers"], 3, "which is not 1 or 2"),

@@ -81,7 +81,7 @@ CHANGE = {"step": 3, "changed": {"lr": [AUTO.optim.lr, 0.5]}}
         (b'{"config": {}, "store": 3}', "config.json has store = 3, which is not text"),
         (b'{"config": {}, "changes": {}}', "config.json has changes = an object, which is not a list"),
         (b'{"config": {"nothing": 1}}', "The configuration has an unknown key: nothing"),
-        (b'{"config": {"optim": {"lr": -1}}}', "--lr must be positive, not -1"),
+        (b'{"config": {"optim": {"lr": -1}}}', "--lr must be above 0"),
     ],
 )
 def test_a_damaged_configuration_is_one_sentence_that_names_the_file(content, reason):
