@@ -12,14 +12,14 @@ import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from preprocess import stage
-from preprocess.plan import SPLITS, UPRIGHT, manifest, work_folder
+from preprocess.plan import SPLITS, manifest, work_folder
 from preprocess.shared.files import write_atomically, write_json
 from preprocess.shared.names import shown
 from preprocess.shared.program import words
@@ -38,7 +38,6 @@ th{border-bottom:1px solid #bbb}"""
 
 class _Facts(TypedDict):
     source: dict[str, str]
-    orientation: NotRequired[str]
     shard_length: int
     versions: dict[str, str]
 
@@ -161,7 +160,7 @@ def page(path: Path) -> str:
             for split, images in (("train", store.train), ("val", store.val))
         ),
         ("image size", store.image_size),
-        ("EXIF orientation", "applied" if facts.get("orientation") == UPRIGHT else "ignored"),
+        ("EXIF orientation", "applied" if store.upright else "ignored"),
         ("images a shard", facts["shard_length"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())),
         ("fingerprint", store.fingerprint),

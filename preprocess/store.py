@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from preprocess import stage
 from preprocess.errors import UserError
-from preprocess.plan import AS_STORED, repair
+from preprocess.plan import UPRIGHT, repair
 from preprocess.shards.layout import chunk_path
 from preprocess.shards.reading import DamageError, ShardReader
 from preprocess.shared import json_files
@@ -108,7 +108,7 @@ class Store:
     mean: NDArray[np.float32]  # [S, S, 3] of the training images, 0..255
     eigenvalues: NDArray[np.float64]  # [3] of the training pixels' covariance, largest first
     eigenvectors: NDArray[np.float64]  # [3, 3], one a column
-    orientation: str  # "upright": images were turned as their EXIF data say; "as-stored": they were not
+    upright: bool  # whether images were turned as their EXIF data say
     fingerprint: str  # hash of the content alone: the same for the same bytes
 
 
@@ -136,7 +136,7 @@ def open_store(path: Path | str) -> Store:
         mean=_read(_open_array(statistics / "mean", "float32", 3), statistics),
         eigenvalues=_read(_open_array(statistics / "eigenvalues", "float64", 1), statistics),
         eigenvectors=_read(_open_array(statistics / "eigenvectors", "float64", 2), statistics),
-        orientation=root.get("orientation", AS_STORED),
+        upright=root.get("orientation") == UPRIGHT,
         fingerprint=root["fingerprint"],
     )
     _refuse_disagreement(store)

@@ -1,5 +1,6 @@
 """Predictions for files are those for the store's images."""
 
+import dataclasses
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from tests.launch import ROOT, run
+from tests.preprocess.helpers import draw
 from tests.trainer.in_process import command
 from trainer.commands import predict
 from trainer.data.batches import open_data
@@ -90,6 +92,22 @@ def test_an_image_is_preprocessed_as_for_the_store(files, exported):
     assert prediction.repairs == ("PNG in a .jpg", "greyscale")
     assert prediction.image_SS3 is not None
     assert (prediction.image_SS3 == 90).all()
+
+
+def test_a_photograph_is_turned_as_for_the_store(exported, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photograph = draw(5, 300, 240)
+    photograph.save(tmp_path / "sideways.png", exif=exif)
+    photograph.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "upright.png")
+    photograph.save(tmp_path / "as stored.png")
+    network = load(exported, device="cpu")
+    names = ("sideways.png", "upright.png", "as stored.png")
+    for upright, alike in ((True, 1), (False, 2)):
+        seen = dataclasses.replace(network, upright=upright)
+        found = list(predict.predictions(seen, [tmp_path / name for name in names], ten_crop=False))
+        np.testing.assert_array_equal(found[0].p_K, found[alike].p_K)
+        assert not np.array_equal(found[0].p_K, found[3 - alike].p_K)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -171,10 +189,10 @@ def test_a_network_whose_outputs_are_not_finite_is_one_sentence(files, exported,
     damaged = tmp_path / "alexnet.safetensors"
     with safetensors.safe_open(exported, "pt") as file:
         tensors, about = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-    for dtype, value, sentence in (
-        (torch.float32, 3e38, "has outputs that are not finite numbers"),
-        (torch.int8, 3, "has weights of float32, int8, and this program's are float32"),
-        (torch.complex64, 3, "has weights of complex64, float32, and this program's are float32"),
+    for dtype, value, sentence, reason in (
+        (torch.float32, 3e38, "has outputs that are not finite numbers", "its weights are damaged"),
+        (torch.int8, 3, "was not written by", "fc7.weight is of int8, and weights must be of float32"),
+        (torch.complex64, 3, "was not written by", "fc7.weight is of complex64, and weights"),
     ):
         changed = tensors | {"fc7.weight": torch.full_like(tensors["fc7.weight"], value, dtype=dtype)}
         safetensors.torch.save_file(changed, damaged, about)
@@ -182,4 +200,5 @@ def test_a_network_whose_outputs_are_not_finite_is_one_sentence(files, exported,
         assert done.returncode == 1
         assert done.stdout == ""
         assert done.stderr.startswith(f"error: {damaged} {sentence}")
+        assert reason in done.stderr
         assert done.stderr.count("\n") == 1

@@ -91,7 +91,7 @@ def predictions(network: PretrainedNetwork, paths: Sequence[Path], ten_crop: boo
     Raises UserError when the network's outputs are not finite.
     """
     for first in range(0, len(paths), BATCH):
-        read = [_read(path, network.image_size) for path in paths[first : first + BATCH]]
+        read = [_read(path, network.image_size, network.upright) for path in paths[first : first + BATCH]]
         images = [p.image_SS3 for p in read if p.image_SS3 is not None]
         p_BK = network.probabilities(np.stack(images), ten_crop) if images else np.empty((0, 0), np.float32)
         if not np.isfinite(p_BK).all():
@@ -104,7 +104,7 @@ def predictions(network: PretrainedNetwork, paths: Sequence[Path], ten_crop: boo
             yield p if p.error else Prediction(p.path, "", p.repairs, p.image_SS3, next(rows))
 
 
-def _read(path: Path, size: int) -> Prediction:
+def _read(path: Path, size: int, upright: bool) -> Prediction:
     """Decode and resize one file; no softmax outputs yet."""
     try:
         found = path.stat()
@@ -112,7 +112,7 @@ def _read(path: Path, size: int) -> Prediction:
             raise UnreadableError("is no regular file")
         if found.st_size > MAX_BYTES:
             raise UnreadableError(f"has {found.st_size:,} bytes, more than {MAX_BYTES:,}")
-        image, repairs = convert(path.read_bytes(), path.name, size)
+        image, repairs = convert(path.read_bytes(), path.name, size, upright=upright)
     except UnreadableError as error:
         return Prediction(path, error=str(error))
     except OSError as error:

@@ -84,6 +84,7 @@ def _of_run(path: Path, which: str) -> PretrainedNetwork:
         class_names=data.class_names,
         mean_SS3=data.mean_SS3,
         fingerprint=data.fingerprint,
+        upright=data.upright,
         network=_filled(network, weights),
     )
 
@@ -115,6 +116,7 @@ def _of_exported(path: Path) -> PretrainedNetwork:
         class_names=data.class_names,
         mean_SS3=data.mean_SS3,
         fingerprint=data.fingerprint or None,
+        upright=data.upright,
         network=_filled(network, split(found, config.network.towers)),
     )
 

@@ -55,6 +55,8 @@ class PretrainedNetwork:
     """The training set's mean image, 0..255."""
     fingerprint: str | None = None
     """Of the store that the network was trained on; None where an exported file does not have it."""
+    upright: bool = False
+    """Whether the training set's images were turned as their EXIF data say; `predict` does the same."""
     network: TwoTowerAlexNet = field(repr=False)
 
     @property
@@ -70,6 +72,7 @@ class PretrainedNetwork:
             classes=self.classes,
             class_names=self.class_names,
             fingerprint=self.fingerprint or "",
+            upright=self.upright,
         )
 
     @property
@@ -204,6 +207,7 @@ class PretrainedNetwork:
             "class_names": self.class_names,
             "image_size": self.image_size,
             "fingerprint": self.fingerprint,
+            "upright": self.upright,
             "state": {k: v for k, v in self.state.items() if k in ("step", "epoch", "seed", "versions")},
         }
 

@@ -35,7 +35,7 @@ def markdown(network: PretrainedNetwork, figures: list[Path], onnx: bool) -> str
             *_recipe(network.config),
             *_data(network, run),
             *_made_with(network),
-            *_use(onnx, network.image_size),
+            *_use(onnx, network),
             *_limits(network),
             *_figures(figures),
         ]
@@ -108,17 +108,21 @@ def _made_with(network: PretrainedNetwork) -> list[str]:
     return ["## Made with", "", f"{text}; step {network.state.get('step', 0):,}{on}.", ""]
 
 
-def _use(onnx: bool, size: int) -> list[str]:
+def _use(onnx: bool, network: PretrainedNetwork) -> list[str]:
+    size = network.image_size
+    opened = 'Image.open("image.jpg")'
+    if network.upright:
+        opened = f"ImageOps.exif_transpose({opened})"
     lines = [
         "## Use",
         "",
         "```python",
         "import numpy, torch",
-        "from PIL import Image",
+        f"from PIL import Image{', ImageOps' if network.upright else ''}",
         "from alexnet import AlexNet",
         "",
         'network = AlexNet.load("alexnet.safetensors")',
-        'image = Image.open("image.jpg").convert("RGB")',
+        f'image = {opened}.convert("RGB")',
         "# the shorter side first, then the central square",
         f"scale = {size} / min(image.size)",
         "image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BICUBIC)",

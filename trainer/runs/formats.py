@@ -3,7 +3,7 @@
 A class without `total=False` has the keys that must be there.
 """
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class Change(TypedDict):
@@ -87,10 +87,11 @@ class State01(TypedDict):
 
 
 class Labels(TypedDict):
-    """The classes in the header of a .safetensors file."""
+    """The classes in the header of a .safetensors file. Older versions did not write `upright`."""
 
     classes: list[str]
     class_names: list[str] | None
+    upright: NotRequired[bool]
 
 
 class Trained(Labels):

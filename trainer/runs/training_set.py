@@ -42,6 +42,8 @@ class TrainingSet:
     """The same in words, where the source of the images knew them."""
     fingerprint: str
     """Of the store: it follows from every byte of the store's content."""
+    upright: bool = False
+    """Whether the images were turned as their EXIF data say."""
 
     @staticmethod
     def of(store: Store) -> TrainingSet:
@@ -51,11 +53,12 @@ class TrainingSet:
             classes=store.classes,
             class_names=store.class_names,
             fingerprint=store.fingerprint,
+            upright=store.upright,
         )
 
     def to_bytes(self) -> bytes:
         """A safetensors file: the mean image, and the rest as JSON under `about` in its header."""
-        about = {"classes": self.classes, "class_names": self.class_names, "fingerprint": self.fingerprint}
+        about = {name: getattr(self, name) for name in ("classes", "class_names", "fingerprint", "upright")}
         return safetensors.numpy.save({MEAN: self.mean_SS3}, {"about": json.dumps(about)})
 
     @staticmethod
@@ -88,6 +91,7 @@ class TrainingSet:
             classes=tuple(classes),
             class_names=None if names is None else tuple(names),
             fingerprint=fingerprint,
+            upright=about.get("upright", False),
         )
 
 
@@ -109,6 +113,11 @@ def as_seen(store: Store, network: TrainingSet) -> tuple[Store, list[str]]:
         f"then {network.fingerprint}): the network's own mean image is subtracted, and classes are matched "
         "by name."
     ]
+    if store.upright != network.upright:
+        remarks.append(
+            f"The images of {store.path} were {'' if store.upright else 'not '}turned as their EXIF data "
+            f"say, and those of the network's own store were{' not' if store.upright else ''}."
+        )
     index_K, how = match(store.classes, network.classes, str(store.path))
     remarks += [how] if how else []
 

@@ -1,5 +1,6 @@
 """A network stays itself: its mean image and its classes come with it, whatever becomes of its store."""
 
+import dataclasses
 import json
 import shutil
 
@@ -173,3 +174,15 @@ def test_it_comes_back_from_its_file(stores, tmp_path):
     (tmp_path / "training_set.safetensors").write_bytes(whole.to_bytes()[:100])
     with pytest.raises(UserError, match="cannot be read"):
         TrainingSet.read(tmp_path)
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_the_turning_of_images_is_kept_and_another_stores_is_told(upright, stores, tmp_path):
+    store = dataclasses.replace(open_store(stores["wnids"]), upright=upright)
+    (tmp_path / "training_set.safetensors").write_bytes(TrainingSet.of(store).to_bytes())
+    found = TrainingSet.read(tmp_path)
+    assert found.upright == upright
+    other = dataclasses.replace(store, upright=not upright, fingerprint="0")
+    _, remarks = as_seen(other, found)
+    words = ("not turned", "store were.") if upright else ("turned", "store were not.")
+    assert f"were {words[0]} as their EXIF data say, and those of the network's own {words[1]}" in remarks[1]
