@@ -1,10 +1,10 @@
 """Whether a source has changed since it was indexed, by the times of its archives or folders alone."""
 
-import json
 import os
 from pathlib import Path
 
 from preprocess.plan import Plan, Tables, work_folder
+from preprocess.shared import json_files
 from preprocess.shared.files import write_json
 
 FILE = "source.json"
@@ -27,9 +27,9 @@ def changed_place(store: Path) -> str:
     A source that cannot be reached has not changed: a finished store does not need it.
     """
     try:
-        stamps: dict[str, list[int]] = json.loads((work_folder(store) / FILE).read_bytes())
+        stamps = json_files.read(work_folder(store) / FILE, dict[str, list[int]])
         return next((place for place, before in stamps.items() if _stamp(Path(place)) != before), "")
-    except (OSError, ValueError):
+    except (OSError, json_files.JsonError):
         return ""
 
 

@@ -5,7 +5,6 @@ Connections to other machines use TLS. The dashboard listens on loopback.
 
 import importlib
 import importlib.util
-import json
 import logging
 import resource
 import signal
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
 import dask
@@ -21,6 +20,7 @@ from distributed import Client, LocalCluster
 from distributed.security import Security
 
 from preprocess.errors import UserError
+from preprocess.shared import json_files
 
 MODES = ("local", "address", "slurm")
 DASHBOARD = "127.0.0.1:0"
@@ -146,6 +146,10 @@ def credentials() -> Security:
         ) from error
 
 
+class _SchedulerFile(TypedDict):
+    address: str
+
+
 def _running(address: str) -> Client:
     """A client of a running scheduler; TLS is required on other machines. Raises UserError."""
     if not address:
@@ -153,8 +157,8 @@ def _running(address: str) -> Client:
     found = address
     if "://" not in address:
         try:
-            found = json.loads(Path(address).read_text())["address"]
-        except (OSError, ValueError, KeyError) as error:
+            found = json_files.read(Path(address), _SchedulerFile)["address"]
+        except json_files.JsonError as error:
             raise UserError(
                 f"dask_address {address} is no address and no scheduler file ({error})"
             ) from error

@@ -206,9 +206,14 @@ def test_a_curve_made_with_other_settings_is_not_continued(name, trained):
 def test_a_curve_without_its_settings_or_weights_is_a_clear_error(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "damaged")
     (tmp_path / "damaged" / "epoch-001.safetensors").write_bytes(b"")
-    for content in ("[[0.25, 0.9]]", "{", "{}"):  # the first is how earlier versions wrote it
+    for content, why in (
+        ("[[0.25, 0.9]]", "is not an object"),  # how earlier versions wrote it
+        ("{", "is not JSON"),
+        ('{"curve": []}', "has no settings"),
+        ('{"settings": {}, "curve": [["a", 1]]}', "has curve = "),
+    ):
         (tmp_path / "curve.json").write_text(content)
-        with pytest.raises(UserError, match=r"its curve.json has no settings. Name another --out, or remove"):
+        with pytest.raises(UserError, match=rf"its curve.json {why}.*Name another --out, or remove"):
             Trial(tmp_path, "tanh", 0.001, seed=1, bfloat16=False, data=DATA)
     with pytest.raises(UserError, match=r"damaged cannot be continued: .* Name another --out"):
         Trial(tmp_path / "damaged", "tanh", 0.001, seed=1, bfloat16=False, data=DATA)

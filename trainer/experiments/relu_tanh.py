@@ -6,12 +6,13 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from preprocess.shared import json_files
 from preprocess.shared.files import write_atomically
 from trainer.errors import require_output
 from trainer.experiments import cifar
@@ -106,6 +107,13 @@ def data_settings(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[
     return {"the number of images": len(images), "the images' SHA-256": digest.hexdigest()[:16]}
 
 
+class _Record(TypedDict):
+    settings: dict[str, Any]
+    rate: float
+    epochs: float | None
+    curve: list[tuple[float, float]]
+
+
 def earlier_record(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     """The record of an earlier command with these settings; None where there is none.
 
@@ -114,12 +122,11 @@ def earlier_record(path: Path, settings: dict[str, Any]) -> dict[str, Any] | Non
     if not path.exists():
         return None
     try:
-        record: dict[str, Any] = json.loads(path.read_text())
-        found = dict(record["settings"])
-    except (ValueError, KeyError, TypeError):
-        raise cannot_continue(path, "it has no settings") from None
-    require_same_settings(path, differences(found, settings))
-    return record
+        record = json_files.read(path, _Record, "it")
+    except json_files.JsonError as error:
+        raise cannot_continue(path, error) from None
+    require_same_settings(path, differences(record["settings"], settings))
+    return {**record}
 
 
 def conclusion(records: dict[str, dict[str, Any]], target: float) -> list[str]:

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import safetensors.torch
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from preprocess.shared import json_files
 from preprocess.shared.files import write_atomically
 from trainer.experiments.arguments import Activation
 from trainer.experiments.four_layer_net import FourLayerNet
@@ -39,6 +40,11 @@ def epochs_to(curve: Curve, target: float) -> float | None:
             return before + (epoch - before) * (above - target) / (above - error)
         before, above = epoch, error
     return None
+
+
+class _Record(TypedDict):
+    settings: dict[str, Any]
+    curve: list[tuple[float, float]]
 
 
 class Trial:
@@ -133,12 +139,11 @@ class Trial:
     def _load(self) -> None:
         """Continue from the folder. Raises UserError when it is damaged or has other settings."""
         try:
-            record = json.loads((self.folder / "curve.json").read_text())
-            found, curve = record["settings"], [(epoch, error) for epoch, error in record["curve"]]
-        except (ValueError, KeyError, TypeError):
-            raise cannot_continue(self.folder, "its curve.json has no settings") from None
-        require_same_settings(self.folder, differences(found, self.settings))
-        self.curve = curve
+            record = json_files.read(self.folder / "curve.json", _Record, "its curve.json")
+        except json_files.JsonError as error:
+            raise cannot_continue(self.folder, error) from None
+        require_same_settings(self.folder, differences(record["settings"], self.settings))
+        self.curve = record["curve"]
         try:
             tensors = safetensors.torch.load_file(self._weights(self.epochs))
         except (safetensors.SafetensorError, OSError) as error:

@@ -63,10 +63,16 @@ class AlexNet(nn.Module):
 
     @staticmethod
     def load(path: str | Path) -> AlexNet:
-        """Load the network, in evaluation form, from the .safetensors file exported with this module."""
-        tensors, about = read(path)
-        network = AlexNet(about)
-        network.load_state_dict(tensors)
+        """Load the network, in evaluation form, from the .safetensors file exported with this module.
+
+        Raises ValueError where the file is damaged or another program's.
+        """
+        try:
+            tensors, about = read(path)
+            network = AlexNet(about)
+            network.load_state_dict(tensors)
+        except (struct.error, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"{path} is no exported network, or is damaged: {error}") from error
         return network.eval().requires_grad_(False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:

@@ -86,6 +86,17 @@ class State01(TypedDict):
     best: _BestError | None
 
 
+class Holder(TypedDict):
+    """The lock's file: the job that writes to the run."""
+
+    host: str
+    process: int
+    process_started: NotRequired[str | None]
+    slurm_job: NotRequired[str | None]
+    slurm_restart: NotRequired[str]
+    since: NotRequired[str]
+
+
 class Labels(TypedDict):
     """The classes in the header of a .safetensors file. Older versions did not write `upright`."""
 

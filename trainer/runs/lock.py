@@ -23,7 +23,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from preprocess.shared import json_files
 from trainer.errors import UserError
+from trainer.runs.formats import Holder
 
 NAME = "lock"
 HEARTBEAT = 5.0
@@ -152,12 +154,11 @@ def _same(path: Path, descriptor: int) -> bool:
 
 
 def _read(descriptor: int) -> dict[str, Any]:
-    """The job that wrote the file; empty when the file is empty or incomplete."""
+    """The job that wrote the file; empty when the file is empty, incomplete or damaged."""
     try:
-        found: dict[str, Any] = json.loads(os.pread(descriptor, 4096, 0))
-    except (OSError, ValueError):
+        return {**json_files.parse(os.pread(descriptor, 4096, 0), Holder, NAME)}
+    except (OSError, json_files.JsonError):
         return {}
-    return found
 
 
 def _started(process: int) -> str | None:

@@ -20,6 +20,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from preprocess.shared import json_files
+from preprocess.shared.disk import REMEDIES
 from preprocess.shared.files import write_atomically
 from trainer.errors import UserError
 from trainer.runs.formats import Line
@@ -150,9 +151,10 @@ class RunLog:
             self.failure = self._sentence(error)
 
     def _sentence(self, error: OSError) -> str:
+        remedy = REMEDIES.get(error.errno or 0, "mend that")
         return (
-            f"The log {self._path} could not be written: {error.strerror}. Make room there and start the "
-            "same command again: it continues from the last checkpoint."
+            f"The log {self._path} could not be written: {error.strerror}; {remedy} and start the same "
+            "command again: it continues from the last checkpoint."
         )
 
     def has_validation(self, step: int) -> bool:

@@ -65,6 +65,14 @@ def test_an_address_that_is_missing_or_unencrypted_is_refused(mode: str, address
         pass
 
 
+@pytest.mark.parametrize("content", ["[]", "null", "{}", '{"address": 3}', "{", "\x00"])
+def test_a_scheduler_file_without_an_address_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "scheduler.json").write_text(content)
+    sentence = "is no address and no scheduler file"
+    with pytest.raises(UserError, match=sentence), connected("address", 1, str(tmp_path / "scheduler.json")):
+        pass
+
+
 def test_slurm_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     with pytest.raises(UserError, match="pip install dask-jobqueue"), connected("slurm", 1):

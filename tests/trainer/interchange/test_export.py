@@ -264,3 +264,35 @@ def test_the_card_states_the_runs_own_record_and_its_example_runs(folder, small_
     done = run("python", "-c", example, cwd=folder, PYTHONPATH="")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 5
+
+
+def rewritten(whole, change):
+    """An exported file with another header."""
+    length = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + length])
+    change(header)
+    data = json.dumps(header).encode()
+    return len(data).to_bytes(8, "little") + data + whole[8 + length :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"",
+        lambda whole: whole[:4],
+        lambda whole: whole[:100],
+        lambda whole: whole[:-100],
+        lambda whole: b"\xff" * 8 + whole[8:],
+        lambda whole: rewritten(whole, dict.clear),
+        lambda whole: rewritten(whole, lambda header: header.pop("fc8.bias")),
+        lambda whole: rewritten(whole, lambda header: header["fc8.bias"].update(shape=[-1, 3])),
+        lambda whole: rewritten(whole, lambda header: header["fc8.bias"].update(data_offsets=None)),
+        lambda whole: rewritten(whole, lambda header: header["__metadata__"].update(about="[]")),
+        lambda whole: rewritten(whole, lambda header: header["__metadata__"].update(about='{"config": 3}')),
+        lambda whole: rewritten(whole, lambda header: header["__metadata__"].update(about=None)),
+    ],
+)
+def test_a_damaged_file_is_one_kind_of_error_for_the_module(damage, folder, tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(damage((folder / "alexnet.safetensors").read_bytes()))
+    with pytest.raises(ValueError, match=r"a\.safetensors is no exported network, or is damaged: "):
+        standalone.AlexNet.load(tmp_path / "a.safetensors")

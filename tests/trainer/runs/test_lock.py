@@ -117,6 +117,16 @@ def test_a_run_is_free_when_its_host_gives_no_sign_of_life(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "content", ["[]", "null", '{"host": 3}', '{"host": "h"}', '{"host": "h", "process": "1"}', "{", "\udcff"]
+)
+def test_a_lock_that_no_job_can_have_written_is_free(content, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "lock").write_bytes(content.encode("utf-8", "surrogateescape"))
+    RunLock(folder, lambda line: None, silence=60.0).release()
+
+
+@pytest.mark.parametrize(
     ("mine", "theirs", "free"),
     [
         ({"SLURM_JOB_ID": "41", "SLURM_RESTART_COUNT": "1"}, {"slurm_job": "41", "slurm_restart": "0"}, True),

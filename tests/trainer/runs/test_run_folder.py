@@ -81,7 +81,7 @@ def test_a_disk_that_fills_under_the_log_is_a_sentence_and_so_is_going_on_while_
         code = job.wait(timeout=120)
     text = out.read_text()
     assert code == 1, text
-    assert "No space left on device. " in text or "No space left on device: " in text, text
+    assert "No space left on device; make room there" in text or "No space left on device: " in text, text
     assert "Traceback" not in text
     assert text.count("error: ") == 1
 
