@@ -180,12 +180,11 @@ static PyObject *run(PyObject *module, PyObject *arguments)
         return NULL;
     l.rows = l.height + 2 * l.pad - l.side + 1, l.columns = l.width + 2 * l.pad - l.side + 1;
     l.floor = relu ? 0 : -INFINITY;
-    int fit = l.channels % LANES == 0 && l.filters % LANES == 0 && l.pad >= 0 && l.pad < l.side &&
-              parts > 0 && parts <= l.images &&
-              HAS_SHAPE(x, uint16_t, l.images, l.height, l.width, l.channels) &&
-              HAS_SHAPE(weights, uint16_t, l.filters, l.side, l.side, l.channels) &&
-              HAS_SHAPE(bias, float, l.filters) &&
-              HAS_SHAPE(y, uint16_t, l.images, l.rows, l.columns, l.filters);
+    int fit =
+        l.channels % LANES == 0 && l.filters % LANES == 0 && l.pad >= 0 && l.pad < l.side && parts > 0 &&
+        parts <= l.images && HAS_SHAPE(x, uint16_t, l.images, l.height, l.width, l.channels) &&
+        HAS_SHAPE(weights, uint16_t, l.filters, l.side, l.side, l.channels) &&
+        HAS_SHAPE(bias, float, l.filters) && HAS_SHAPE(y, uint16_t, l.images, l.rows, l.columns, l.filters);
     int done = 1;
     if (parts > MAX_PARTS) parts = MAX_PARTS;
     if (fit) {

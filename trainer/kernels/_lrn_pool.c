@@ -202,8 +202,8 @@ static PyObject *run(PyObject *arguments, int is_backward)
                                       &l.width, &l.channels, &l.k, &l.alpha, &parts);
     if (!read) return NULL;
     l.rows = (l.height - WINDOW) / STRIDE + 1, l.columns = (l.width - WINDOW) / STRIDE + 1;
-    int fit = parts > 0 && parts <= l.images && l.height >= WINDOW &&
-              l.width >= WINDOW && l.channels % LANES == 0 && l.channels <= MAX_VECTORS * LANES &&
+    int fit = parts > 0 && parts <= l.images && l.height >= WINDOW && l.width >= WINDOW &&
+              l.channels % LANES == 0 && l.channels <= MAX_VECTORS * LANES &&
               HAS_SHAPE(x, uint16_t, l.images, l.height, l.width, l.channels) &&
               HAS_SHAPE(y, uint16_t, l.images, l.rows, l.columns, l.channels) &&
               HAS_SHAPE(position, uint8_t, l.images, l.rows, l.columns, l.channels) &&

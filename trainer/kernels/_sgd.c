@@ -81,7 +81,8 @@ static PyObject *sgd(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "w*w*w*w*fffn", &w, &v, &g, &rounded, &a.momentum, &a.lr_decay, &a.lr,
                           &parts))
         return NULL;
-    a.w = w.buf, a.v = v.buf, a.g = g.buf, a.rounded = rounded.buf, a.g_is_float32 = g.itemsize == sizeof(float);
+    a.w = w.buf, a.v = v.buf, a.g = g.buf, a.rounded = rounded.buf,
+    a.g_is_float32 = g.itemsize == sizeof(float);
     Py_ssize_t length = w.len / (Py_ssize_t)sizeof(float);
     int fit = parts > 0 && w.itemsize == sizeof(float) && v.itemsize == w.itemsize &&
               (a.g_is_float32 || g.itemsize == sizeof(uint16_t)) && rounded.itemsize == sizeof(uint16_t) &&

@@ -3,11 +3,12 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-enum { MAX_PARTS = 1024 }; /* threads that a call may start: OpenMP ends the process where it can't start one */
+enum {
+    MAX_PARTS = 1024
+}; /* threads that a call may start: OpenMP ends the process where it can't start one */
 
 /* Whether an array has numbers of so many bytes, and these dimensions, which are positive. */
-static inline int has_shape(const Py_buffer *array, Py_ssize_t bytes, const Py_ssize_t *dimensions,
-                            int count)
+static inline int has_shape(const Py_buffer *array, Py_ssize_t bytes, const Py_ssize_t *dimensions, int count)
 {
     Py_ssize_t total = bytes;
     for (int i = 0; i < count; i++)
