@@ -7,6 +7,7 @@ of images, one record a shard, one manifest a stage, the logs. They are moved an
 import hashlib
 import io
 import json
+import shlex
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,7 @@ def _checked(plan: Plan, path: Path) -> Plan:
 
 def repair(store: Path) -> str:
     """The remedy for a store that is damaged."""
-    return f"run `python -m preprocess.verify --store {store}`, which prints what to do"
+    return f"run `python -m preprocess.verify --store {shlex.quote(str(store))}`, which prints what to do"
 
 
 def load_plan(store: Path) -> Plan:

@@ -2,9 +2,12 @@
 
 import json
 import os
+import shlex
+import shutil
 
 import pytest
 
+from preprocess.store import StoreError, open_store
 from tests.launch import NETWORK
 from tests.preprocess.helpers import draw, encode, make_store, stage
 from tests.trainer.in_process import command
@@ -77,3 +80,16 @@ def test_the_model_card_and_the_figures_show_them(workplace):
     done = command("figures", "[r]", "--only", "predictions", "confusion", cwd=workplace)
     assert done.stdout.count("not drawn") == 0, done.stdout
     assert done.returncode == 0, done.stderr
+
+
+def test_a_remedy_can_be_typed_as_it_is_written(workplace):
+    (workplace / "a copy.zarr").mkdir()
+    shutil.copytree(workplace / "st [b].zarr", workplace / "a copy.zarr", dirs_exist_ok=True)
+    (workplace / "a copy.zarr/val/zarr.json").write_text("{")
+    with pytest.raises(StoreError) as refused:
+        open_store(workplace / "a copy.zarr")
+    _, command_line, _ = str(refused.value).split("`")
+    words = shlex.split(command_line)
+    assert words == ["python", "-m", "preprocess.verify", "--store", str(workplace / "a copy.zarr")]
+    done = stage("verify", *words[3:])
+    assert "must be made again, run `snakemake preprocess`" in done.stderr

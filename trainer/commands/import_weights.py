@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from typing import TYPE_CHECKING
 
 from preprocess.store import Store
@@ -69,4 +70,5 @@ def run(a: Arguments) -> None:
         writer = Writer(a.run, topology, config.checkpoint.keep, trained_on)
         writer.save({tower.name: named_tensors(flatten(tower)) for tower in towers}, state)
         writer.finish()
-        print(f"{a.run}: a run of {a.file.name}; its errors: python -m trainer.evaluate --run {a.run}")
+        quoted = shlex.quote(str(a.run))
+        print(f"{a.run}: a run of {a.file.name}; its errors: python -m trainer.evaluate --run {quoted}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import socket
 import tempfile
@@ -24,6 +25,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 SAMPLE = """
 import json, numpy as np, sys
+import shlex
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from preprocess.store import open_store
@@ -51,7 +53,12 @@ def store(path: Path) -> Finding:
         text = f"it cannot be checked: {outcome.failure}"
         return Finding("fail", "store", text, "repair the packages first")
     if outcome.values[-1][0] == "damaged":
-        return Finding("fail", "store", outcome.values[-1][1], f"python -m preprocess.verify --store {path}")
+        return Finding(
+            "fail",
+            "store",
+            outcome.values[-1][1],
+            f"python -m preprocess.verify --store {shlex.quote(str(path))}",
+        )
     state, classes, train, val, fingerprint, side = outcome.values[-1]
     if state == "small":
         text = f"its images have {side}x{side} pixels, and the network crops 224x224"

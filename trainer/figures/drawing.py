@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -108,4 +109,4 @@ def at_the_end(run: Path, store: Path, device: str, say: Callable[[str], None]) 
         say(f"no figures: {error}")
     except Exception:
         last = traceback.format_exc().splitlines()[-1]
-        say(f"no figures: {last}; draw them with: python -m trainer.figures {run}")
+        say(f"no figures: {last}; draw them with: python -m trainer.figures {shlex.quote(str(run))}")

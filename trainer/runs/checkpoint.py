@@ -23,6 +23,7 @@ import contextlib
 import hashlib
 import platform
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,9 @@ def find(run: Path, which: str = LATEST) -> tuple[Checkpoint, list[str]]:
         remarks.append(f"The checkpoint {path} is damaged and left out: {damage}.")
     if remarks:
         raise UserError(f"No sound checkpoint is left in {folder}. " + " ".join(remarks))
-    raise UserError(f"{run} has no checkpoint yet; train it with: python -m trainer.run --run {run}")
+    raise UserError(
+        f"{run} has no checkpoint yet; train it with: python -m trainer.run --run {shlex.quote(str(run))}"
+    )
 
 
 def _candidates(folder: Path, which: str) -> list[Path]:

@@ -14,6 +14,7 @@ import errno
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -201,6 +202,7 @@ def _who(holder: Mapping[str, Any]) -> str:
 def _in_use(run: Path, holder: Mapping[str, Any]) -> str:
     since = f" since {holder['since']}" if "since" in holder else ""
     return (
-        f"{run} is being trained by {_who(holder)}{since}; watch it with: python -m trainer.watch {run}. "
+        f"{run} is being trained by {_who(holder)}{since}; watch it with: python -m trainer.watch "
+        f"{shlex.quote(str(run))}. "
         "For another run at the same time name one: --run runs/NAME."
     )

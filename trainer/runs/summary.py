@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import statistics
 import textwrap
 from pathlib import Path
@@ -75,10 +76,11 @@ def ending(run: Path, log: Path, steps: int, classes: int, validation_images: in
             )
     if reader.unreadable:
         ending_lines.append(f"  {unreadable_lines(reader.unreadable)}")
-    name = "" if run.parent == Path("runs") else f" --run {run}"
+    quoted = shlex.quote(str(run))
+    name = "" if run.parent == Path("runs") else f" --run {quoted}"
     ending_lines += [
         f"  the error over ten crops:  python -m trainer.evaluate --ten-crop{name}",
-        f"  curves and filters:        python -m trainer.watch {run}",
+        f"  curves and filters:        python -m trainer.watch {quoted}",
     ]
     return ending_lines
 
