@@ -66,6 +66,7 @@ def run(
     try:
         if arguments.log:
             check_output(arguments.log)
+            arguments.log.parent.mkdir(parents=True, exist_ok=True)
             handler = _LogFile(arguments.log, encoding="utf-8")
     except OSError as error:
         print(f"error: the log {shown(arguments.log)} cannot be opened: {error.strerror}", file=sys.stderr)

@@ -23,7 +23,7 @@ def as_disk_failure(error: BaseException | None, resumable: bool = False) -> Use
 
 
 def require_output(path: Path | None, *suffixes: str) -> None:
-    """Before the work: make an output's missing folders and try whether it can be written.
+    """Before the work: try whether an output can be written, and its missing folders made.
 
     suffixes: those that the name must end in; none: any.
 

@@ -11,12 +11,12 @@ REMEDIES = {
     errno.EROFS: "name a folder that can be written to, or mount it for writing",
     errno.EIO: "check that disk and its cable or network",
     errno.ESTALE: "mount that network folder again",
-    errno.ENOTDIR: "name another place, for a part of this path is a file",
-    errno.EISDIR: "name a file, for this is a folder",
-    errno.ELOOP: "name another place, for this link leads back to itself",
+    errno.ENOTDIR: "name another place (a part of this path is a file)",
+    errno.EISDIR: "name a file (this is a folder)",
+    errno.ELOOP: "name another place (this link leads back to itself)",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "allow more open files (ulimit -n 4096)",
-    errno.ENFILE: "close other programs, for the machine has too many open files",
+    errno.ENFILE: "close other programs",
 }
 """The remedy by the kernel's error number."""
 

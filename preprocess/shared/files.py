@@ -74,7 +74,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def check_output(path: Path) -> None:
-    """Before the work: make the missing folders of an output, and try whether it can be written.
+    """Before the work: try whether an output can be written, and its missing folders made. Leaves nothing.
 
     Raises:
         OSError: it cannot.
@@ -87,8 +87,8 @@ def check_output(path: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return
     path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:200]}.", suffix=TEMPORARY):
+    folder = next(above for above in path.parents if above.exists())
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{path.name[:200]}.", suffix=TEMPORARY):
         pass
 
 

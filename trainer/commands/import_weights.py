@@ -54,7 +54,7 @@ def run(a: Arguments) -> None:
     with abort_all_on_error():
         if (a.run / run_folder.CONFIG).exists():
             raise UserError(f"{a.run} is a run already; name another --run.")
-        require_output(a.run / run_folder.CONFIG if a.run.is_dir() else a.run)
+        require_output(a.run / run_folder.CONFIG)
         store = open_data(a.store)
         config, weights, trained_on = read(a, store)
         config, _ = settle(with_changes(config, store=a.store, folder=None), len(store.train))

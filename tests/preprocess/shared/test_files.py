@@ -146,7 +146,8 @@ def test_a_folder_without_permission_is_found_before_the_work(tmp_path: Path) ->
     assert done.stdout == "refused\n", done.stderr
 
 
-def test_missing_folders_are_made_before_the_work_and_no_file(tmp_path: Path) -> None:
+def test_missing_folders_are_no_error_before_the_work_and_nothing_is_left(tmp_path: Path) -> None:
     check_output(tmp_path / "new/folder/x.json")
-    assert (tmp_path / "new/folder").is_dir()
-    assert not list((tmp_path / "new/folder").iterdir())
+    assert not list(tmp_path.iterdir())
+    write_atomically(tmp_path / "new/folder/x.json", b"")
+    assert (tmp_path / "new/folder/x.json").is_file()
