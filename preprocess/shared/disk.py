@@ -12,7 +12,7 @@ REMEDIES = {
     errno.EIO: "check that disk and its cable or network",
     errno.ESTALE: "mount that network folder again",
     errno.ENOTDIR: "name another place (a part of this path is a file)",
-    errno.EISDIR: "name a file (this is a folder)",
+    errno.EISDIR: "put a file in the place of this folder",
     errno.ELOOP: "name another place (this link leads back to itself)",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "allow more open files (ulimit -n 4096)",

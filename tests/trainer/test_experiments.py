@@ -72,6 +72,7 @@ def test_the_binary_version_is_read_from_its_archive_without_the_test_set(archiv
 def test_images_in_class_folders_are_read_from_a_folder_and_a_tar(tmp_path):
     names = ["frog/1.png", "cat/1.png", "cat/2.png"]
     files = {f"train/{name}": png(image) for name, image in zip(names, IMAGES, strict=False)}
+    files |= {"train/cat/._1.png": b"left by macOS", "train/.ipynb_checkpoints/1.png": png(IMAGES[3])}
     for name, data in files.items():
         path = tmp_path / "folder" / name
         path.parent.mkdir(parents=True, exist_ok=True)

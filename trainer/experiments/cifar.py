@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from preprocess.shared.image_files import hidden_part, walk
 from trainer.errors import UserError
 
 SIDE = 32
@@ -64,10 +65,9 @@ def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 def _training_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
     """Names and contents of the files, sorted by name, without those of the test set."""
     if path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            name = PurePosixPath(file.relative_to(path))
-            if _wanted(name):
-                yield name, file.read_bytes()
+        for name in sorted(PurePosixPath(name) for name, _, strange in walk(path) if not strange):
+            if _wanted(name) and (path / name).is_file():
+                yield name, (path / name).read_bytes()
         return
     try:
         with tarfile.open(path) as archive:
@@ -83,8 +83,8 @@ def _training_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
 
 
 def _wanted(name: PurePosixPath) -> bool:
-    """Whether the file is outside of the test set."""
-    return not any(part.lower().startswith("test") for part in name.parts)
+    """Whether the file is not hidden, and outside of the test set."""
+    return not hidden_part(str(name)) and not any(part.lower().startswith("test") for part in name.parts)
 
 
 def _records(name: PurePosixPath, data: bytes) -> NDArray[np.uint8]:
