@@ -13,15 +13,16 @@ from preprocess.shard import make_all
 from preprocess.shards.layout import shard_path
 from preprocess.shards.readback import ReadBack
 from preprocess.shards.records import Record, finished_record
-from tests.preprocess.helpers import content, settings, snakemake, stage
+from tests.preprocess.helpers import SHARD_LENGTH, SIZE, content, make_store, stage
+
+SETTINGS = ("--image-size", SIZE, "--shard-length", SHARD_LENGTH)
 
 
 @pytest.fixture(scope="module")
 def finished_store(imagenet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of this module's own, which each test leaves undamaged. A copy would not count as read back."""
     made = tmp_path_factory.mktemp("readback") / "made.zarr"
-    assert snakemake("--cores", "2", *settings(imagenet, made)).returncode == 0
-    return made
+    return make_store(imagenet, made, *SETTINGS)
 
 
 def flip(path: Path, at: int) -> None:
@@ -68,7 +69,7 @@ def test_damage_after_the_read_back_is_found_by_verify(finished_store: Path) -> 
     assert run.returncode == 1
     assert f"{path} has changed since it was written, in " in run.stderr
     plan = load_plan(finished_store)
-    assert snakemake("--cores", "2", *settings(Path(plan.source), finished_store)).returncode == 0
+    make_store(Path(plan.source), finished_store, *SETTINGS)
     assert content(finished_store) == before
 
 
