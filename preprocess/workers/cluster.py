@@ -6,7 +6,6 @@ Connections to other machines use TLS. The dashboard listens on loopback.
 import importlib
 import importlib.util
 import logging
-import resource
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,6 +20,7 @@ from distributed.security import Security
 
 from preprocess.errors import UserError
 from preprocess.shared import json_files
+from preprocess.shared.open_files import lacking_open_files
 
 MODES = ("local", "address", "slurm")
 DASHBOARD = "127.0.0.1:0"
@@ -73,7 +73,8 @@ def connected(mode: str, workers: int, address: str = "", shared: Path | None = 
 
 def _cluster(mode: str, workers: int, shared: Path | None) -> Any:
     if mode == "local":
-        _require_open_files(32 + 16 * workers)  # measured: 2 workers need more than 40
+        if lacking := lacking_open_files(32 + 16 * workers):  # measured: 2 workers need more than 40
+            raise UserError(f"Dask's workers need {lacking}, or use fewer workers")
         with _interrupt_for_this_process_alone():
             return LocalCluster(
                 n_workers=workers,
@@ -106,19 +107,6 @@ def _cluster(mode: str, workers: int, shared: Path | None) -> Any:
     )
     cluster.scale(jobs=workers)
     return cluster
-
-
-def _require_open_files(needed: int) -> None:
-    """Raise this process's limit of open files to so many. Raises UserError where it is not allowed to."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise UserError(
-            f"Dask's workers need {needed} open files, and this process may have {hard}: "
-            f"allow more (ulimit -n {needed}), or use fewer workers"
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 @contextmanager

@@ -7,13 +7,21 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from snakemake.cli import parse_config
 
 from preprocess import index, shard
 from preprocess.errors import UserError
 from preprocess.settings import SCHEMA as SCHEMA_FILE
 from preprocess.settings import checked
 from tests.preprocess.helpers import ROOT
+
+
+def as_typed(*settings: str) -> dict[str, Any]:
+    """The settings after --config, as Snakemake reads them."""
+    from snakemake.cli import parse_config  # slow to import: one process runs these tests
+
+    found: dict[str, Any] = parse_config(list(settings))
+    return found
+
 
 SCHEMA = yaml.safe_load(SCHEMA_FILE.read_text())
 DEFAULTS: dict[str, Any] = yaml.safe_load((ROOT / "preprocess" / "config.yaml").read_text())
@@ -109,19 +117,19 @@ def test_a_setting_is_read_as_it_was_typed(
     typed: str, value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    assert checked(DEFAULTS | parse_config([typed]))[typed.partition("=")[0]] == value
+    assert checked(DEFAULTS | as_typed(typed))[typed.partition("=")[0]] == value
 
 
 @pytest.mark.parametrize(("typed", "sentence"), EXPLAINED.items())
 def test_a_setting_that_is_read_as_something_else_is_explained(typed: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        checked(DEFAULTS | parse_config([typed]))
+        checked(DEFAULTS | as_typed(typed))
 
 
 @given(st.dictionaries(st.sampled_from([*DEFAULTS, "other"]), st.text(max_size=12), max_size=3))
 def test_any_settings_are_taken_or_refused_in_a_sentence(words: dict[str, str]) -> None:
     try:
-        typed = parse_config([f"{name}={word}" for name, word in words.items()])
+        typed = as_typed(*(f"{name}={word}" for name, word in words.items()))
     except AssertionError:  # Snakemake's own, for "#" and the like
         return
     with contextlib.suppress(UserError):

@@ -11,6 +11,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from preprocess.shared.open_files import lacking_open_files
 from preprocess.shared.units import size
 from trainer.parallel import launcher
 
@@ -19,13 +20,21 @@ PER_RANK, PER_HOST = 7 * 2**20, 3 * 2**20
 barely more, it ends in a bus error or a segmentation fault."""
 
 
+FILES = 64
+"""Open files that a rank needs besides one for each rank. With 24 in all UCX ends it in the middle."""
+
+
 def load() -> ModuleType:
     """mpi4py.MPI or one_rank.
 
     Ends the process, with a sentence of one rank, where several ranks were started without an MPI library, or
-    with too little shared memory.
+    with too little shared memory or too few open files.
     """
-    if lacking := lacking_shared_memory(int(os.environ.get("MPI_LOCALNRANKS", "1"))):  # of MPICH's launcher
+    ranks = int(os.environ.get("MPI_LOCALNRANKS", "1"))  # of MPICH's launcher
+    lacking = lacking_shared_memory(ranks)
+    if ranks > 1 and not lacking and (files := lacking_open_files(FILES + ranks)):
+        lacking = f"{ranks} ranks of a host need {files}"
+    if lacking:
         if os.environ.get("MPI_LOCALRANKID", "0") == "0":
             print(f"error: {lacking}.", file=sys.stderr, flush=True)
         raise SystemExit(1)

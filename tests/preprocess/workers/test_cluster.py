@@ -85,17 +85,3 @@ def test_temporary_credentials_demand_encryption() -> None:
     assert isinstance(made, Security)
     assert made.require_encryption
     assert "PRIVATE KEY" not in repr(made)
-
-
-@pytest.mark.parametrize(("limits", "after"), [((20, 40), None), ((20, 100), 64), ((80, 100), 80)])
-def test_the_limit_of_open_files_is_raised_or_refused(limits: tuple[int, int], after: int | None) -> None:
-    program = (
-        "import resource, sys; from preprocess.workers import cluster\n"
-        f"resource.setrlimit(resource.RLIMIT_NOFILE, {limits})\n"
-        "try: cluster._require_open_files(64)\n"
-        "except cluster.UserError as error: print(error)\n"
-        "else: print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    sentence = "Dask's workers need 64 open files, and this process may have 40: allow more (ulimit -n 64)"
-    assert done.stdout.startswith(str(after) if after else sentence)

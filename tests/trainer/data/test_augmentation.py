@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from trainer import kernels
 from trainer.config import AugmentConfig
@@ -94,6 +93,8 @@ def test_all_33_by_33_offsets_are_equally_likely():
     views = draw(AugmentConfig(), AXES, seed=0, epoch=0, images=n)
     counts = np.zeros((33, 33), int)
     np.add.at(counts, (views.top_B, views.left_B), 1)
+    from scipy import stats  # slow to import
+
     assert stats.chisquare(counts.ravel()).pvalue > 1e-3
     assert stats.binomtest(int(views.flip_B.sum()), n).pvalue > 1e-3
 
@@ -259,6 +260,8 @@ def test_without_random_crops_every_view_is_the_central_one():
 
 def test_angles_are_uniform_within_the_rotation_and_zero_without_it():
     angles = draw(ROTATED, AXES, 0, 0, 20_000).angle_B
+    from scipy import stats
+
     assert stats.kstest(angles, stats.uniform(-20, 40).cdf).pvalue > 1e-3
     assert not draw(AugmentConfig(), AXES, 0, 0, 20).angle_B.any()
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch._dynamo.backends.debugging import aot_eager
 from torch._dynamo.utils import counters
 from torch._inductor import config as inductor
 
@@ -182,6 +181,8 @@ def test_a_stage_is_one_graph_on_a_gpu_too(kind, monkeypatch):
     def backend(graph, examples):
         nonlocal code
         code += graph.print_readable(print_output=False)
+        from torch._dynamo.backends.debugging import aot_eager  # takes a second, and is needed here alone
+
         return aot_eager(graph, examples)
 
     settings = dataclasses.replace(SMALL, **NETWORKS[kind])
