@@ -37,7 +37,7 @@ tools: setup
 check: lint ## before each commit: lint, and the fast tests (2 minutes)
 	@$(ACTIVATE) && python -m pytest $(PARALLEL) -m "not slow"
 
-test: tools ## run all tests (11 minutes on two cores)
+test: tools ## run all tests (12 minutes on two cores)
 	@$(ACTIVATE) && python -m pytest $(PARALLEL)
 
 test-all: tools ## before each version: all tests one by one, then both soak tests (over half an hour)
