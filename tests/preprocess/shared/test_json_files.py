@@ -1,4 +1,4 @@
-"""What is said of a JSON file that is not as it must be, and what is made of one that is."""
+"""The sentence for each JSON file that is not as it must be, and the value of one that is."""
 
 import contextlib
 import json

@@ -19,7 +19,7 @@ def test_too_little_shared_memory_is_a_sentence(options, free):
     launcher = shutil.which("mpirun")
     mounted = f"mount -t tmpfs -o {options} tmpfs /dev/shm"
     if subprocess.run(["unshare", "-m", "sh", "-c", mounted], capture_output=True, check=False).returncode:
-        pytest.skip("this kernel lets nobody mount a disk here")
+        pytest.skip("this kernel does not allow mounting a disk")
     command = f"{mounted} && {launcher} -n 2 {sys.executable} -c 'import trainer.parallel.mpi'"
     done = subprocess.run(["unshare", "-m", "sh", "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode != 0
