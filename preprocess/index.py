@@ -103,7 +103,7 @@ def rank_in_class(rows: Table) -> NDArray[np.int64]:
 
 def orientation(setting: str, source: Source, old: Plan | None) -> str:
     """The setting where it is no "auto". Else as an existing store has it; for ImageNet's images as-stored,
-    which its users have always taken; for all others upright, for telephones turn few pixels themselves."""
+    as is usual; for all others upright, because telephones store photographs sideways."""
     if setting != AUTO:
         return setting
     if old:

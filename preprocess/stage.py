@@ -81,12 +81,9 @@ def run(
             locked(arguments.store) if writes else nullcontext(),
         ):
             summary = stage(arguments)
-    except UserError as error:
-        log.error("%s", error)
-        print(f"error: {shown(error)}", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        sentence = disk_failure(error, "finished shards stay")
+    except (UserError, OSError) as error:
+        for_user = isinstance(error, UserError)
+        sentence = str(error) if for_user else disk_failure(error, "finished shards stay")
         if sentence is None:
             log.exception("the stage failed")
             raise

@@ -214,7 +214,7 @@ def draw_plot(settings: Settings, path: Path) -> None:
     right.set(xlabel="GPUs", ylabel="milliseconds per step")
     right.legend()
     figure.suptitle(f"{settings.gpu}, {settings.network}, {settings.precision}: a model, not a measurement")
-    style.write(figure, path)
+    style.write(figure, path, dpi=150)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 import time
@@ -16,6 +15,7 @@ from torch import Tensor
 from preprocess.shared.files import write_atomically
 from trainer.config import Config, HardwareConfig, OptimizerConfig
 from trainer.errors import require_output
+from trainer.figures import style
 from trainer.parallel.agreement import on_root
 from trainer.parallel.ending import abort_all_on_error
 from trainer.parallel.mpi_transport import OverMpi
@@ -160,9 +160,7 @@ def draw(spans_of_ranks: Sequence[Sequence[Span]], path: Path) -> None:
     axes.set_xlabel(
         "milliseconds; orange: communication (lower row of a rank: all-reduces in their own thread)"
     )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    write_atomically(path, buffer.getvalue())
+    style.write(figure, path, dpi=150)
 
 
 def run(arguments: Arguments) -> None:

@@ -60,10 +60,10 @@ def save(draw: Callable[[], Figure], paths: Sequence[Path]) -> None:
             drawn.set_layout_engine("none")  # the first file's places hold for all
 
 
-def write(figure: Figure, path: Path) -> None:
+def write(figure: Figure, path: Path, dpi: int = DPI) -> None:
     """Write a figure in the format of the path's suffix, atomically."""
     buffer, kind = io.BytesIO(), path.suffix[1:].lower()
-    figure.savefig(buffer, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else {})
+    figure.savefig(buffer, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else {})
     write_atomically(path, buffer.getvalue())
 
 

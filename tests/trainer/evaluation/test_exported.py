@@ -57,7 +57,7 @@ SIZE = max(entry["data_offsets"][1] for name, entry in header().items() if name 
 
 
 def write(path, head, size=SIZE):
-    """Write the format by hand: 8 bytes with the header's length, the header, the bytes of the tensors."""
+    """Write a file of the format: 8 bytes with the header's length, the header, the bytes of the tensors."""
     text = head if isinstance(head, bytes) else json.dumps(head).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(size))
     return path
