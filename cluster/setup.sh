@@ -124,8 +124,8 @@ if missing:
 sys.exit(bool(missing))
 PY
 if [[ $simd == yes ]]; then
-    # matplotlib requires "pillow" by name; Pillow-SIMD replaces it. pyproject.toml lists its other requirements.
-    "${pip[@]}" --no-deps "matplotlib>=3.10"
+    # These require "pillow" by name; Pillow-SIMD replaces it. pyproject.toml lists matplotlib's other requirements.
+    "${pip[@]}" --no-deps "matplotlib>=3.10" "pillow-heif>=1"
 
     # Any package that requires "pillow" installs it over Pillow-SIMD without a message, at half of the speed.
     $VENV/bin/python - <<'PY' || die "PIL is not Pillow-SIMD: a package installed Pillow over it. Remove $VENV and run this again; if it stays, find the package with: $VENV/bin/python -m pip show pillow"

@@ -19,12 +19,12 @@ from preprocess.plan import (
     UPRIGHT,
     Plan,
     Tables,
+    archives_folder,
     find_plan,
     manifest,
     require_image_size,
     save_plan,
     with_identity,
-    work_folder,
 )
 from preprocess.shards.hierarchy import publish
 from preprocess.shared.files import write_json
@@ -56,7 +56,7 @@ def choose(
         UserError: a split would be empty.
     """
     generator = np.random.default_rng(seed)
-    train, val = generator.permutation(source.train), generator.permutation(source.val)
+    train, val = shuffled(source.train, generator), shuffled(source.val, generator)
     if not len(val):
         train, val = split_off_validation(train, validation_fraction, generator)
     chosen = {
@@ -70,6 +70,18 @@ def choose(
                 f"change validation_fraction, which is {validation_fraction}"
             )
     return chosen
+
+
+def shuffled(rows: Table, generator: np.random.Generator) -> Table:
+    """The rows in random order. Where images are read in groups, the groups are, each in its own order.
+
+    So an archive that cannot be read at random is read once. Training draws its own order in any case.
+    """
+    group = rows["group"]
+    if not len(rows) or group.max() < 0:
+        return generator.permutation(rows)
+    place = generator.permutation(group.max() + 1)[group]
+    return rows[np.lexsort((rows["offset"], place))]
 
 
 def split_off_validation(rows: Table, fraction: float, generator: np.random.Generator) -> tuple[Table, Table]:
@@ -137,7 +149,7 @@ def index(arguments: argparse.Namespace) -> str:
     store: Path = arguments.store
     require_image_size(arguments.image_size)
     old = find_plan(store)
-    cache = work_folder(store) / "archives"
+    cache = archives_folder(store)
     source = recognise(arguments.imagenet, cache)
     extent = describe_extent(source, arguments.subset)
     if arguments.verify_md5:
@@ -193,7 +205,9 @@ def summary(arguments: argparse.Namespace, source: Source, plan: Plan, extent: s
     first = ", ".join(source.ignored[:3]) + (", ..." if source.ignored[3:] else "")
     ignored = f"; {count} {'entry was' if count == 1 else 'entries were'} ignored: {first}" if count else ""
     hidden = f"; hidden entries left aside: {source.hidden}" if source.hidden else ""
-    return f"{arguments.imagenet}: {source.kind}, {extent}{md5}; {used}{turned}{empty}{ignored}{hidden}"
+    notes = "".join(f"; {note}" for note in source.notes)
+    said = f"{used}{turned}{empty}{notes}{ignored}{hidden}"
+    return f"{arguments.imagenet}: {source.kind}, {extent}{md5}; {said}"
 
 
 def parser() -> argparse.ArgumentParser:

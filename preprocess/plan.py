@@ -77,6 +77,11 @@ def work_folder(store: Path) -> Path:
     return store / ".preprocess"
 
 
+def archives_folder(store: Path) -> Path:
+    """The lists of the archives' members, and the indices of archives that cannot be read without one."""
+    return work_folder(store) / "archives"
+
+
 def manifest(store: Path, stage: str) -> Path:
     """The small JSON file that a stage writes last. It is the rule's output in the Snakefile."""
     return work_folder(store) / f"{stage}.json"

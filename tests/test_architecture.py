@@ -31,10 +31,11 @@ PREPROCESS = {
     "shared": set(),
     "errors": set(),
     "plan": {"errors", "shared"},
-    "sources": {"errors", "plan", "shared"},
+    "containers": {"errors", "plan", "shared"},
+    "sources": {"containers", "errors", "plan", "shared"},
     "pictures": {"errors", "plan", "shared"},
     "shards": {"errors", "plan", "shared"},
-    "workers": {"errors", "pictures", "plan", "shards", "shared"},
+    "workers": {"containers", "errors", "pictures", "plan", "shards", "shared"},
     "miniature": {"shared"},
 }
 ROOMS = {"trainer": TRAINER, "preprocess": PREPROCESS}

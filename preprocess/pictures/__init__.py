@@ -1,5 +1,7 @@
 """Images as the store has them: `convert` makes uint8 [size, size, 3] of the bytes of a JPEG or PNG."""
 
-from preprocess.pictures.images import MAX_BYTES, UnreadableError, convert
+from preprocess.errors import UnreadableError
+from preprocess.pictures.images import convert
+from preprocess.shared.image_files import MAX_BYTES
 
 __all__ = ["MAX_BYTES", "UnreadableError", "convert"]

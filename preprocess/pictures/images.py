@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from preprocess.errors import UnreadableError
 from preprocess.pictures.exif import UPRIGHT, orientation
 from preprocess.pictures.resize import resize_and_crop, square_of_jpeg
 
 SUFFIXES = {"JPEG": {".jpg", ".jpeg"}, "MPO": {".jpg", ".jpeg"}, "PNG": {".png"}}
 MAX_PIXELS = 89_478_485  # 256 MiB of RGB: Pillow warns of a decompression bomb there; here it is an error
 MAX_RATIO = 8192  # longer to shorter side; such an image takes seconds and 200 MiB
-MAX_BYTES = 2**28  # of a file
 DRAFT = 2  # the decoder's own downscaling leaves at least so many times the result's side
 TINY = 8  # pixels: a shorter side below it is reported
 PANORAMA = 8  # longer to shorter side: a larger ratio is reported, for most of the image is cropped away
@@ -66,10 +66,6 @@ REPAIRS = {
 
 # `convert` refuses such images
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
-
-class UnreadableError(Exception):
-    """The bytes are no image that can be read; the message is the reason."""
 
 
 def convert(

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+MAX_BYTES = 2**28  # of an image file; a longer one is not read
 SUFFIXES = (".jpeg", ".jpg", ".png")
 HIDDEN = {  # what systems and programs put next to a user's files; in lower case
     *(

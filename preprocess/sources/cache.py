@@ -11,10 +11,10 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocess.containers.entries import Entry
 from preprocess.shared import json_files, progress
 from preprocess.shared.files import write_atomically, write_json
 from preprocess.shared.json_files import JsonError
-from preprocess.sources.tables import Entry
 
 RULES = 2  # to be raised when `members` of the same archive would be others
 PIECE = 2**23  # bytes hashed at a time
@@ -38,7 +38,7 @@ def cached_members(
     Raises:
         UserError: as `members`.
     """
-    kept = folder / f"{archive.name}.npz" if folder else None
+    kept = folder / f"{archive.parent.name}.{archive.name}.npz" if folder else None
     key = json.dumps([RULES, members.__name__, *_stamp(archive)])
     if kept and (found := _load(kept, key)) is not None:
         return found

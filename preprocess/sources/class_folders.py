@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unicodedata import normalize
 
+from preprocess.containers.entries import Entry
+from preprocess.containers.tar import LINK, members
 from preprocess.errors import UserError
 from preprocess.shared.image_files import hidden_part, is_image_name, parts_of, walk
-from preprocess.sources.archives import LINK, members
 from preprocess.sources.cache import cached_members
-from preprocess.sources.tables import Entry, LeftAside, Row, Source, table
+from preprocess.sources.tables import Layout, LeftAside, Row, Source, table
 
 MAX_CLASSES = 2**15  # labels are int16
 PARTS = {  # by the folder's name in lower case
@@ -198,5 +199,19 @@ def by_folder(
         class_names=None,
         ignored=tuple(found.aside.ignored),
         hidden=len(found.aside.hidden),
-        **tables,
+        train=tables["train"],
+        val=tables["val"],
     )
+
+
+def _parts(path: Path) -> list[str]:
+    there = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    return [name for name in there if part_named(name) == "train" and (path / name).is_dir()]
+
+
+LAYOUT = Layout(name="class folders", marks=_parts, read=lambda path, _: class_folders(path))
+IN_A_TAR = Layout(  # the last of the layouts: every file that no other takes
+    name="class folders in a tar",
+    marks=lambda path: [path.name] if path.is_file() else [],
+    read=tar_of_class_folders,
+)

@@ -8,7 +8,7 @@ from pathlib import Path
 from preprocess.errors import UserError
 from preprocess.shared.image_files import parts_of
 from preprocess.sources.class_folders import files_on_disk, sort_by_folder
-from preprocess.sources.tables import Row, Source, table
+from preprocess.sources.tables import Layout, Row, Source, table
 
 IMAGES = "ILSVRC/Data/CLS-LOC"
 TRAIN, VAL = f"{IMAGES}/train", f"{IMAGES}/val"
@@ -123,3 +123,10 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not in UTF-8: save it as CSV in UTF-8, or get it again") from error
+
+
+LAYOUT = Layout(
+    name="Kaggle's tree",
+    marks=lambda path: [name for name in (IMAGES, SOLUTION, MAPPING) if (path / name).exists()],
+    read=lambda path, _: kaggle_tree(path),
+)

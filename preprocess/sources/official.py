@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from preprocess.containers.entries import Entry
+from preprocess.containers.tar import members, nested_members
 from preprocess.errors import UserError
 from preprocess.shared.image_files import parts_of
-from preprocess.sources.archives import members, nested_members
 from preprocess.sources.cache import cached_members, md5
 from preprocess.sources.devkit import Devkit, read_devkit
-from preprocess.sources.tables import Entry, LeftAside, Row, Source, table
+from preprocess.sources.tables import Layout, LeftAside, Row, Source, table
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VAL_TAR = "ILSVRC2012_img_val.tar"
@@ -152,3 +153,17 @@ def describe_extent(source: Source, subset: bool = False) -> str:
             "or set --config subset=true if a subset is intended"
         )
     return f"a subset of ILSVRC-2012's size: {compared}, {classes:,} of {FULL_CLASSES:,} classes"
+
+
+def _marks(path: Path) -> list[str]:
+    names = (TRAIN_TAR, VAL_TAR, *DEVKITS)
+    if path.is_file():
+        return [path.name] if path.name in names else []
+    return [name for name in names if (path / name).exists()]
+
+
+def _read(path: Path, cache: Path | None) -> Source:
+    return official_tars(path.parent if path.is_file() else path, cache)
+
+
+LAYOUT = Layout(name="the official tars", marks=_marks, read=_read)

@@ -1,30 +1,29 @@
 """Recognises the layout of a source, and reads it.
 
-There are four layouts: class folders on disk, class folders in a tar, the official tars, Kaggle's tree.
-In all of them the label of a class is the rank of its name (the wnid) in sorted order.
+In all layouts the label of a class is the rank of its name (the wnid) in sorted order.
 """
 
 from pathlib import Path
 
 from preprocess.errors import UserError
-from preprocess.sources.class_folders import class_folders, part_named, tar_of_class_folders
-from preprocess.sources.kaggle import IMAGES, MAPPING, SOLUTION, kaggle_tree
-from preprocess.sources.official import DEVKITS, TRAIN_TAR, VAL_TAR, official_tars
-from preprocess.sources.tables import Source
+from preprocess.sources import class_folders, kaggle, official
+from preprocess.sources.tables import Layout, Source
+
+LAYOUTS = (official.LAYOUT, kaggle.LAYOUT, class_folders.LAYOUT)
 
 
 def recognise(path: Path, cache: Path | None = None) -> Source:
     """Recognise the layout at `path` and read the places and labels of its images.
 
     Args:
-        path: a folder, or a tar of class folders, or one of the official tars.
+        path: a folder or a file.
         cache: folder for the lists of archives' members, which take long to read.
 
     Raises:
         UserError: there is no source, no known layout, an incomplete one, two at once, or no access.
     """
     try:
-        return _recognise(path, cache)
+        return _layout(path).read(path, cache)
     except OSError as error:
         raise UserError(
             f"{error.filename or path} cannot be opened or listed ({error.strerror}): make it readable, "
@@ -32,36 +31,26 @@ def recognise(path: Path, cache: Path | None = None) -> Source:
         ) from error
 
 
-def _recognise(path: Path, cache: Path | None) -> Source:
+def _layout(path: Path) -> Layout:
     if not path.exists():
         raise UserError(
             f"there is no ImageNet at {path}: put the official tars or class folders there, "
             "or name another place with --config imagenet=PATH"
         )
-    official = (TRAIN_TAR, VAL_TAR, *DEVKITS)
-    if path.is_file():
-        if path.name in official:
-            return official_tars(path.parent, cache)
-        return tar_of_class_folders(path, cache)
-    there = sorted(entry.name for entry in path.iterdir())
-    train = [name for name in there if part_named(name) == "train" and (path / name).is_dir()]
-    seen = {  # the files or folders that identify a layout
-        "the official tars": [name for name in official if name in there],
-        "Kaggle's tree": [name for name in (IMAGES, SOLUTION, MAPPING) if (path / name).exists()],
-        "class folders": train,
-    }
-    layouts = [layout for layout, marks in seen.items() if marks]
-    if len(layouts) > 1:
-        both = " and ".join(f"{layout} ({', '.join(seen[layout])})" for layout in layouts)
+    marks = {layout.name: layout.marks(path) for layout in LAYOUTS}
+    found = [layout for layout in LAYOUTS if marks[layout.name]]
+    passed_over = {name for layout in found for name in layout.before}
+    found = [layout for layout in found if layout.name not in passed_over]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        both = " and ".join(f"{layout.name} ({', '.join(marks[layout.name])})" for layout in found)
         raise UserError(f"{path} holds both {both}: leave only one of them there")
-    if layouts == ["the official tars"]:
-        return official_tars(path, cache)
-    if layouts == ["Kaggle's tree"]:
-        return kaggle_tree(path)
-    if layouts == ["class folders"]:
-        return class_folders(path)
+    if path.is_file():
+        return class_folders.IN_A_TAR
+    there = sorted(entry.name for entry in path.iterdir())
     raise UserError(
-        f"{path} holds neither train/<class>/ folders nor {TRAIN_TAR} nor Kaggle's ILSVRC/, but "
+        f"{path} holds neither train/<class>/ folders nor {official.TRAIN_TAR} nor Kaggle's ILSVRC/, but "
         f"{', '.join(there[:5]) + (', ...' if there[5:] else '') or 'nothing'}: "
         "name the right place with --config imagenet=PATH"
     )

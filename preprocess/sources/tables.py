@@ -1,7 +1,7 @@
 """The images of a source as tables: one row an image, with its place and its label."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocess.containers.entries import Entry
 from preprocess.shared.image_files import hidden_part, is_image_name
 
 
@@ -20,15 +21,7 @@ class Row(NamedTuple):
     offset: int  # of its first byte in that file
     length: int  # in bytes
     label: int
-
-
-class Entry(NamedTuple):
-    """A file in a folder, or a member of an archive."""
-
-    name: str  # ends with / for a folder
-    offset: int
-    length: int
-    strange: str = ""  # why it cannot be an image, such as "a link"
+    group: int = -1  # the images of a group, 0 and above, are read together; -1: read singly
 
 
 @dataclass(slots=True)
@@ -68,14 +61,27 @@ class Source:
     val: NDArray[np.void]
     ignored: tuple[str, ...] = ()  # entries that are no images of a class, with reasons
     hidden: int = 0  # hidden files and folders, which are left aside
+    notes: tuple[str, ...] = ()  # what else was decided, for the summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """A way in which image sets are handed out."""
+
+    name: str  # in words, for messages
+    marks: Callable[[Path], list[str]]  # files or folders at this place that identify the layout; [] for none
+    read: Callable[[Path, Path | None], Source]  # from this place, with the folder of a cache
+    before: tuple[str, ...] = ()  # names of layouts that are passed over where this one is found too
 
 
 def table(rows: Iterable[Row]) -> NDArray[np.void]:
     """A structured array with the fields of Row, sorted by name (bytes, file system encoding).
 
+    `file`, `offset` and `length` say where the image is, in the way of the archive's kind.
     ImageNet's 1.3 million rows take about 100 MB; a worker maps the few that it needs.
     """
     encoded = sorted((os.fsencode(row.name), *row[1:]) for row in rows)
     width = max((len(row[0]) for row in encoded), default=1)
-    fields = [("name", f"S{width}"), ("file", "<i4"), ("offset", "<i8"), ("length", "<i8"), ("label", "<i2")]
+    fields = [("name", f"S{width}"), ("file", "<i4"), ("offset", "<i8"), ("length", "<i8")]
+    fields += [("label", "<i2"), ("group", "<i4")]
     return np.array(encoded, dtype=fields)

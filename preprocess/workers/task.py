@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.pictures.fetch import fetch
-from preprocess.pictures.images import UnreadableError, convert
+from preprocess.containers.fetch import fetch
+from preprocess.errors import UnreadableError
+from preprocess.pictures.images import convert
 from preprocess.plan import Plan, load_plan, load_table, record_path, shard_identity, sums_path
 from preprocess.shards.layout import encode_shard, shard_path
 from preprocess.shards.records import Record, finished_record
@@ -46,7 +47,7 @@ def make_shard(store: Path, split: str, shard: int) -> Record:
     rows = load_table(store, split)[plan.span(split, shard)]
     sums = Sums(plan.image_size)
     repairs: list[tuple[str, str]] = []
-    images = _images(plan, rows, repairs)
+    images = _images(store, plan, rows, repairs)
     summed = _add_to(sums, images) if split == "train" else images
     written = write_large(shard_path(store, split, shard), encode_shard(summed, plan.shard_length))
     if split == "train":
@@ -65,7 +66,7 @@ def _freeze_imported_objects() -> None:
 
 
 def _images(
-    plan: Plan, rows: NDArray[np.void], repairs: list[tuple[str, str]]
+    store: Path, plan: Plan, rows: NDArray[np.void], repairs: list[tuple[str, str]]
 ) -> Iterator[NDArray[np.uint8]]:
     """Read and convert the images of a shard, uint8 [S, S, 3]; add their repairs to `repairs`.
 
@@ -74,7 +75,7 @@ def _images(
     """
     unreadable: list[tuple[str, str]] = []
     reported = time.monotonic()
-    for done, requested in enumerate(fetch(plan, rows), start=1):
+    for done, requested in enumerate(fetch(store, plan, rows), start=1):
         try:
             image, found = convert(
                 requested.read(), requested.name, plan.image_size, plan.draft, plan.upright

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from preprocess.containers.fetch import fetch
 from preprocess.errors import UserError
-from preprocess.pictures.fetch import fetch
 from preprocess.plan import load_plan, load_table
 from tests.benchmarks.settings import Settings
 from tests.launch import ROOT
@@ -22,7 +22,7 @@ def sample(settings: Settings, scratch: Path) -> Path:
     command("-m", "preprocess.index", "--imagenet", str(imagenet.absolute()), "--store", str(source))
     plan = load_plan(source)
     rows = load_table(source, "train")[: settings.pictures]  # in shuffled order
-    for number, (label, picture) in enumerate(zip(rows["label"], fetch(plan, rows), strict=True)):
+    for number, (label, picture) in enumerate(zip(rows["label"], fetch(source, plan, rows), strict=True)):
         data = picture.read()
         for part in ("train", "val")[: 2 if number == 0 else 1]:
             target = folder / part / plan.classes[label] / f"{number:06d}{Path(picture.name).suffix}"

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from preprocess.pictures.images import UnreadableError, convert
+from preprocess.errors import UnreadableError
+from preprocess.pictures.images import convert
 from tests.preprocess.helpers import draw, encode
 
 BICUBIC = Image.Resampling.BICUBIC

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from preprocess.errors import UnreadableError
 from preprocess.pictures import resize
-from preprocess.pictures.images import MAX_PIXELS, UnreadableError, convert
+from preprocess.pictures.images import MAX_PIXELS, convert
 from tests.preprocess.helpers import draw, encode
 
 pytestmark = pytest.mark.skipif(

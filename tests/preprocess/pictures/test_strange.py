@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preprocess.pictures.images import UnreadableError, convert
+from preprocess.errors import UnreadableError
+from preprocess.pictures.images import convert
 from preprocess.pictures.resize import resize_and_crop, resized_size
 from tests.preprocess.helpers import draw, encode
 

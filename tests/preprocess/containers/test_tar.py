@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from preprocess.containers.tar import LONGEST_HEADER, members, nested_members
 from preprocess.errors import UserError
-from preprocess.sources.archives import LONGEST_HEADER, members, nested_members
 from preprocess.sources.recognise import recognise
 from tests.preprocess.helpers import tar
 from tests.preprocess.sources.test_sources import bytes_of

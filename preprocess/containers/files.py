@@ -1,37 +1,29 @@
-"""Reads the bytes of images in place: from archives, or from files of their own."""
+"""Images that lie in a file byte for byte: as members of a tar, or each as a file of its own."""
 
 import errno
 import os
-from collections import deque
-from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from preprocess.errors import UserError
-from preprocess.pictures.images import MAX_BYTES, UnreadableError
-from preprocess.plan import Plan
+from preprocess.errors import UnreadableError, UserError
+from preprocess.shared.image_files import MAX_BYTES
 
 OF_THE_FILE = {  # errors of one file; others, such as too many open files, are not its fault
     *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
     errno.EIO,
 }
-AHEAD = 16  # images prefetched, 2 MB; at 400 images a second the disk has 40 ms for each
 
 
 @dataclass(frozen=True, slots=True)
-class Requested:
-    """An image that the system was asked to prefetch."""
+class Region:
+    """An image that takes `length` bytes of a file from `offset` on."""
 
     name: str
     _file: FileIO | OSError  # why it cannot be opened
     _offset: int
     _length: int
-    _is_archive: bool
+    _own: bool = False  # the file is the image's own, and closed with it
 
     def read(self) -> bytes:
         """The image file's bytes. Call it once, before the next image. Raises UnreadableError."""
@@ -60,52 +52,29 @@ class Requested:
 
     def close(self) -> None:
         """Close the image's own file; an archive stays open for other images."""
-        if isinstance(self._file, FileIO) and not self._is_archive:
+        if isinstance(self._file, FileIO) and self._own:
             self._file.close()
 
 
-def fetch(plan: Plan, rows: NDArray[np.void]) -> Iterator[Requested]:
-    """Yield the images of these rows of a table, in order.
+class Plain:
+    """An archive whose members lie in it as they are, such as a tar."""
 
-    Each image is prefetched AHEAD images before: the order is random, so the system cannot guess it.
+    def __init__(self, path: Path) -> None:
+        self._file = FileIO(path)
 
-    Raises:
-        UserError: the source is gone.
-        OSError: no file can be opened.
-    """
-    requested: deque[Requested] = deque()
-    with ExitStack() as stack:
-        archives = [stack.enter_context(_open_archive(Path(plan.source, name))) for name in plan.archives]
-        try:
-            for raw_name, number, offset, length, _ in rows.tolist():
-                name = os.fsdecode(raw_name)
-                file = archives[number] if number >= 0 else _open_image(plan.source, name)
-                requested.append(Requested(name, file, offset, length, number >= 0))
-                requested[-1].prefetch()
-                if len(requested) > AHEAD:
-                    yield requested.popleft()
-            while requested:
-                yield requested.popleft()
-        finally:
-            for image in requested:
-                image.close()
+    def request(self, name: str, offset: int, length: int) -> Region:
+        """The image in these bytes."""
+        return Region(name, self._file, offset, length)
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._file.close()
 
 
-def _open_archive(path: Path) -> FileIO:
+def image_file(source: str, name: str, length: int) -> Region:
+    """The image that is the file `name` below `source`. Raises UserError where the whole source is gone."""
     try:
-        return FileIO(path)
-    except OSError as error:
-        if error.errno not in OF_THE_FILE:
-            raise
-        raise UserError(
-            f"the archive {path} cannot be opened ({error.strerror}): make it readable, and run again"
-        ) from error
-
-
-def _open_image(source: str, name: str) -> FileIO | OSError:
-    """An image's own file, or why it cannot be opened. Raises UserError where the whole source is gone."""
-    try:
-        return FileIO(Path(source, name))
+        return Region(name, FileIO(Path(source, name)), 0, length, True)
     except OSError as error:
         if error.errno not in OF_THE_FILE:
             raise
@@ -115,7 +84,7 @@ def _open_image(source: str, name: str) -> FileIO | OSError:
         except OSError:
             there = False
         if there:  # a disk that is not mounted leaves an empty folder
-            return error
+            return Region(name, error, 0, length, True)
         raise UserError(
             f"the images are gone: {top} is no longer there, or empty; put it back, and run again"
         ) from error

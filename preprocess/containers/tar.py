@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from preprocess.containers.entries import Entry
 from preprocess.errors import UserError
 from preprocess.shared.image_files import hidden_part
-from preprocess.sources.tables import Entry
 
 BLOCK = 512  # bytes; a tar consists of such blocks, and a block of zeros ends it
 LONGEST_HEADER = 2**20  # bytes of a long name or an extended header; a larger claim is refused

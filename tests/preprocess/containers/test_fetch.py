@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preprocess.errors import UserError
-from preprocess.pictures import fetch as module
-from preprocess.pictures.fetch import AHEAD, fetch
-from preprocess.pictures.images import MAX_BYTES, UnreadableError
+from preprocess.containers import files as module
+from preprocess.containers.fetch import AHEAD, fetch
+from preprocess.errors import UnreadableError, UserError
 from preprocess.plan import Plan
+from preprocess.shared.image_files import MAX_BYTES
 from preprocess.sources.tables import Row, table
 
 BEGINNING = 7  # bytes of an archive before its first image
@@ -29,6 +29,7 @@ PLAN = Plan(
     seed=0,
     counts={},
 )
+NO_STORE = Path("no/store")  # these archives need no index
 CONTENTS = [bytes([number]) * (number % 5) for number in range(3 * AHEAD)]  # each fifth is empty
 NAMES = [f"{number:02d}.JPEG" for number in range(len(CONTENTS))]
 
@@ -54,7 +55,9 @@ def open_files() -> int:
 
 def test_images_come_in_order(source: tuple[Plan, np.ndarray]) -> None:
     before = open_files()
-    assert [(wanted.name, wanted.read()) for wanted in fetch(*source)] == [*zip(NAMES, CONTENTS, strict=True)]
+    assert [(wanted.name, wanted.read()) for wanted in fetch(NO_STORE, *source)] == [
+        *zip(NAMES, CONTENTS, strict=True)
+    ]
     assert open_files() == before
 
 
@@ -70,7 +73,7 @@ def test_images_are_prefetched_in_order(
         real(handle, offset, length, advice)
 
     monkeypatch.setattr(os, "posix_fadvise", recorded)
-    for number, wanted in enumerate(fetch(*source)):
+    for number, wanted in enumerate(fetch(NO_STORE, *source)):
         by_now = source[1][: number + AHEAD + 1]
         assert asked == [(row["offset"], row["length"]) for row in by_now if row["length"]]
         wanted.close()
@@ -78,7 +81,7 @@ def test_images_are_prefetched_in_order(
 
 def test_stopping_early_leaves_no_file_open(source: tuple[Plan, np.ndarray]) -> None:
     before = open_files()
-    images = fetch(*source)
+    images = fetch(NO_STORE, *source)
     next(images).read()
     images.close()
     assert open_files() == before
@@ -86,7 +89,7 @@ def test_stopping_early_leaves_no_file_open(source: tuple[Plan, np.ndarray]) -> 
 
 def test_a_file_that_became_shorter_is_unreadable(source: tuple[Plan, np.ndarray]) -> None:
     source[1]["length"][-1] += 1
-    for number, wanted in enumerate(fetch(*source)):
+    for number, wanted in enumerate(fetch(NO_STORE, *source)):
         if number < len(CONTENTS) - 1:
             wanted.close()
             continue
@@ -97,7 +100,7 @@ def test_a_file_that_became_shorter_is_unreadable(source: tuple[Plan, np.ndarray
 def test_a_file_longer_than_the_limit_is_not_read(source: tuple[Plan, np.ndarray]) -> None:
     source[1]["length"][0] = MAX_BYTES + 1
     with pytest.raises(UnreadableError, match="more than"):
-        next(fetch(*source)).read()
+        next(fetch(NO_STORE, *source)).read()
 
 
 @pytest.fixture
@@ -113,7 +116,7 @@ def folder(tmp_path: Path) -> tuple[Plan, np.ndarray]:
 def read_all(source: tuple[Plan, np.ndarray]) -> list[bytes | str]:
     """The bytes of each image, or why it is unreadable."""
     found: list[bytes | str] = []
-    for wanted in fetch(*source):
+    for wanted in fetch(NO_STORE, *source):
         try:
             found.append(wanted.read())
         except UnreadableError as error:
