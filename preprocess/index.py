@@ -4,7 +4,6 @@ Usage: python -m preprocess.index --imagenet PATH --store PATH [settings]
 """
 
 import argparse
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,11 +33,10 @@ from preprocess.skip import leave_out
 from preprocess.sources.official import check_md5, describe_extent
 from preprocess.sources.recognise import recognise
 from preprocess.sources.stamps import write_stamps
-from preprocess.sources.tables import Source
+from preprocess.sources.tables import WNID, Source
 
 Table = NDArray[np.void]
 AUTO = "auto"
-WNID = re.compile(r"n\d{8}")  # the name of a class of ImageNet
 
 
 def choose(
@@ -75,13 +73,34 @@ def choose(
 def shuffled(rows: Table, generator: np.random.Generator) -> Table:
     """The rows in random order. Where images are read in groups, the groups are, each in its own order.
 
-    So an archive that cannot be read at random is read once. Training draws its own order in any case.
+    So an archive that cannot be read at random is read once. Groups of the usual size come first: shards of
+    a multiple of it (`whole_groups`) then have whole groups. Training draws its own order in any case.
     """
     group = rows["group"]
     if not len(rows) or group.max() < 0:
         return generator.permutation(rows)
     place = generator.permutation(group.max() + 1)[group]
-    return rows[np.lexsort((rows["offset"], place))]
+    unusual = ~in_usual_groups(rows)[0]
+    return rows[np.lexsort((rows["offset"], place, unusual))]
+
+
+def in_usual_groups(rows: Table) -> tuple[NDArray[np.bool_], int]:
+    """Which rows are in groups of the usual size, bool [N], and that size: the one that most groups have."""
+    _, number, sizes = np.unique(rows["group"], return_inverse=True, return_counts=True)
+    usual = int(np.bincount(sizes).argmax())
+    return sizes[number] == usual, usual
+
+
+def whole_groups(rows: Table, shard_length: int) -> int:
+    """The largest shard length up to `shard_length` that is a multiple of the usual size of the groups.
+
+    `shard_length` itself where images are read singly, where most are in groups of other sizes, as after
+    some were taken for validation, and where the usual group is larger.
+    """
+    usual, size = in_usual_groups(rows)
+    if rows["group"].max() < 0 or 2 * usual.sum() <= len(rows) or size > shard_length:
+        return shard_length
+    return shard_length // size * size
 
 
 def split_off_validation(rows: Table, fraction: float, generator: np.random.Generator) -> tuple[Table, Table]:
@@ -168,7 +187,7 @@ def index(arguments: argparse.Namespace) -> str:
         classes=source.classes,
         class_names=source.class_names,
         image_size=arguments.image_size,
-        shard_length=arguments.shard_length,
+        shard_length=whole_groups(tables["train"], arguments.shard_length),
         draft=arguments.draft,
         orientation=orientation(arguments.orientation, source, old),
         seed=arguments.seed,
@@ -205,8 +224,10 @@ def summary(arguments: argparse.Namespace, source: Source, plan: Plan, extent: s
     first = ", ".join(source.ignored[:3]) + (", ..." if source.ignored[3:] else "")
     ignored = f"; {count} {'entry was' if count == 1 else 'entries were'} ignored: {first}" if count else ""
     hidden = f"; hidden entries left aside: {source.hidden}" if source.hidden else ""
+    other = plan.shard_length != arguments.shard_length
+    length = f"; {plan.shard_length} images a shard, so that no row group is read twice" if other else ""
     notes = "".join(f"; {note}" for note in source.notes)
-    said = f"{used}{turned}{empty}{notes}{ignored}{hidden}"
+    said = f"{used}{turned}{empty}{length}{notes}{ignored}{hidden}"
     return f"{arguments.imagenet}: {source.kind}, {extent}{md5}; {said}"
 
 

@@ -9,7 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocess.containers import parquet
 from preprocess.containers.files import OF_THE_FILE, Plain, image_file
+from preprocess.containers.parquet import Parquet
 from preprocess.errors import UserError
 from preprocess.plan import Plan, archives_folder
 
@@ -75,7 +77,9 @@ def open_container(path: Path, indices: Path) -> Container:
         indices: the folder with the indices that stage 1 made of archives which need one.
     """
     try:
-        return Plain(path)
+        with path.open("rb") as file:
+            start = file.read(len(parquet.MAGIC))
+        return Parquet(path) if start == parquet.MAGIC else Plain(path)
     except OSError as error:
         if error.errno not in OF_THE_FILE:
             raise

@@ -158,7 +158,8 @@ def _refuse_too_large(width: int, height: int) -> None:
 
 
 def _wrong_suffix(format: str, suffix: str) -> list[str]:
-    return [] if suffix.lower() in SUFFIXES[format] else [f"{format} in a {suffix or 'file without suffix'}"]
+    known = not suffix or suffix.lower() in SUFFIXES[format]
+    return [] if known else [f"{format} in a {suffix}"]
 
 
 def _odd_shape(width: int, height: int) -> list[str]:

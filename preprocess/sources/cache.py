@@ -26,14 +26,15 @@ class _Md5(TypedDict):
 
 
 def cached_members(
-    archive: Path, folder: Path | None, members: Callable[[Path], Iterable[Entry]]
+    archive: Path, folder: Path | None, members: Callable[[Path], Iterable[Entry]], shown: bool = True
 ) -> list[Entry]:
     """The list of `members(archive)`, from the cache in `folder` where it is valid.
 
     Args:
-        archive: a tar.
+        archive: the archive.
         folder: of the cache; None: no cache.
         members: reads the archive; its name is a part of the cache's key.
+        shown: whether to show progress.
 
     Raises:
         UserError: as `members`.
@@ -43,7 +44,7 @@ def cached_members(
     if kept and (found := _load(kept, key)) is not None:
         return found
     entries = []
-    with closing(progress.counter(" members", None, archive.name)) as bar:
+    with closing(progress.counter(" members", None, archive.name, shown=shown)) as bar:
         for entry in members(archive):
             entries.append(entry)
             bar.update(1)

@@ -6,10 +6,10 @@ In all layouts the label of a class is the rank of its name (the wnid) in sorted
 from pathlib import Path
 
 from preprocess.errors import UserError
-from preprocess.sources import class_folders, kaggle, official
+from preprocess.sources import class_folders, kaggle, official, parquet
 from preprocess.sources.tables import Layout, Source
 
-LAYOUTS = (official.LAYOUT, kaggle.LAYOUT, class_folders.LAYOUT)
+LAYOUTS = (official.LAYOUT, kaggle.LAYOUT, parquet.LAYOUT, class_folders.LAYOUT)
 
 
 def recognise(path: Path, cache: Path | None = None) -> Source:

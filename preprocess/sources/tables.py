@@ -1,6 +1,7 @@
 """The images of a source as tables: one row an image, with its place and its label."""
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from preprocess.containers.entries import Entry
 from preprocess.shared.image_files import hidden_part, is_image_name
+
+WNID = re.compile(r"n\d{8}")  # the name of a class of ImageNet
 
 
 class Row(NamedTuple):
