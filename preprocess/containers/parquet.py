@@ -186,7 +186,7 @@ def open_file(path: Path) -> ParquetFile:
             '`pip install "two-tower-alexnet[parquet]"` or `pip install pyarrow`'
         ) from error
     with _readable(path):
-        return ParquetFile(path, buffer_size=BUFFER, pre_buffer=False)
+        return ParquetFile(path, buffer_size=BUFFER, pre_buffer=False, page_checksum_verification=True)
 
 
 def columns(path: Path, file: ParquetFile) -> Columns:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -197,6 +197,10 @@ def _classes_of_numbers(path: Path, labels: Labels, words: tuple[str, ...]) -> C
     Raises:
         UserError: a label is outside of `words`, or labels contradict the wnids in the images' names.
     """
+    if len(words) > MAX_CLASSES:
+        raise UserError(
+            f"{path}: the metadata name {len(words)} classes, more than {MAX_CLASSES}: labels are int16"
+        )
     numbers = [int(label) for label in labels.place]
     images = [next(iter(wnids.values())) for wnids in labels.wnids]
     for number, image in zip(numbers, images, strict=True):
@@ -229,7 +233,8 @@ def _classes_of_numbers(path: Path, labels: Labels, words: tuple[str, ...]) -> C
 
 def _wnid(name: str) -> str:
     """The wnid at the end or at the beginning of a file's name, before its suffix; "" for none."""
-    words = PurePosixPath(name).stem.split("_")
+    base = name.rpartition("/")[2]
+    words = (base.rpartition(".")[0] or base).split("_")
     return next((word for word in (words[-1], words[0]) if WNID.fullmatch(word)), "")
 
 

@@ -1,9 +1,10 @@
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from preprocess.index import at_most_per_class, split_off_validation
+from preprocess.index import at_most_per_class, shuffled, split_off_validation, whole_groups
 from preprocess.sources.tables import Row, table
 from tests.preprocess.helpers import stage
 
@@ -57,3 +58,42 @@ def test_the_summary_counts_hidden_entries_apart_from_ignored_ones(tmp_path: Pat
         (imagenet / name).unlink()
     done = stage("index", "--imagenet", imagenet, "--store", tmp_path / "a.zarr")
     assert done.stdout.endswith("; 1 entry was ignored: test/ (a test part is not used)\n")
+
+
+def grouped(*sizes: int) -> np.ndarray:
+    """A table of images in groups of these sizes."""
+    return table(
+        Row(f"{group}/{row:04d}", 0, 1000 * group + row, 1, 0, group)
+        for group, size in enumerate(sizes)
+        for row in range(size)
+    )
+
+
+def test_groups_are_shuffled_with_their_images_in_order_and_unusual_ones_at_the_end() -> None:
+    rows = shuffled(grouped(*[4] * 20, 3, 4, 7), np.random.default_rng(0))
+    order = [group for group, _ in itertools.groupby(rows["group"].tolist())]
+    assert sorted(order) == list(range(23))  # each one in one piece
+    assert set(order[-2:]) == {20, 22}
+    assert order[:-2] != sorted(order[:-2])
+    for group in range(23):
+        assert (np.diff(rows["offset"][rows["group"] == group]) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "setting", "length"),
+    [
+        ([100] * 9 + [58], 1024, 1000),
+        ([100] * 9 + [58], 1000, 1000),
+        ([100] * 9 + [58], 99, 99),  # groups larger than a shard
+        ([91, 87, 90, 90, 92, 89, 93], 1024, 1024),  # some images of each were taken for validation
+        ([5000] * 3, 1024, 1024),
+    ],
+)
+def test_shards_hold_whole_groups_where_most_images_are_in_groups_of_one_size(
+    sizes: list[int], setting: int, length: int
+) -> None:
+    assert whole_groups(grouped(*sizes), setting) == length
+
+
+def test_images_that_are_read_singly_leave_the_shard_length_as_it_is() -> None:
+    assert whole_groups(images(500, 524), 1000) == 1000

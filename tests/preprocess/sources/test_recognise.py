@@ -122,7 +122,7 @@ def test_progress_counts_every_member_and_every_byte(tmp_path: Path, monkeypatch
     bars: list[tuple[object, list[int]]] = []
 
     class Bar:
-        def __init__(self, *shown: object) -> None:
+        def __init__(self, *shown: object, **_: bool) -> None:
             self.steps: list[int] = []
             bars.append((shown, self.steps))
 
