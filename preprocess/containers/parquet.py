@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 MAGIC, ENCRYPTED, POINTER = b"PAR1", b"PARE", b"version https://git-lfs"  # the first bytes of a file
 BUFFER = 2**18  # bytes read from the disk at a time
 PREFETCHED = 2**26  # bytes of a row group, at most
-BATCH = 128  # rows of paths and labels read at a time
+BATCH = 4  # rows of paths and labels read at a time: one long text, stored once, can be in all of them
+LARGEST = 2**20  # bytes of paths and labels in a batch
 LONGEST = 255  # bytes of a path's base name and of a label
 IMAGES = ("image", "img")
 LABELS = ("label", "labels", "fine_label", "class", "cls")
@@ -274,6 +275,8 @@ def _row_names(path: Path, file: ParquetFile, found: Columns) -> Iterator[str]:
     """Yield the names of the entries of `rows`."""
     read = [name for name in (found.path, found.label) if name]
     for batch in file.iter_batches(BATCH, columns=read, use_threads=False):
+        if batch.nbytes > LARGEST:
+            raise ValueError(f"{len(batch)} rows have {batch.nbytes} bytes of paths and labels")
         labels = _texts(batch.column(found.label))
         paths = _texts(batch.column(found.image).flatten()[0]) if found.path else [""] * len(labels)
         for where, label in zip(paths, labels, strict=True):

@@ -184,6 +184,18 @@ def test_false_claims_of_a_footer_are_refused(claim: int, tmp_path: Path) -> Non
     assert pa.default_memory_pool().max_memory() < 2**28
 
 
+def test_paths_that_are_stored_once_and_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    path = parquet(
+        tmp_path / "a.parquet",
+        [(b"", "a" * 2**20, 0)] * 9,
+        compression="zstd",
+        dictionary_pagesize_limit=2**30,
+    )
+    assert path.stat().st_size < 4000
+    with pytest.raises(UserError, match=r"\(4 rows have 41943\d\d bytes of paths and labels\)"):
+        list(rows(path))
+
+
 def test_files_that_are_cut_off_encrypted_or_no_parquet_are_refused(tmp_path: Path) -> None:
     def refused(data: bytes, sentence: str) -> None:
         (tmp_path / "a.parquet").write_bytes(data)
