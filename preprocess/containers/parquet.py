@@ -70,7 +70,7 @@ class Parquet:
         self._file = open_file(path)
         self._raw = FileIO(path)
         found = columns(path, self._file)
-        self._column = found.content
+        self._columns = found
         self._groups = row_groups(path, self._file, found)
         self._requested = 0  # images that were neither read nor closed
         self._prefetched = self._open = CHANGED  # numbers of row groups
@@ -129,8 +129,8 @@ class Parquet:
         reason = "it has fewer rows than it claims"
         try:
             # the rows of a batch lie in memory together; a batch of one takes no longer
-            for batch in self._file.iter_batches(1, [number], [self._column], use_threads=False):
-                yield batch.column(0).flatten()[0]
+            for batch in self._file.iter_batches(1, [number], [self._columns.content], use_threads=False):
+                yield batch.column(self._columns.image).flatten()[0]
         except _errors() as error:
             reason = _short(error)
         yield from repeat(reason)
@@ -259,10 +259,9 @@ def rows(path: Path) -> Iterator[Entry]:
         UserError: as `open_file`, `columns` and `row_groups`, or a label is no name of a class.
         OSError: no access.
     """
-    file = open_file(path)
-    found = columns(path, file)
-    groups = row_groups(path, file, found)
-    with _readable(path):
+    with open_file(path) as file, _readable(path):
+        found = columns(path, file)
+        groups = row_groups(path, file, found)
         names = _row_names(path, file, found)
         for number, group in enumerate(groups):
             for _ in range(group.begin, group.end):
@@ -280,10 +279,14 @@ def _row_names(path: Path, file: ParquetFile, found: Columns) -> Iterator[str]:
         labels = _texts(batch.column(found.label))
         paths = _texts(batch.column(found.image).flatten()[0]) if found.path else [""] * len(labels)
         for where, label in zip(paths, labels, strict=True):
-            if len(label) > LONGEST or not label.isprintable():
+            if not _is_name(label):
                 raise UserError(f"{path} has the label {label[:40]!a}, which is no name of a class")
             name = where.replace("\\", "/").rpartition("/")[2]
-            yield f"{name if len(name) <= LONGEST and name.isprintable() else ''}/{label or NO_LABEL}"
+            yield f"{name if _is_name(name) else ''}/{label or NO_LABEL}"
+
+
+def _is_name(text: str) -> bool:
+    return len(text) <= LONGEST and "\n" not in text and "\0" not in text
 
 
 def _texts(array: pa.Array) -> list[str]:

@@ -6,11 +6,11 @@ Recognised by files named *.parquet in a folder or in its folder data/. One such
     imagenet-1k/data/validation-00000-of-00014.parquet
     imagenet-1k/data/test-00000-of-00028.parquet
 
-The first word of a file's name is its part: train, validation, or test, which is not used. Where no name
-begins so, all files are training files. A row holds an image, with its path, and a label: the name of a
-class, or a number. The classes of numbers are the first of these that fits:
+The first word of a file's name is its part: train, validation, or test, which is not used. Where no file is
+named train, those without a part are for training. A row holds an image, with its path, and a label: the
+name of a class, or a number. The classes of numbers are the first of these that fits:
 
-- the wnids in the paths (n01440764_10026_n01440764.JPEG), where each number has one wnid of its own;
+- the wnids in the paths (n01440764_10026_n01440764.JPEG), where each number has a wnid of its own;
 - the names of the classes in the metadata of the files;
 - the numbers.
 """
@@ -207,6 +207,7 @@ def _classes_of_numbers(path: Path, labels: Labels, words: tuple[str, ...]) -> C
         if number < 0 or (words and number >= len(words)):
             known = f"; the metadata name {len(words)} classes" if words else ""
             raise UserError(f"{path}: {image} has the label {number}, which is no class{known}: get it again")
+    _refuse_second_labels(path, labels)
     if words and all(map(WNID.fullmatch, words)):
         for number, wnids in zip(numbers, labels.wnids, strict=True):
             for wnid in wnids.keys() - {words[number], ""}:
@@ -229,6 +230,20 @@ def _classes_of_numbers(path: Path, labels: Labels, words: tuple[str, ...]) -> C
         return replace(_classes_by_name(list(words)), of_label=[words[number] for number in numbers])
     of_class = {str(number): words[number] for number in numbers} if words else None
     return replace(_classes_by_name(list(map(str, numbers))), words=of_class)
+
+
+def _refuse_second_labels(path: Path, labels: Labels) -> None:
+    """Raise UserError if images of one wnid have two labels. A coarser label may have several wnids."""
+    first: dict[str, tuple[str, str]] = {}
+    for label, wnids in zip(labels.place, labels.wnids, strict=True):
+        for wnid, image in wnids.items():
+            other, other_image = first.setdefault(wnid, (label, image))
+            if wnid and other != label:
+                raise UserError(
+                    f"{path}: {other_image} has the label {other} and {image} the label {label}, and both "
+                    f"are named {wnid}: the names and labels of images contradict each other, get the files "
+                    "again"
+                )
 
 
 def _wnid(name: str) -> str:

@@ -75,8 +75,7 @@ def test_a_few_classes_keep_their_wnids_and_names(tmp_path: Path) -> None:
     assert source.train["label"].tolist() == [1, 0, 1]
 
 
-@pytest.mark.parametrize("paths", [(), ("a.jpg", "b.jpg", "c.jpg"), (wnid_path(0), "b.jpg", "c.jpg"),
-                                   (wnid_path(0), wnid_path(0), wnid_path(1))])  # fmt: skip
+@pytest.mark.parametrize("paths", [(), ("a.jpg", "b.jpg", "c.jpg"), (wnid_path(0), "b.jpg", "c.jpg")])
 def test_without_a_wnid_for_each_label_classes_have_the_names_in_the_metadata(
     paths: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -85,6 +84,8 @@ def test_without_a_wnid_for_each_label_classes_have_the_names_in_the_metadata(
     assert source.classes == ("ant", "cow", "pig", "unused")
     assert source.class_names is None
     assert [name for _, name in found(source)] == ["ant", "pig", "cow"]
+    coarse = labelled(1, 1, 0, paths=(wnid_path(0), wnid_path(1), wnid_path(2)))
+    assert recognise(parquet(tmp_path / "a.parquet", coarse, ("bird", "fish"))).classes == ("bird", "fish")
 
 
 def test_names_that_are_no_names_leave_the_numbers_as_classes(tmp_path: Path) -> None:
@@ -116,6 +117,11 @@ def test_labels_that_contradict_the_wnids_are_refused(tmp_path: Path) -> None:
     refused(
         parquet(tmp_path / "a.parquet", swapped, WNIDS),
         rf"{wnid_path(1)} has the label 0, which is {WNIDS[0]} in the metadata: .* contradict each other",
+    )
+    one_wrong = labelled(0, 1, 1, 1, paths=(wnid_path(0), wnid_path(1), wnid_path(0), wnid_path(1)))
+    refused(
+        parquet(tmp_path / "a.parquet", one_wrong, NAMES),
+        f"000000/{wnid_path(0)} has the label 0 and .*000002/{wnid_path(0)} the label 1, and both are named",
     )
     source = recognise(parquet(tmp_path / "a.parquet", labelled(1, 0, paths=("x", wnid_path(0))), WNIDS))
     assert (source.classes, source.class_names) == (WNIDS, None)
