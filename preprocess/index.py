@@ -4,6 +4,7 @@ Usage: python -m preprocess.index --imagenet PATH --store PATH [settings]
 """
 
 import argparse
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,13 +28,14 @@ from preprocess.plan import (
 )
 from preprocess.shards.hierarchy import publish
 from preprocess.shared.files import write_json
+from preprocess.shared.image_files import counted, known_unreadable
 from preprocess.shared.program import words
 from preprocess.shared.ranges import SEEDS, argument
 from preprocess.skip import leave_out
 from preprocess.sources.official import check_md5, describe_extent
 from preprocess.sources.recognise import recognise
 from preprocess.sources.stamps import write_stamps
-from preprocess.sources.tables import WNID, Source
+from preprocess.sources.tables import WNID, Source, reason_of
 
 Table = NDArray[np.void]
 AUTO = "auto"
@@ -220,6 +222,9 @@ def summary(arguments: argparse.Namespace, source: Source, plan: Plan, extent: s
     md5 = "; MD5 sums are those of ILSVRC-2012" if arguments.verify_md5 else ""
     without = len(plan.classes) - len(np.unique(source.train["label"]))
     empty = f"; {without} classes have no image for training" if without else ""
+    formats = Counter(known_unreadable(reason_of(entry)[0]) for entry in source.ignored)
+    del formats[""]
+    unreadable = f"; {counted(formats)}" if formats else ""
     count = len(source.ignored)
     first = ", ".join(source.ignored[:3]) + (", ..." if source.ignored[3:] else "")
     ignored = f"; {count} {'entry was' if count == 1 else 'entries were'} ignored: {first}" if count else ""
@@ -227,7 +232,7 @@ def summary(arguments: argparse.Namespace, source: Source, plan: Plan, extent: s
     other = plan.shard_length != arguments.shard_length
     length = f"; {plan.shard_length} images a shard, so that no row group is read twice" if other else ""
     notes = "".join(f"; {note}" for note in source.notes)
-    said = f"{used}{turned}{empty}{length}{notes}{ignored}{hidden}"
+    said = f"{used}{turned}{empty}{length}{notes}{ignored}{unreadable}{hidden}"
     return f"{arguments.imagenet}: {source.kind}, {extent}{md5}; {said}"
 
 

@@ -1,4 +1,4 @@
-"""Predict the classes of images: JPEGs, PNGs, and folders of them. Needs no MPI.
+"""Predict the classes of images, in files and in folders. Needs no MPI.
 
 python -m trainer.predict cat.jpg holiday/                         the latest run's best checkpoint
 python -m trainer.predict cat.jpg --model alexnet.safetensors      an exported file
@@ -26,7 +26,7 @@ class Arguments(Ranged):
     """
 
     pictures: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """JPEG or PNG files, and folders, which are searched with their subfolders."""
+    """Files (JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC), and folders, searched with their subfolders."""
     model: Path | None = None
     """A run's folder, a checkpoint's, or an exported .safetensors file. None: the latest run in runs/."""
     ten_crop: bool = False

@@ -1,4 +1,4 @@
-"""Images as the store has them: `convert` makes uint8 [size, size, 3] of the bytes of a JPEG or PNG."""
+"""Images as the store has them: `convert` makes uint8 [size, size, 3] of the bytes of an image file."""
 
 from preprocess.errors import UnreadableError
 from preprocess.pictures.images import convert

@@ -1,21 +1,21 @@
-"""Bytes of a JPEG or PNG -> uint8 [size, size, 3], 0..255, RGB. Pure: no files, no Dask, no zarr.
+"""Bytes of an image file -> uint8 [size, size, 3], 0..255, RGB. Pure: no files, no Dask, no zarr.
 
 The content decides the format, not the name. Every conversion to RGB and every oddity is reported as a
 repair. The conventions are those usual for ImageNet:
 
-- EXIF is ignored, its orientation too, unless `upright` asks for that;
+- EXIF is ignored, its orientation too, unless `upright` asks for that; HEIF has a turn of its own, which is
+  a part of the image;
 - CMYK is taken as inverted, as Adobe writes it and browsers read it;
 - alpha is dropped, not blended;
 - of 16 bits the upper 8 are kept;
 - of several images in a file the first is taken.
 """
 
-import io
-import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,17 +23,16 @@ from PIL import Image
 
 from preprocess.errors import UnreadableError
 from preprocess.pictures.exif import UPRIGHT, orientation
+from preprocess.pictures.formats import open_image
+from preprocess.pictures.limits import MAX_PIXELS, refuse_too_large
 from preprocess.pictures.resize import resize_and_crop, square_of_jpeg
+from preprocess.shared.image_files import FORMATS
 
-SUFFIXES = {"JPEG": {".jpg", ".jpeg"}, "MPO": {".jpg", ".jpeg"}, "PNG": {".png"}}
-MAX_PIXELS = 89_478_485  # 256 MiB of RGB: Pillow warns of a decompression bomb there; here it is an error
-MAX_RATIO = 8192  # longer to shorter side; such an image takes seconds and 200 MiB
+SUFFIXES = {**FORMATS, "MPO": FORMATS["JPEG"]}
 DRAFT = 2  # the decoder's own downscaling leaves at least so many times the result's side
 TINY = 8  # pixels: a shorter side below it is reported
 PANORAMA = 8  # longer to shorter side: a larger ratio is reported, for most of the image is cropped away
 DEPTH_BYTE = 24  # offset of the bits per channel in a PNG
-PNG_START = b"\x89PNG\r\n\x1a\n"
-PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt", b"iCCP"}  # chunks of text and of colour profiles
 
 TURNS = dict(  # by EXIF orientation (Exif 2.32, 4.6.4): what makes the image upright
     enumerate(
@@ -58,19 +57,37 @@ REPAIRS = {
     "L": GREY,
     "LA": "greyscale with alpha",
     "I;16": "16-bit greyscale",
+    "I;16B": "16-bit greyscale",
     "I": "16-bit greyscale",
     "P": "palette",
     "PA": "palette",
     "RGBA": "alpha",
+    "CMYK": "CMYK",
 }
 
 # `convert` refuses such images
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
+class Converted(NamedTuple):
+    """The central square of an image."""
+
+    pixels: NDArray[np.uint8]
+    """uint8 [size, size, 3]."""
+    repairs: tuple[str, ...]
+    """() for an ordinary image."""
+    shorter: int
+    """The shorter side of the original, pixels."""
+
+
 def convert(
     data: bytes, name: str, size: int, draft: bool = False, upright: bool = False
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """The pixels and the repairs of `square`. Raises UnreadableError as it does."""
+    return square(data, name, size, draft, upright)[:2]
+
+
+def square(data: bytes, name: str, size: int, draft: bool = False, upright: bool = False) -> Converted:
     """Make the central square of an image, its shorter side resized to `size`.
 
     Args:
@@ -80,23 +97,21 @@ def convert(
         draft: let the JPEG decoder shrink large images by 2, 4 or 8, to DRAFT * size at least.
         upright: turn the image as its EXIF orientation says, before it is resized.
 
-    Returns:
-        uint8 [size, size, 3], and the repairs, () for an ordinary image.
-
     Raises:
-        UnreadableError: the bytes are no complete JPEG or PNG, or the image is too large.
+        UnreadableError: the bytes are no complete image of a format that is read, or it is too large.
     """
     suffix = PurePath(name).suffix
-    with _as_unreadable(data):
+    with _as_unreadable():
         made = None if draft else square_of_jpeg(data, size, MAX_PIXELS)
         if made and not made.marked:  # Pillow would report nothing more
-            _refuse_too_large(*made.size)
-            pixels = made.pixels
+            refuse_too_large(*made.size)
+            pixels, shown = made.pixels, made.size
             repairs = _wrong_suffix("JPEG", suffix) + [GREY] * made.grey + _odd_shape(*made.size)
-        elif made and not (upright and _turn(_open(data)) is not None):
-            pixels, repairs = made.pixels, _repairs(_open(data), data, suffix, upright)
+        elif made and not (upright and _turn(open_image(data)) is not None):
+            pixels, shown = made.pixels, made.size
+            repairs = _repairs(open_image(data), data, suffix, upright)
         else:
-            image = _open(data)
+            image = open_image(data)
             shown = image.size
             if draft and not (upright and _turn(image) is not None):
                 image.draft(None, (DRAFT * size, DRAFT * size))
@@ -108,53 +123,22 @@ def convert(
                 shown = rgb.size
             pixels = resize_and_crop(rgb, size, shown).tobytes()
     # np.asarray(image) takes twice as long
-    return np.frombuffer(pixels, np.uint8).reshape(size, size, 3), tuple(repairs)
+    return Converted(np.frombuffer(pixels, np.uint8).reshape(size, size, 3), tuple(repairs), min(shown))
 
 
 @contextmanager
-def _as_unreadable(data: bytes) -> Iterator[None]:
+def _as_unreadable() -> Iterator[None]:
     """Turn every exception of the decoder into UnreadableError."""
     try:
         yield
     except UnreadableError:
         raise
     except Image.UnidentifiedImageError as error:
-        reason = f"is neither JPEG nor PNG but begins with {data[:12]!r}"
-        raise UnreadableError(reason) from error
+        raise UnreadableError("is damaged: its header cannot be read") from error
     except Image.DecompressionBombError as error:
         raise UnreadableError(f"has more than {MAX_PIXELS} pixels") from error
     except Exception as error:  # damaged bytes raise nearly anything: OSError, SyntaxError, struct.error, ...
         raise UnreadableError(str(error) or type(error).__name__) from error
-
-
-def _open(data: bytes) -> Image.Image:
-    """Read the header, not the pixels. Raises UnreadableError."""
-    if not data:
-        raise UnreadableError("is empty")
-    image: Image.Image = Image.open(io.BytesIO(_without_texts(data)), formats=("JPEG", "PNG"))
-    _refuse_too_large(image.width, image.height)
-    return image
-
-
-def _without_texts(data: bytes) -> bytes:
-    """A PNG without its texts and colour profile: Pillow refuses long ones, and the pixels need none."""
-    if not data.startswith(PNG_START):
-        return data
-    kept, place = [PNG_START], len(PNG_START)
-    while place + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, place)
-        end = place + length + 12  # the length, the kind, the content, and its checksum
-        if kind not in PNG_TEXTS:
-            kept.append(data[place:end])
-        place = end
-    return b"".join([*kept, data[place:]])
-
-
-def _refuse_too_large(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise UnreadableError(f"{width}x{height} pixels are more than {MAX_PIXELS}")
-    if max(width, height) > MAX_RATIO * min(width, height):
-        raise UnreadableError(f"{width}x{height} pixels: one side is more than {MAX_RATIO} times the other")
 
 
 def _wrong_suffix(format: str, suffix: str) -> list[str]:
@@ -182,16 +166,18 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 def _repairs(image: Image.Image, data: bytes, suffix: str, upright: bool) -> list[str]:
     """The conversions and oddities of an image that can be decoded."""
     found = _wrong_suffix(str(image.format), suffix)
-    if image.mode == "CMYK":
+    mode = image.info.get("mode", image.mode)  # a decoder may have converted it
+    if mode == "CMYK" and image.format in ("JPEG", "MPO"):
         inks = {0: "CMYK", 2: "YCCK"}.get(image.info.get("adobe_transform", -1), "CMYK without Adobe's mark")
         found.append(inks)
-    elif image.mode != "RGB":
-        found.append(REPAIRS.get(image.mode, f"mode {image.mode}"))
-    if image.format == "PNG" and data[DEPTH_BYTE] == 16 and not image.mode.startswith("I"):
-        found.append("16-bit colour" if image.mode.startswith("RGB") else "16-bit greyscale")
-    if image.format == "PNG" and "transparency" in image.info:
+    elif mode != "RGB":
+        found.append(REPAIRS.get(mode, f"mode {mode}"))
+    bits = data[DEPTH_BYTE] if image.format == "PNG" else image.info.get("bits")
+    if bits == 16 and not mode.startswith("I"):
+        found.append("16-bit colour" if mode.startswith("RGB") else "16-bit greyscale")
+    if image.format in ("PNG", "GIF") and "transparency" in image.info:
         found.append("transparent colour")
-    if getattr(image, "n_frames", 1) > 1:
+    if image.info["several"] if "several" in image.info else getattr(image, "n_frames", 1) > 1:
         found.append("first of several pictures")
     if "exif" in image.info:
         try:
@@ -204,6 +190,6 @@ def _repairs(image: Image.Image, data: bytes, suffix: str, upright: bool) -> lis
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I;16", "I"):  # Pillow's own conversion would clip at 255
+    if image.mode.startswith("I"):  # Pillow's own conversion would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image if image.mode == "RGB" else image.convert("RGB")

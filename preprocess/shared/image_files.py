@@ -3,11 +3,34 @@
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 MAX_BYTES = 2**28  # of an image file; a longer one is not read
-SUFFIXES = (".jpeg", ".jpg", ".png")
+RAW = "a camera's raw format"
+FORMATS = {  # those that are read, by the suffixes of their names
+    "JPEG": (".jpeg", ".jpg"),
+    "PNG": (".png",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "HEIF": (".heic", ".heif"),
+}
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+UNREADABLE = {  # suffixes of formats that are not read
+    ".avif": "AVIF",
+    **dict.fromkeys((".jp2", ".j2k", ".jpf", ".jpx"), "JPEG 2000"),
+    ".jxl": "JPEG XL",
+    ".jxr": "JPEG XR",
+    ".svg": "SVG",
+    ".psd": "PSD",
+    ".ico": "ICO",
+    ".exr": "OpenEXR",
+    ".tga": "TGA",
+    **dict.fromkeys((".pbm", ".pgm", ".ppm", ".pnm"), "PNM"),
+    **dict.fromkeys((".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".rw2", ".srw"), RAW),
+}
 HIDDEN = {  # what systems and programs put next to a user's files; in lower case
     *(
         "@eadir",
@@ -26,6 +49,22 @@ BROKEN = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # errors of a link without 
 def is_image_name(name: str) -> bool:
     """Whether a file's name is that of an image. Its content is looked at later."""
     return name.lower().endswith(SUFFIXES)
+
+
+def unreadable_format(format: str) -> str:
+    """What is said of an image whose format is known and not read."""
+    return f"{format}, which cannot be read: convert it to JPEG or PNG"
+
+
+def known_unreadable(name: str) -> str:
+    """The format that is not read and that a file's name tells; "" for all other names."""
+    return UNREADABLE.get(name[name.rfind(".") :].lower(), "")
+
+
+def counted(formats: Mapping[str, int]) -> str:
+    """Files of formats that are not read, as a clause: "... cannot be read: 3 AVIF, 2 SVG; ..."."""
+    listed = ", ".join(f"{count} {format}" for format, count in sorted(formats.items()))
+    return f"files in formats that cannot be read: {listed}; convert them to JPEG or PNG"
 
 
 def parts_of(name: str) -> list[str]:

@@ -163,7 +163,7 @@ def _refuse_incomplete(found: Sorted) -> None:
             + (
                 f"move images that lie deeper, such as {deeper[0]}, up into the folder of their class"
                 if deeper
-                else "put JPEGs or PNGs there, or remove these folders"
+                else "put images there, or remove these folders"
             )
         )
 

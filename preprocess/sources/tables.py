@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.containers.entries import Entry
-from preprocess.shared.image_files import hidden_part, is_image_name
+from preprocess.shared.image_files import hidden_part, is_image_name, known_unreadable, unreadable_format
 
 WNID = re.compile(r"n\d{8}")  # the name of a class of ImageNet
 
@@ -47,7 +47,8 @@ class LeftAside:
         elif not entry.name.endswith("/"):
             if is_image_name(entry.name):
                 return True
-            self.ignore(entry.name, "not named as an image")
+            format = known_unreadable(entry.name)
+            self.ignore(entry.name, unreadable_format(format) if format else "not named as an image")
         return False
 
 
@@ -65,6 +66,12 @@ class Source:
     ignored: tuple[str, ...] = ()  # entries that are no images of a class, with reasons
     hidden: int = 0  # hidden files and folders, which are left aside
     notes: tuple[str, ...] = ()  # what else was decided, for the summary
+
+
+def reason_of(ignored: str) -> tuple[str, str]:
+    """The name and the reason of an entry of `Source.ignored`."""
+    name, _, reason = ignored.rpartition(" (")
+    return name, reason.removesuffix(")")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,7 +77,7 @@ def test_a_run_gives_a_table_and_an_error_for_each_unreadable_file(files, small_
     monkeypatch.setenv("COLUMNS", "200")
     done = command("predict", broken, first, "--model", small_run, "--top", "3", cwd=ROOT)
     assert done.returncode == 1
-    assert f"error: {broken} is neither JPEG nor PNG" in done.stderr
+    assert f"error: {broken} has no known image format" in done.stderr
     assert first.name in done.stdout
     assert done.stdout.count("0.") == 3
 
@@ -113,7 +113,7 @@ def test_a_photograph_is_turned_as_for_the_store(exported, tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="There is no image"):
         predict.find([tmp_path / "none.jpg"])
-    with pytest.raises(UserError, match="There is no JPEG or PNG in"):
+    with pytest.raises(UserError, match="There is no image in"):
         predict.find([tmp_path])
     with pytest.raises(UserError, match="Name images or folders"):
         predict.find([])
@@ -123,7 +123,7 @@ def test_the_images_of_a_folder_are_found_as_in_preprocessing(tmp_path, capsys):
     """Links are followed; what is hidden is counted, and links that lead nowhere are named."""
     folder = tmp_path / ".photos"  # hidden itself, but named by the user
     for name in (
-        *("b.jpg", "a.PNG", "2024/c.jpeg", "notes.txt", "d.webp"),
+        *("b.jpg", "a.PNG", "2024/c.jpeg", "notes.txt", "d.avif"),
         *(
             "._b.jpg",
             ".DS_Store",
@@ -146,6 +146,7 @@ def test_the_images_of_a_folder_are_found_as_in_preprocessing(tmp_path, capsys):
     assert capsys.readouterr().err.splitlines() == [
         f"note: {folder}/broken.jpg is left aside: a broken link",
         f"note: {folder}/circle is left aside: a link to a folder that contains it",
+        f"note: {folder}: files in formats that cannot be read: 1 AVIF; convert them to JPEG or PNG",
         f"note: {folder}: hidden entries left aside: 6",
     ]
     assert predict.find([folder / "._b.jpg"]) == [folder / "._b.jpg"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import stat
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from preprocess.pictures import MAX_BYTES, UnreadableError, convert
 from preprocess.shared import progress
-from preprocess.shared.image_files import hidden_part, is_image_name, walk
+from preprocess.shared.image_files import counted, hidden_part, is_image_name, known_unreadable, walk
 from preprocess.shared.names import cell, shown
 from trainer.errors import UserError, require_output
 from trainer.evaluation.pretrained import load
@@ -46,7 +47,7 @@ class Prediction:
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
-    """List the files themselves, and every JPEG and PNG below the folders, by name.
+    """List the files themselves, and every image below the folders, by name.
 
     Links are followed. What is hidden in a folder is left aside; it is counted on stderr.
 
@@ -71,6 +72,7 @@ def find(paths: Sequence[Path]) -> list[Path]:
 def _images_in(folder: Path) -> list[Path]:
     """The image files below a folder, by name. Raises UserError, OSError."""
     names, hidden = [], set()
+    unreadable: Counter[str] = Counter()
     for name, _, strange in walk(folder):
         if part := hidden_part(name):
             hidden.add(part)
@@ -78,10 +80,14 @@ def _images_in(folder: Path) -> list[Path]:
             print(f"note: {shown(folder / name)} is left aside: {strange}", file=sys.stderr)
         elif is_image_name(name):
             names.append(name)
+        elif format := known_unreadable(name):
+            unreadable[format] += 1
+    if unreadable:
+        print(f"note: {shown(folder)}: {counted(unreadable)}", file=sys.stderr)
     if hidden:
         print(f"note: {shown(folder)}: hidden entries left aside: {len(hidden)}", file=sys.stderr)
     if not names:
-        raise UserError(f"There is no JPEG or PNG in {folder}.")
+        raise UserError(f"There is no image in {folder} that can be read.")
     return sorted(folder / name for name in names)
 
 

@@ -103,8 +103,8 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "truncated": (lambda n: encode(plain(n))[: -20 - 9 * n], "truncated"),
     "truncated head": (lambda n: encode(plain(n))[: 3 + n], "."),
     "truncated PNG": (lambda n: encode(plain(n), "PNG")[:-40], "."),
-    "GIF": (lambda n: encode(plain(n), "GIF"), "neither JPEG nor PNG"),
-    "noise": (lambda n: np.random.default_rng(n).bytes(900), "neither JPEG nor PNG"),
+    "AVIF": (lambda n: b"\0\0\0\x1cftypavif" + bytes(n), "is AVIF, which cannot be read: convert it to JPEG"),
+    "noise": (lambda n: np.random.default_rng(n).bytes(900), "no known image format"),
     "bomb": (bomb, "pixels"),
 }
 

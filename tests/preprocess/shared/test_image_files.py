@@ -16,7 +16,7 @@ def test_images_are_known_by_the_suffixes_of_the_formats_that_are_read() -> None
     for suffix in set().union(*SUFFIXES.values()):
         assert is_image_name(f"a{suffix}")
         assert is_image_name(f"a{suffix.upper()}")
-    assert not any(is_image_name(name) for name in ("a.webp", "a", "jpg", "a.jpg.txt", "a.jpg/"))
+    assert not any(is_image_name(name) for name in ("a.avif", "a", "jpg", "a.jpg.txt", "a.jpg/"))
 
 
 @pytest.mark.parametrize(
