@@ -16,7 +16,7 @@ from preprocess.pictures.heif import open_heif
 from preprocess.pictures.limits import refuse_too_large
 from preprocess.pictures.tiff import open_tiff
 from preprocess.pictures.webp import open_webp
-from preprocess.shared.image_files import RAW, unreadable_format
+from preprocess.shared.image_files import RAW, REMEDY, unreadable_format
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt", b"iCCP"}  # chunks of text and of colour profiles
@@ -89,7 +89,7 @@ def open_image(data: bytes) -> Image.Image:
     name = format_of(data)
     if name not in OPENERS:
         unknown = f"has no known image format: it begins with {data[:12]!r}"
-        raise UnreadableError(f"is {unreadable_format(name)}" if name else unknown)
+        raise UnreadableError(f"is {unreadable_format(name)}: {REMEDY}" if name else unknown)
     try:
         return OPENERS[name](data)
     except struct.error as error:

@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, features
 from preprocess.errors import UnreadableError
 from preprocess.pictures.exif import ORDERS, ORIENTATION
 from preprocess.pictures.limits import MAX_PIXELS, refuse_too_large
-from preprocess.shared.image_files import RAW, unreadable_format
+from preprocess.shared.image_files import RAW, REMEDY, unreadable_format
 
 KIND, WIDTH, HEIGHT, BITS, COMPRESSION, COLOURS, FILL_ORDER = 254, 256, 257, 258, 259, 262, 266
 STRIPS, SAMPLES, STRIP_ROWS, STRIP_BYTES, PLANES, PREDICTOR, PALETTE = 273, 277, 278, 279, 284, 317, 320
@@ -95,7 +95,7 @@ def open_tiff(data: bytes) -> Image.Image:
     """Open the first image. Raises as `formats.open_image`."""
     directory = _Directory(data)
     if directory.value(KIND, 0) & 1 or DNG in directory.tags:  # a reduced image comes first
-        raise UnreadableError(f"is {unreadable_format(RAW)}")
+        raise UnreadableError(f"is {unreadable_format(RAW)}: {REMEDY}")
     _refuse_odd(directory)
     alone = directory.alone()
     opened = Image.open(io.BytesIO(alone), formats=("TIFF",))
@@ -118,13 +118,9 @@ def _refuse_odd(directory: _Directory) -> None:
     refuse_too_large(width, height)
     bits, numbers = directory.values(BITS, 1), directory.values(NUMBERS, 1)
     if not set(bits) <= DEPTHS or set(numbers) != {1}:
-        raise UnreadableError(
-            "is a TIFF whose samples are not whole numbers of 1 to 16 bits: convert it to JPEG or PNG"
-        )
+        raise UnreadableError(f"is a TIFF whose samples are not whole numbers of 1 to 16 bits: {REMEDY}")
     if directory.value(SAMPLES, 1) > MOST_SAMPLES:
-        raise UnreadableError(
-            f"is a TIFF with {directory.value(SAMPLES, 1)} samples a pixel: convert it to RGB"
-        )
+        raise UnreadableError(f"is a TIFF with {directory.value(SAMPLES, 1)} samples a pixel: {REMEDY}")
     wide, high, places = width, directory.value(STRIP_ROWS, height), STRIPS
     if TILES in directory.tags:
         wide, high, places = directory.value(TILE_WIDTH, 0), directory.value(TILE_HEIGHT, 0), TILES
@@ -140,7 +136,7 @@ def _by_imagecodecs(data: bytes, opened: ImageFile.ImageFile, directory: _Direct
     """Decode by imagecodecs what Pillow has opened. Raises UnreadableError where neither can."""
     compression, bits = directory.value(COMPRESSION, 1), directory.value(BITS, 1)
     name = COMPRESSIONS.get(compression, f"compression {compression}")
-    refused = UnreadableError(f"is TIFF with {name} and {bits} bits: convert it to JPEG or PNG")
+    refused = UnreadableError(f"is TIFF with {name} and {bits} bits: {REMEDY}")
     if compression not in BY_IMAGECODECS or bits not in KINDS:
         raise refused
     try:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 MAX_BYTES = 2**28  # of an image file; a longer one is not read
+REMEDY = "convert it to JPEG or PNG"
 RAW = "a camera's raw format"
 FORMATS = {  # those that are read, by the suffixes of their names
     "JPEG": (".jpeg", ".jpg"),
@@ -53,7 +54,7 @@ def is_image_name(name: str) -> bool:
 
 def unreadable_format(format: str) -> str:
     """What is said of an image whose format is known and not read."""
-    return f"{format}, which cannot be read: convert it to JPEG or PNG"
+    return f"{format}, which cannot be read"
 
 
 def known_unreadable(name: str) -> str:
