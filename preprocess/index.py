@@ -20,6 +20,7 @@ from preprocess.plan import (
     Plan,
     Tables,
     archives_folder,
+    aside_path,
     find_plan,
     manifest,
     require_image_size,
@@ -35,7 +36,7 @@ from preprocess.skip import leave_out
 from preprocess.sources.official import check_md5, describe_extent
 from preprocess.sources.recognise import recognise
 from preprocess.sources.stamps import write_stamps
-from preprocess.sources.tables import WNID, Source, reason_of
+from preprocess.sources.tables import WNID, Source, aside_of, reason_of
 
 Table = NDArray[np.void]
 AUTO = "auto"
@@ -207,6 +208,7 @@ def index(arguments: argparse.Namespace) -> str:
     else:
         publish(store, plan, tables)
     write_stamps(store, plan, tables)
+    write_json(aside_path(store), aside_of(source))
     for entry in source.ignored:
         stage.log.info("ignored: %s", entry)
     return summary(arguments, source, plan, extent)

@@ -87,6 +87,11 @@ def manifest(store: Path, stage: str) -> Path:
     return work_folder(store) / f"{stage}.json"
 
 
+def aside_path(store: Path) -> Path:
+    """What stage 1 left aside, JSON (`index.Aside`)."""
+    return work_folder(store) / "aside.json"
+
+
 def record_path(store: Path, split: str, shard: int) -> Path:
     """The record of a finished shard, JSON (`shards.records.Record`)."""
     return work_folder(store) / "records" / split / f"{shard:05d}.json"

@@ -1,39 +1,39 @@
-"""Stage 5: an HTML page about the store: sample images, mean image, colours, repairs, times of the stages.
+"""Stage 5: an HTML page about the store: classes, sizes, what was left aside, sample images, repairs, times.
 
-The page holds its images itself and loads nothing from the network.
+With --classes, another page is written instead: for each of these classes up to 48 training images, to check
+the labels by eye.
 
-Usage: python -m preprocess.report --store PATH    (writes PATH.html)
+The pages hold their images themselves and load nothing from the network.
+
+Usage: python -m preprocess.report --store PATH                    (writes PATH.html)
+       python -m preprocess.report --store PATH --classes tench    (writes PATH.classes.html)
 """
 
 import argparse
-import base64
-import html
-import io
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from preprocess import stage
-from preprocess.plan import SPLITS, manifest, work_folder
+from preprocess.errors import UserError
+from preprocess.page.cloud import cloud
+from preprocess.page.html import bars, document, embedded, escaped, figure, table
+from preprocess.plan import SPLITS, aside_path, manifest, work_folder
+from preprocess.shards.records import SIDES, Record
+from preprocess.shared import json_files
 from preprocess.shared.files import write_atomically, write_json
-from preprocess.shared.names import shown
 from preprocess.shared.program import words
+from preprocess.sources.tables import Aside
 from preprocess.store import Store, attributes, open_store
 
 SHEET, CLOUD = 48, 1500  # sample images, sample pixels
-VIEW = np.array([[0.9, -0.1], [0.1, -0.9], [-0.45, 0.4]])  # directions of R, G and B on the page, y down
-COLOURS = {"red": "#c33", "green": "#282", "blue": "#33c"}
+FEW, ENDS, BINS = 30, 5, 12  # classes that are listed one by one; smallest and largest ones; bars
 LINE = re.compile(r"(\S+ \S+),\d+ INFO (.*) \[([\d.]+ s)\]")  # of a stage's log: time, summary, seconds
-STYLE = """body{font:15px/1.5 sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
-figure{display:inline-block;width:128px;margin:4px;vertical-align:top}figure img{width:128px}
-figcaption{font-size:12px;line-height:1.2}td,th{text-align:left;padding:2px 1.5em 2px 0;vertical-align:top}
-td:not(:last-child){white-space:nowrap}td:last-child{overflow-wrap:anywhere}
-th{border-bottom:1px solid #bbb}"""
+ALL = "all"
 
 
 class _Facts(TypedDict):
@@ -52,80 +52,86 @@ def report_path(store: Path) -> Path:
     return store.with_name(f"{store.name}.html")
 
 
-def escaped(text: object) -> str:
-    """The text as HTML shows it."""
-    return html.escape(shown(text))
+def classes_path(store: Path) -> Path:
+    """The page with the images of single classes."""
+    return store.with_name(f"{store.name}.classes.html")
 
 
-def embedded(image: NDArray[np.uint8]) -> str:
-    """An image, uint8 [S, S, 3], as a data URL with a JPEG."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def table(rows: Iterable[tuple[Any, ...]], head: tuple[str, ...] = ()) -> str:
-    """An HTML table. Cells are escaped; the names in `head` are not."""
-    cells = ("".join(f"<td>{escaped(cell)}</td>" for cell in row) for row in rows)
-    names = "".join(f"<th>{name}</th>" for name in head)
-    first = f"<tr>{names}</tr>" if head else ""
-    return f"<table>{first}" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
-
-
-def contact_sheet(store: Store, generator: np.random.Generator) -> str:
-    """Random training images with the names of their classes, HTML."""
-    count = min(SHEET, len(store.train))
-    chosen = np.sort(generator.choice(len(store.train), count, replace=False))
+def contact_sheet(store: Store, chosen: Sequence[int]) -> str:
+    """Training images with the names of their classes, HTML."""
     names = store.class_names or store.classes
-    figures = []
-    for index, image in zip(chosen.tolist(), store.train.read(chosen), strict=True):
-        name = escaped(names[int(store.train.labels[index])])
-        figures.append(
-            f'<figure><img src="{embedded(image)}" alt=""><figcaption>{name}</figcaption></figure>'
-        )
-    return "".join(figures)
+    indices = np.sort(np.array(chosen, dtype=np.int64))
+    images = store.train.read(indices)
+    return "".join(
+        figure(image, names[int(store.train.labels[index])])
+        for index, image in zip(indices.tolist(), images, strict=True)
+    )
 
 
-def cloud(pixels: NDArray[np.uint8], store: Store) -> str:
-    """An SVG of pixels, uint8 [N, 3], in the RGB cube, with the principal components two deviations long."""
-    center = pixels.mean(axis=0)
-    corners = 255.0 * np.array(list(np.ndindex(2, 2, 2)))
-    marks = []
+def by_class(store: Store) -> str:
+    """The number of images of each class: listed for few classes, else their distribution and its ends."""
+    counts = {
+        split: np.bincount(images.labels, minlength=len(store.classes)).tolist()
+        for split, images in (("train", store.train), ("val", store.val))
+    }
+    names = [_name(store, index) for index in range(len(store.classes))]
+    rows = sorted(zip(counts["train"], names, counts["val"], strict=True))
+    head = ("class", "training images", "validation images")
+    if len(rows) <= FEW:
+        return table(zip(names, counts["train"], counts["val"], strict=True), head)
+    listed = [(name, train, val) for train, name, val in (*rows[:ENDS], *rows[-ENDS:])]
+    least = rows[0][0]
+    width = (rows[-1][0] - least) // BINS + 1
+    numbers = np.bincount((np.array(counts["train"]) - least) // width).tolist()
+    lows = [least + width * number for number in range(len(numbers))]
+    spread = [(f"{low:,} to {low + width - 1:,}", number) for low, number in zip(lows, numbers, strict=True)]
+    return (
+        f"<p>Classes by their number of training images:</p>{bars(spread)}"
+        f"<p>The {ENDS} smallest classes and the {ENDS} largest:</p>{table(listed, head)}"
+    )
 
-    def place(point: NDArray[np.float64]) -> tuple[float, float]:
-        x, y = point @ VIEW * 1.6
-        return round(float(x), 1), round(float(y), 1)
 
-    def line(begin: NDArray[np.float64], end: NDArray[np.float64], style: str) -> None:
-        (x1, y1), (x2, y2) = place(begin), place(end)
-        marks.append(f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" {style}/>')
+def _name(store: Store, index: int) -> str:
+    """A class in words, with its own name where that is another."""
+    name = store.classes[index]
+    return f"{store.class_names[index]} ({name})" if store.class_names else name
 
-    def label(point: NDArray[np.float64], text: str, colour: str) -> None:
-        x, y = place(point)
-        marks.append(f'<text x="{x}" y="{y}" fill="{colour}" text-anchor="middle">{text}</text>')
 
-    for begin in corners:
-        for end in corners:
-            if np.abs(end - begin).sum() == 255 and begin.sum() < end.sum():
-                line(begin, end, 'stroke="#ddd"')
-    for channel, (name, colour) in enumerate(COLOURS.items()):
-        edge = 255.0 * np.eye(3)[channel]
-        line(np.zeros(3), edge, f'stroke="{colour}" stroke-width="2"')
-        label(1.1 * edge, name, colour)
-    for pixel in pixels:
-        x, y = place(pixel.astype(float))
-        red, green, blue = pixel.tolist()
-        marks.append(f'<circle cx="{x}" cy="{y}" r="2" fill="rgb({red},{green},{blue})"/>')
-    for number, (value, axis) in enumerate(zip(store.eigenvalues, store.eigenvectors.T, strict=True), 1):
-        reach = 2 * np.sqrt(max(float(value), 0)) * axis
-        for style in ('stroke="#fff" stroke-width="6"', 'stroke="#000" stroke-width="2.5"'):
-            line(center - reach, center + reach, style)
-        label(center + reach + 12 * axis, str(number), "#000")
-    seen = np.array([place(corner) for corner in corners])
-    left, top = seen.min(axis=0) - 50
-    width, height = np.ptp(seen, axis=0) + 100
-    box = f"{left:.0f} {top:.0f} {width:.0f} {height:.0f}"
-    return f'<svg viewBox="{box}" width="{width:.0f}" role="img">{"".join(marks)}</svg>'
+def sides(store: Path) -> str:
+    """The shorter sides of the original images, from the records of the shards."""
+    found = []
+    for path in sorted((work_folder(store) / "records").glob("*/*.json")):
+        try:
+            found.append(json_files.read(path, Record))
+        except json_files.JsonError:  # verify tells of damage
+            continue
+    kept = [r.sides for r in found if r.sides and len(r.sides.counts) == len(SIDES) + 1]
+    if not kept:
+        return "<p>Not recorded: the store was made by an earlier version.</p>"
+    counts = np.sum([side.counts for side in kept], axis=0).tolist()
+    ends = [f"{low} to {high - 1}" for low, high in pairwise(SIDES)]
+    bins = list(zip([f"below {SIDES[0]}", *ends, f"{SIDES[-1]} and more"], counts, strict=True))
+    seen = [number for number, count in enumerate(counts) if count]
+    rows = bins[seen[0] : seen[-1] + 1]
+    least, most = min(side.least for side in kept), max(side.most for side in kept)
+    missing = sum(record.pictures for record in found) - sum(counts)
+    unknown = f" Of {missing:,} images it was not recorded." if missing else ""
+    return f"<p>In pixels, before the resize: {least} to {most}.{unknown}</p>{bars(rows)}"
+
+
+def left_aside(store: Path) -> str:
+    """What stage 1 took for no image of a class, with reasons."""
+    try:
+        aside = json_files.read(aside_path(store), Aside)
+    except json_files.JsonError:
+        return "<p>Not recorded: the store was made by an earlier version.</p>"
+    rows = []
+    for why, listed in aside["reasons"].items():
+        more = ", ..." if listed["count"] > len(listed["examples"]) else ""
+        rows.append((why, f"{listed['count']:,}", ", ".join(listed["examples"]) + more))
+    if aside["hidden"]:
+        rows.append(("hidden", f"{aside['hidden']:,}", ""))
+    return table(rows, ("reason", "entries", "examples")) if rows else "<p>Nothing.</p>"
 
 
 def times(store: Path) -> list[tuple[str, str, str, str]]:
@@ -139,63 +145,136 @@ def times(store: Path) -> list[tuple[str, str, str, str]]:
     return found
 
 
+def repaired(path: Path) -> str:
+    """The repairs and the images that were left out, with examples."""
+    rows: list[tuple[Any, ...]] = []
+    for split in SPLITS:
+        listed = attributes(path / split, _Listed, path)
+        for repair, names in listed["repairs"].items():
+            rows.append((split, repair, len(names), ", ".join(names[:5]) + (", ..." if names[5:] else "")))
+        rows += [(split, f"left out: {why}", 1, name) for name, why in listed["skipped"].items()]
+    head = ("split", "repair", "images", "examples")
+    return table(rows, head) if rows else "<p>No image needed a repair.</p>"
+
+
 def page(path: Path) -> str:
     """The page of a finished store. Raises StoreError."""
     store = open_store(path)
     generator = np.random.default_rng(0)
     facts = attributes(path, _Facts, path)
-    seen = store.train.read(np.sort(generator.choice(len(store.train), min(50, len(store.train)), False)))
+    number = len(store.train)
+    samples = generator.choice(number, min(SHEET, number), replace=False).tolist()
+    seen = store.train.read(np.sort(generator.choice(number, min(50, number), False)))
     pixels = generator.choice(seen.reshape(-1, 3), CLOUD)
-    repairs: list[tuple[Any, ...]] = []
-    for split in SPLITS:
-        listed = attributes(path / split, _Listed, path)
-        for repair, names in listed["repairs"].items():
-            repairs.append((split, repair, len(names), ", ".join(names[:5]) + (", ..." if names[5:] else "")))
-        repairs += [(split, f"left out: {why}", 1, name) for name, why in listed["skipped"].items()]
+    components = zip(store.eigenvalues.tolist(), store.eigenvectors.T, strict=True)
     counts = [
         ("source", facts["source"].get("kind", "")),
         ("classes", len(store.classes)),
-        *(
-            (f"{split} images", f"{len(images):,}")
-            for split, images in (("train", store.train), ("val", store.val))
-        ),
+        ("train images", f"{number:,}"),
+        ("val images", f"{len(store.val):,}"),
         ("image size", store.image_size),
         ("EXIF orientation", "applied" if store.upright else "ignored"),
         ("images a shard", facts["shard_length"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())),
         ("fingerprint", store.fingerprint),
         *(
-            (
-                f"component {number}",
-                f"standard deviation {np.sqrt(max(value, 0)):.2f}, direction {axis.round(3)}",
-            )
-            for number, (value, axis) in enumerate(
-                zip(store.eigenvalues.tolist(), store.eigenvectors.T, strict=True), 1
-            )
+            (f"component {n}", f"standard deviation {np.sqrt(max(value, 0)):.2f}, direction {axis.round(3)}")
+            for n, (value, axis) in enumerate(components, 1)
         ),
     ]
-    head = ("split", "repair", "images", "examples")
-    repaired = table(repairs, head) if repairs else "<p>No image needed a repair.</p>"
     mean = embedded(np.rint(store.mean).astype(np.uint8))
-    name = escaped(path.name)
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style>'
-        f"<h1>{name}</h1>{table(counts)}<h2>Training images</h2>{contact_sheet(store, generator)}"
+    return document(
+        path.name,
+        f"<h2>Images by class</h2>{by_class(store)}"
+        f"<h2>Shorter sides of the original images</h2>{sides(path)}"
+        f"<h2>Left aside</h2>{left_aside(path)}"
+        f"<h2>The store</h2>{table(counts)}"
+        f"<h2>Training images</h2>{contact_sheet(store, samples)}"
         f'<h2>Mean image</h2><img src="{mean}" alt="the mean image">'
-        f"<h2>Colours</h2><p>{CLOUD} random pixels in the RGB cube; in black the principal components "
-        f"1 to 3, two standard deviations to each side.</p>{cloud(pixels, store)}"
-        f"<h2>Repairs</h2>{repaired}"
-        f"<h2>Stages</h2>{table(times(path), ('stage', 'ended', 'took', 'summary'))}</html>\n"
+        f"<h2>Colours</h2><p>{CLOUD} random pixels in the RGB cube; the lines are the principal components "
+        f"1 to 3, two standard deviations to each side.</p>"
+        f"{cloud(pixels, store.eigenvalues, store.eigenvectors)}"
+        f"<h2>Repairs</h2>{repaired(path)}"
+        f"<h2>Stages</h2>{table(times(path), ('stage', 'ended', 'took', 'summary'))}",
     )
 
 
+def find_classes(store: Store, asked: Sequence[str]) -> list[int]:
+    """The indices of the classes that are meant, in their order.
+
+    Args:
+        store: the store.
+        asked: names of classes, one of a class's words (all classes that have it), indices, or "all".
+
+    Raises:
+        UserError: one of them is no class.
+    """
+    if ALL in asked and ALL not in store.classes:
+        return list(range(len(store.classes)))
+    meant: dict[str, list[int]] = {}
+    for index, name in enumerate(store.class_names or store.classes):
+        for word in {word.strip().lower() for word in name.split(",")}:
+            meant.setdefault(word, []).append(index)
+    found: set[int] = set()
+    for text in asked:
+        if text in store.classes:
+            found.add(store.classes.index(text))
+        elif text.lower() in meant:
+            found |= set(meant[text.lower()])
+        elif text.isdecimal() and int(text) < len(store.classes):
+            found.add(int(text))
+        else:
+            raise UserError(
+                f"{store.path} has no class {text}: name one such as {_name(store, 0)}, an index from 0 to "
+                f"{len(store.classes) - 1}, or {ALL}"
+            )
+    return sorted(found)
+
+
+def classes_page(path: Path, asked: Sequence[str]) -> tuple[str, int]:
+    """The page with a contact sheet for each of these classes, and their number. Raises as `find_classes`."""
+    store = open_store(path)
+    generator = np.random.default_rng(0)
+    chosen = find_classes(store, asked)
+    sections = []
+    for index in chosen:
+        own = np.flatnonzero(store.train.labels == index)
+        samples = generator.choice(own, min(SHEET, len(own)), replace=False).tolist()
+        sheet = contact_sheet(store, samples) if samples else "<p>No training image.</p>"
+        sections.append(f"<h2>{index}: {escaped(_name(store, index))}, {len(own):,} images</h2>{sheet}")
+    return document(f"{path.name}: images by class", "".join(sections)), len(chosen)
+
+
 def report(arguments: argparse.Namespace) -> str:
-    """Write the page; return a summary. Raises StoreError when the store is not finished."""
+    """Write a page; return a summary.
+
+    Raises:
+        StoreError: the store is not finished.
+        UserError: as `find_classes`.
+    """
+    if arguments.classes:
+        target = classes_path(arguments.store)
+        text, count = classes_page(arguments.store, arguments.classes)
+        write_atomically(target, text.encode())
+        return f"{target} shows training images of {count} {'class' if count == 1 else 'classes'}"
     target = report_path(arguments.store)
     write_atomically(target, page(arguments.store).encode())
     write_json(manifest(arguments.store, "report"), {"page": target.name})
     return f"{target} shows what the store holds"
 
 
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    command = stage.parser(__doc__)
+    command.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="write PATH.classes.html instead: one page with a sheet of images for each of these classes, by "
+        f"name (n01440764), word (tench) or index (0); {ALL}: every class",
+    )
+    return command
+
+
 if __name__ == "__main__":
-    stage.run(stage.parser(__doc__).parse_args(words()), report)
+    stage.run(parser().parse_args(words()), report)

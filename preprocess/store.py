@@ -25,6 +25,7 @@ from preprocess.shards.reading import DamageError, ShardReader
 from preprocess.shared import json_files
 from preprocess.shared.json_files import JsonError
 from preprocess.shared.program import words
+from preprocess.sources.class_names import in_words
 
 SHARED = tensorstore.Context({"cache_pool": {"total_bytes_limit": 0}})  # each image is read once an epoch
 
@@ -103,7 +104,7 @@ class Store:
     train: Split
     val: Split
     classes: tuple[str, ...]
-    class_names: tuple[str, ...] | None  # in words, where the source knows them
+    class_names: tuple[str, ...] | None  # in words, where the source or ILSVRC-2012 has them
     image_size: int  # S
     mean: NDArray[np.float32]  # [S, S, 3] of the training images, 0..255
     eigenvalues: NDArray[np.float64]  # [3] of the training pixels' covariance, largest first
@@ -131,7 +132,7 @@ def open_store(path: Path | str) -> Store:
         train=_open_split(path / "train"),
         val=_open_split(path / "val"),
         classes=tuple(root["classes"]),
-        class_names=None if names is None else tuple(names),
+        class_names=in_words(root["classes"]) if names is None else tuple(names),
         image_size=root["image_size"],
         mean=_read(_open_array(statistics / "mean", "float32", 3), statistics),
         eigenvalues=_read(_open_array(statistics / "eigenvalues", "float64", 1), statistics),

@@ -37,6 +37,7 @@ PREPROCESS = {
     "shards": {"errors", "plan", "shared"},
     "workers": {"containers", "errors", "pictures", "plan", "shards", "shared"},
     "miniature": {"shared"},
+    "page": {"shared"},
 }
 ROOMS = {"trainer": TRAINER, "preprocess": PREPROCESS}
 DOORS = {"store", "pictures", "shared"}

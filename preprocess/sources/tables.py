@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from preprocess.containers.entries import Entry
 from preprocess.shared.image_files import hidden_part, is_image_name, known_unreadable, unreadable_format
 
 WNID = re.compile(r"n\d{8}")  # the name of a class of ImageNet
+EXAMPLES = 5  # names that are kept for each reason
 
 
 class Row(NamedTuple):
@@ -68,10 +69,35 @@ class Source:
     notes: tuple[str, ...] = ()  # what else was decided, for the summary
 
 
+class Listed(TypedDict):
+    """The entries that were ignored for one reason."""
+
+    count: int
+    examples: list[str]
+
+
+class Aside(TypedDict):
+    """What was left aside, as the store keeps it."""
+
+    hidden: int
+    reasons: dict[str, Listed]
+
+
 def reason_of(ignored: str) -> tuple[str, str]:
     """The name and the reason of an entry of `Source.ignored`."""
     name, _, reason = ignored.rpartition(" (")
     return name, reason.removesuffix(")")
+
+
+def aside_of(source: "Source") -> Aside:
+    """What was left aside of a source, with a few examples of each reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in map(reason_of, source.ignored):
+        names.setdefault(reason, []).append(name)
+    reasons: dict[str, Listed] = {
+        reason: {"count": len(found), "examples": found[:EXAMPLES]} for reason, found in names.items()
+    }
+    return {"hidden": source.hidden, "reasons": reasons}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from preprocess.containers.fetch import fetch
 from preprocess.errors import UnreadableError
-from preprocess.pictures.images import convert
+from preprocess.pictures.images import square
 from preprocess.plan import Plan, load_plan, load_table, record_path, shard_identity, sums_path
 from preprocess.shards.layout import encode_shard, shard_path
-from preprocess.shards.records import Record, finished_record
+from preprocess.shards.records import Record, Sides, finished_record
 from preprocess.shards.writing import write_large
 from preprocess.shared.files import write_atomically, write_json
 from preprocess.workers import compute
@@ -47,13 +47,15 @@ def make_shard(store: Path, split: str, shard: int) -> Record:
     rows = load_table(store, split)[plan.span(split, shard)]
     sums = Sums(plan.image_size)
     repairs: list[tuple[str, str]] = []
-    images = _images(store, plan, rows, repairs)
+    shorter: list[int] = []
+    images = _images(store, plan, rows, repairs, shorter)
     summed = _add_to(sums, images) if split == "train" else images
     written = write_large(shard_path(store, split, shard), encode_shard(summed, plan.shard_length))
     if split == "train":
         write_atomically(sums_path(store, shard), sums.to_bytes())
     identity = shard_identity(plan, rows)
-    record = Record(identity, len(rows), written.bytes, written.sha256, written.crc32c, repairs)
+    sides = Sides.of(shorter)
+    record = Record(identity, len(rows), written.bytes, written.sha256, written.crc32c, repairs, sides)
     write_json(record_path(store, split, shard), asdict(record))
     return record
 
@@ -66,9 +68,11 @@ def _freeze_imported_objects() -> None:
 
 
 def _images(
-    store: Path, plan: Plan, rows: NDArray[np.void], repairs: list[tuple[str, str]]
+    store: Path, plan: Plan, rows: NDArray[np.void], repairs: list[tuple[str, str]], shorter: list[int]
 ) -> Iterator[NDArray[np.uint8]]:
-    """Read and convert the images of a shard, uint8 [S, S, 3]; add their repairs to `repairs`.
+    """Read and convert the images of a shard, uint8 [S, S, 3].
+
+    Their repairs are added to `repairs`, their shorter sides in pixels to `shorter`.
 
     Raises:
         UnreadableImagesError: at the end, for all unreadable images together.
@@ -77,12 +81,11 @@ def _images(
     reported = time.monotonic()
     for done, requested in enumerate(fetch(store, plan, rows), start=1):
         try:
-            image, found = convert(
-                requested.read(), requested.name, plan.image_size, plan.draft, plan.upright
-            )
-            repairs += [(requested.name, repair) for repair in found]
+            made = square(requested.read(), requested.name, plan.image_size, plan.draft, plan.upright)
+            repairs += [(requested.name, repair) for repair in made.repairs]
+            shorter.append(made.shorter)
             if not unreadable:
-                yield image
+                yield made.pixels
         except UnreadableError as error:
             unreadable.append((requested.name, str(error)))
         if done == len(rows) or time.monotonic() > reported + REPORT_EVERY:
