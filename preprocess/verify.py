@@ -5,7 +5,11 @@ With --unread, shards are left out that stage 2 has read back and that are uncha
 Damage is named by shard and by image. The records of damaged shards are removed: `snakemake preprocess` then
 makes these shards, the metadata and the statistics again, and no other shard.
 
+With --labels, the labels of a finished store are compared with those of ILSVRC-2012's devkit instead,
+wherever the name of an image tells its class. Nothing is written.
+
 Usage: python -m preprocess.verify --store PATH [--workers N] [--sha256] [--unread]
+       python -m preprocess.verify --store PATH --labels DEVKIT
 """
 
 import argparse
@@ -35,6 +39,7 @@ from preprocess.plan import (
     record_path,
     with_identity,
 )
+from preprocess.plan import repair as remedy
 from preprocess.shards import layout
 from preprocess.shards.checksums import crc32c_of, sha256_of
 from preprocess.shards.readback import ReadBack
@@ -44,6 +49,8 @@ from preprocess.shared.cores import available_cores
 from preprocess.shared.files import remove_leftovers, write_json
 from preprocess.shared.program import words
 from preprocess.shared.ranges import argument
+from preprocess.sources.devkit import read_devkit
+from preprocess.sources.labels import compare, ids_of
 from preprocess.store import StoreError, open_store
 
 Records = dict[tuple[str, int], Record]
@@ -190,6 +197,44 @@ def verify(arguments: argparse.Namespace) -> str:
     return f"{store} is finished and verified, fingerprint {fingerprint}; repaired images: {listed}"
 
 
+def verify_labels(arguments: argparse.Namespace) -> str:
+    """Compare the labels with the devkit's; return a summary.
+
+    Raises:
+        UserError: some contradict it, the devkit cannot be read, or no image's name tells a class.
+        StoreError: the store is not finished.
+    """
+    opened = open_store(arguments.store)
+    try:
+        devkit = read_devkit(arguments.labels)
+    except OSError as error:
+        raise UserError(
+            f"the devkit {arguments.labels} cannot be opened ({error.strerror}): name "
+            f"ILSVRC2012_devkit_t12.tar.gz, or the folder that it holds, after --labels"
+        ) from error
+    names = [
+        os.fsdecode(name) for split in SPLITS for name in load_table(arguments.store, split)["name"].tolist()
+    ]
+    labels = [label for split in (opened.train, opened.val) for label in split.labels.tolist()]
+    if len(names) != len(labels):
+        raise PlanDamagedError(
+            f"{arguments.store} has {len(labels)} images and its tables {len(names)}: "
+            f"{remedy(arguments.store)}"
+        )
+    ids = ids_of(opened.classes, opened.class_names, devkit)
+    found = compare(zip(names, labels, strict=True), ids, devkit)
+    counts = (
+        f"{found.agreed:,} labels agree with {arguments.labels}, {found.contradicting:,} contradict it, "
+        f"and {found.untold:,} images have names that tell no class"
+    )
+    if found.contradicting:
+        more = "; ..." if found.contradicting > len(found.first) else ""
+        raise UserError(f"{counts}; sort these images into their classes: {'; '.join(found.first)}{more}")
+    if not found.agreed:
+        raise UserError(f"{counts}: check the labels by eye, with `python -m preprocess.report --classes`")
+    return f"{arguments.store}: {counts}"
+
+
 def parser() -> argparse.ArgumentParser:
     """The flags."""
     command = stage.parser(__doc__)
@@ -209,8 +254,18 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave out shards that stage 2 has read back and that are unchanged since",
     )
+    command.add_argument(
+        "--labels",
+        type=Path,
+        metavar="DEVKIT",
+        help="compare the labels of a finished store with this devkit of ILSVRC-2012, and do nothing else",
+    )
     return command
 
 
 if __name__ == "__main__":
-    stage.run(parser().parse_args(words()), verify)
+    arguments = parser().parse_args(words())
+    if arguments.labels:
+        stage.run(arguments, verify_labels, writes=False)
+    else:
+        stage.run(arguments, verify)
