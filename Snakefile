@@ -1,4 +1,4 @@
-"""Preprocessing: JPEGs -> one verified zarr store, in five stages.
+"""Preprocessing: images -> one verified zarr store, in five stages.
 
     snakemake preprocess [--config imagenet=PATH store=PATH]
 

@@ -60,6 +60,7 @@ class _Directory:
             if tag in self.tags or (tag in MOST and (kind not in INTEGERS or not 1 <= number <= MOST[tag])):
                 raise UnreadableError(f"is a damaged TIFF: its tag {tag} is there twice, or has false values")
             self.tags[tag] = _Tag(kind, number, data[place + 8 : place + 12])
+        self.end = len(data)
         (following,) = self._unpack("I", start + 2 + 12 * count)
         self.several = following != 0
 
@@ -130,6 +131,9 @@ def _refuse_odd(directory: _Directory) -> None:
     pieces = -(-width // wide) * -(-height // high) * planes
     if places in directory.tags and directory.tags[places].number > pieces:
         raise UnreadableError(f"is a damaged TIFF: it has more than {pieces} pieces")
+    lengths = directory.values(TILE_BYTES if places == TILES else STRIP_BYTES, 0)
+    if directory.end < max(map(sum, zip(directory.values(places, 0), lengths, strict=False))):
+        raise UnreadableError("is cut off")  # libtiff fills what is missing in some kinds of images
 
 
 def _by_imagecodecs(data: bytes, opened: ImageFile.ImageFile, directory: _Directory) -> Image.Image:

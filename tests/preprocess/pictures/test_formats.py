@@ -277,6 +277,10 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "TIFF, strips": (lambda: tags_of((256, 3, 1, 9), (257, 3, 1, 9), (273, 4, 10**8, 8)), "tag 273"),
     "TIFF, values": (lambda: tags_of((256, 3, 1, 9), (257, 3, 1, 9), (258, 3, 10**8, 8)), "tag 258"),
+    "TIFF, a piece beyond the end": (
+        lambda: with_tags(tiff(CMYK, "lzw", photometric="separated"), {279: 2**20}),
+        "is cut off",
+    ),
     "TIFF, a tag twice": (lambda: tags_of((256, 3, 1, 9), (256, 3, 1, 9)), "tag 256 is there twice"),
     "TIFF, samples": (lambda: with_tags(encode(PHOTO, "TIFF"), {277: 60000}), "60000 samples"),
     "TIFF, floats": (lambda: tiff(PIXELS.astype(np.float32)), "not whole numbers"),
