@@ -173,6 +173,11 @@ def index(arguments: argparse.Namespace) -> str:
     old = find_plan(store)
     cache = archives_folder(store)
     source = recognise(arguments.imagenet, cache)
+    if not len(source.train):
+        raise UserError(
+            f"{source.root} holds no image under train/<class>/, only a validation part: "
+            "name another place, imagenet=PATH"
+        )
     extent = describe_extent(source, arguments.subset)
     if arguments.verify_md5:
         check_md5(source, cache)

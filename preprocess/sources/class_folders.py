@@ -1,8 +1,24 @@
-"""Class folders, on disk or in a tar: train/<class>/<image>, and val/<class>/<image> if there is a val/."""
+"""Class folders, on disk or in an archive: the folder of an image is its class.
+
+Recognised by folders with the names of parts. An image may lie deeper in the folder of its class.
+
+    train/cat/1.jpg     also Train/, training/
+    train/cat/2021/2.jpg
+    val/cat/3.jpg       also valid/, validation/
+
+A test part is taken for validation where there is no other and it has the classes of the training part.
+
+Where no folder has the name of a part, two folders or more that hold images are the classes:
+
+    photos/cat/1.jpg
+    photos/dog/2.jpg
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 from unicodedata import normalize
 
 from preprocess.containers.entries import Entry
@@ -10,7 +26,7 @@ from preprocess.containers.tar import LINK, members
 from preprocess.errors import UserError
 from preprocess.shared.image_files import hidden_part, is_image_name, parts_of, walk
 from preprocess.sources.cache import cached_members
-from preprocess.sources.tables import Layout, LeftAside, Row, Source, table
+from preprocess.sources.tables import Layout, LeftAside, Row, Source, in_class_order, table
 
 MAX_CLASSES = 2**15  # labels are int16
 PARTS = {  # by the folder's name in lower case
@@ -18,6 +34,26 @@ PARTS = {  # by the folder's name in lower case
     **dict.fromkeys(("val", "valid", "validation"), "val"),
 }
 TEST = {"test", "testing"}
+SHOWN = 3  # classes that a note names
+
+
+class Shape(NamedTuple):
+    """Which of the folders above an image is its part, and which its class."""
+
+    depth: int = 0  # folders above train/ and val/, or above the classes
+    top: tuple[str, ...] | None = None  # where there are no parts: the folders above the classes
+
+    @property
+    def above_class(self) -> int:
+        """The number of folders above the class."""
+        return self.depth + (self.top is None)
+
+    def part(self, path: list[str]) -> str:
+        """The part of what lies at a path: train, val or test; "" for others."""
+        if self.top is not None:
+            return "train" if tuple(path[: self.depth]) == self.top else ""
+        folder = path[self.depth] if len(path) > self.depth else ""
+        return "test" if folder.lower() in TEST else part_named(folder)
 
 
 @dataclass(slots=True)
@@ -25,17 +61,68 @@ class Sorted:
     """Images by part and class; the classes without an image are here too."""
 
     where: Path  # the source, for messages
-    aside: LeftAside
+    shape: Shape
+    file: int  # index of the archive, -1: none
+    aside: LeftAside = field(default_factory=LeftAside)
     rows: dict[str, dict[str, list[Row]]] = field(default_factory=lambda: {"train": {}, "val": {}})
     folders: dict[str, set[str]] = field(
         default_factory=lambda: {"train": set(), "val": set()}
     )  # of the parts
-    deeper: dict[tuple[str, str], str] = field(default_factory=dict)  # by part and class: an image too deep
+    spelled: dict[tuple[str, str], str] = field(default_factory=dict)  # folder by part and class
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, entry: Entry, part: str) -> None:
+        """Sort an entry into a part. Raises UserError: an image has no class, or a class two folders."""
+        path = parts_of(entry.name)
+        above = self.shape.above_class
+        below = len(path) - above + entry.name.endswith("/")  # parts of the name after that of the part
+        label = ""
+        if entry.strange in ("", LINK) and below > 0:
+            if not part:
+                self.aside.ignore(f"{'/'.join(path[: max(above, 1)])}/", self._reason())
+                return
+            self.folders[part].add("/".join(path[:above]))
+            if below > 1:
+                label = self._label(path, part)
+        if not self.aside.is_image(entry):
+            return
+        if not part:
+            self.aside.ignore(entry.name, "not in train/<class>/ or val/<class>/")
+        elif label:
+            self.rows[part][label].append(Row(entry.name, self.file, entry.offset, entry.length, 0))
+        elif self.shape.top is not None:
+            self.aside.ignore(entry.name, "in no class folder")
+        else:
+            raise UserError(
+                f"{self.where} holds {entry.name}, which is in no class folder: sort {path[above - 1]}/ into "
+                f"{path[above - 1]}/<class>/; if this is Kaggle's tree, give the folder that holds "
+                "LOC_val_solution.csv"
+            )
+
+    def _reason(self) -> str:
+        return "neither train/ nor val/" if self.shape.top is None else "not next to the classes"
+
+    def _label(self, path: list[str], part: str) -> str:
+        """The class of a path; made known if it is new."""
+        raw = path[self.shape.above_class]
+        label = normalize("NFC", raw)
+        self.rows[part].setdefault(label, [])
+        if (other := self.spelled.setdefault((part, label), raw)) != raw:
+            raise UserError(
+                f"{self.where} has two folders {self._inside(path)}whose names look the same, {other!a} and "
+                f"{raw!a}, with accents stored in two ways: put their images into one of them"
+            )
+        return label
+
+    def _inside(self, path: list[str]) -> str:
+        above = self.shape.above_class
+        return f"in {path[above - 1]}/ " if above else ""
 
 
 def class_folders(root: Path) -> Source:
     """Read the folders below `root`. Raises UserError as `by_folder`, OSError where one cannot be listed."""
-    return by_folder("class folders", root, (), files_on_disk(root), 0)
+    shape = Shape() if part_folders(root) else Shape(top=())
+    return by_folder("class folders", root, (), files_on_disk(root, flat=shape.top is not None), shape)
 
 
 def tar_of_class_folders(archive: Path, cache: Path | None = None) -> Source:
@@ -49,8 +136,7 @@ def tar_of_class_folders(archive: Path, cache: Path | None = None) -> Source:
         UserError: as `members` and `by_folder`.
     """
     entries = cached_members(archive, cache, members)
-    depth = depth_of_parts(entries)
-    return by_folder("class folders in a tar", archive.parent, (archive.name,), entries, depth)
+    return by_folder("class folders in a tar", archive.parent, (archive.name,), entries, shape_of(entries))
 
 
 def part_named(name: str) -> str:
@@ -58,93 +144,115 @@ def part_named(name: str) -> str:
     return PARTS.get(name.strip("/").lower(), "")
 
 
-def files_on_disk(root: Path, below: str = "") -> Iterator[Entry]:
-    """Yield what lies in root/below, and all that lies below its train/ and val/. Raises OSError."""
-    for name, length, strange in walk(root / below, lambda name: "/" in name[:-1] or part_named(name)):
+def part_folders(root: Path, part: str = "") -> list[str]:
+    """The folders at a place that have the name of a part, or of this part."""
+    there = sorted(entry.name for entry in root.iterdir()) if root.is_dir() else []
+    return [
+        name
+        for name in there
+        if part_named(name) and part in ("", part_named(name)) and (root / name).is_dir()
+    ]
+
+
+def files_on_disk(root: Path, below: str = "", flat: bool = False) -> Iterator[Entry]:
+    """Yield what lies in root/below, and all that lies below its parts, or with `flat` all. Raises OSError.
+
+    A test part is entered where it may be used for want of a val part.
+    """
+    with_test = not part_folders(root / below, "val")
+
+    def enter(name: str) -> bool:
+        folder = name.strip("/").lower()
+        return flat or "/" in name[:-1] or bool(part_named(name)) or (with_test and folder in TEST)
+
+    for name, length, strange in walk(root / below, enter):
         yield Entry(below + name, 0, length, strange)
 
 
-def depth_of_parts(entries: Iterable[Entry]) -> int:
-    """The number of folders above train/ and val/ in an archive; the least one where several fit."""
+def shape_of(entries: Iterable[Entry]) -> Shape:
+    """Find the parts of an archive, at the least depth where several fit. Without parts, find its classes."""
+    found: dict[str, None] = {}  # folders that hold images
+    for entry in entries:
+        if not entry.strange and is_image_name(entry.name):
+            folder, _, name = entry.name.rpartition("/")
+            if not name.startswith("."):
+                found[folder] = None
+    folders = {tuple(parts_of(folder)) for folder in found if not hidden_part(folder)}
     exact: set[int] = set()
     deeper: set[int] = set()
-    for entry in entries:
-        if not entry.strange and is_image_name(entry.name) and not hidden_part(entry.name):
-            path = parts_of(entry.name)
-            for depth, folder in enumerate(path[:-1]):
-                if part_named(folder):
-                    (exact if depth == len(path) - 3 else deeper).add(depth)
-    return min(exact or deeper, default=0)
+    for path in folders:
+        for depth, folder in enumerate(path):
+            if part_named(folder):
+                (exact if depth == len(path) - 2 else deeper).add(depth)
+    if exact or deeper:
+        return Shape(min(exact or deeper))
+    first, last = min(folders, default=()), max(folders, default=())
+    top = [
+        above for above, other in takewhile(lambda both: both[0] == both[1], zip(first, last, strict=False))
+    ]
+    if sum(len(path) == len(top) + 1 for path in folders) > 1:
+        return Shape(len(top), tuple(top))
+    return Shape()
 
 
-def sort_by_folder(where: Path, entries: Iterable[Entry], depth: int, file: int) -> Sorted:
-    """Sort entries into parts and classes by the folders in their names: .../train/<class>/<image>.
+def sort_by_folder(where: Path, entries: Iterable[Entry], shape: Shape, file: int) -> Sorted:
+    """Sort entries into parts and classes by the folders in their names: .../train/<class>/.../<image>.
 
     The names of classes are compared in Unicode's composed form (NFC): macOS decomposes accents.
 
     Args:
         where: the source, for messages.
         entries: of a folder or an archive.
-        depth: the number of folders above train/ and val/.
+        shape: which of the folders are parts and classes.
         file: index of the archive, -1: none.
 
     Raises:
         UserError: an image has no class folder, a class has no image, or a part or class has two folders.
     """
-    found = Sorted(where, LeftAside())
-    spelled: dict[tuple[str, str], str] = {}
+    found = Sorted(where, shape, file)
+    test: list[Entry] = []
     for entry in entries:
         if hidden := hidden_part(entry.name):
             found.aside.hidden.add(hidden)
             entry = Entry(hidden[: hidden.rfind("/") + 1] or "./", 0, 0)  # the folder that holds it
         path = parts_of(entry.name)
-        part = part_named(path[depth]) if len(path) > depth else ""
-        below = len(path) - depth - 1 + entry.name.endswith("/")  # parts of the name after train/ or val/
-        label = ""
-        if entry.strange in ("", LINK) and below > 0:
-            if not part:
-                reason = (
-                    "a test part is not used" if path[depth].lower() in TEST else "neither train/ nor val/"
-                )
-                found.aside.ignore(f"{'/'.join(path[: depth + 1])}/", reason)
-                continue
-            found.folders[part].add("/".join(path[: depth + 1]))
-            if below > 1:
-                label = normalize("NFC", path[depth + 1])
-                found.rows[part].setdefault(label, [])
-                raw = path[depth + 1]
-                if (other := spelled.setdefault((part, label), raw)) != raw:
-                    raise UserError(
-                        f"{where} has two folders in {path[depth]}/ whose names look the same, {other!a} and "
-                        f"{raw!a}, with accents stored in two ways: put their images into one of them"
-                    )
-        if not found.aside.is_image(entry):
-            continue
-        if not part:
-            found.aside.ignore(entry.name, "not in train/<class>/ or val/<class>/")
-        elif below == 1:
-            raise UserError(
-                f"{where} holds {entry.name}, which is in no class folder: sort {path[depth]}/ into "
-                f"{path[depth]}/<class>/; if this is Kaggle's tree, give the folder that holds "
-                "LOC_val_solution.csv"
-            )
-        elif below == 2:
-            found.rows[part][label].append(Row(entry.name, file, entry.offset, entry.length, 0))
+        part = shape.part(path)
+        if part == "test" and len(path) + entry.name.endswith("/") > shape.above_class:
+            test.append(entry)
         else:
-            found.deeper.setdefault((part, label), entry.name)
-            found.aside.ignore(entry.name, f"lies deeper than {path[depth]}/<class>/")
+            found.add(entry, part)
+    _take_test(found, test)
     _refuse_incomplete(found)
+    for folder in found.folders["val"]:
+        if folder.rpartition("/")[2] != "val":
+            found.notes.append(f"{folder}/ is the validation part")
     return found
+
+
+def _take_test(found: Sorted, entries: list[Entry]) -> None:
+    """Take the test part for validation where there is no other and it has the classes of train/.
+
+    Else it is listed.
+    """
+    above = found.shape.above_class
+    paths = [parts_of(entry.name) for entry in entries if not entry.strange and is_image_name(entry.name)]
+    classes = {normalize("NFC", path[above]) for path in paths if len(path) > above + 1}
+    flat = any(len(path) == above + 1 for path in paths)
+    used = not flat and not found.folders["val"] and classes == found.rows["train"].keys() and bool(classes)
+    for entry in entries:
+        if used:
+            found.add(entry, "val")
+        else:
+            found.aside.ignore(f"{'/'.join(parts_of(entry.name)[:above])}/", "a test part is not used")
 
 
 def _refuse_incomplete(found: Sorted) -> None:
     """Raise UserError for a part with two folders, and for parts and classes without an image."""
-    if not found.rows["train"]:
+    if not found.rows["train"] and (found.folders["train"] or not found.rows["val"]):
         raise UserError(
             f"{found.where} holds no image under train/<class>/: name another place, imagenet=PATH"
         )
     empty: list[str] = []
-    deeper: list[str] = []
     for part, folders in found.folders.items():
         if len(folders) > 1:
             both = " and ".join(f"{folder}/" for folder in sorted(folders))
@@ -152,39 +260,42 @@ def _refuse_incomplete(found: Sorted) -> None:
                 f"{found.where} has {both}, which are both a name of {part}/: leave only one of them there"
             )
         for folder in folders:
-            without = [label for label, rows in sorted(found.rows[part].items()) if not rows]
-            empty += [f"{folder}/{label}/" for label in without]
-            deeper += [found.deeper[part, label] for label in without if (part, label) in found.deeper]
+            empty += [
+                f"{folder}/{label}/".lstrip("/")
+                for label, rows in sorted(found.rows[part].items())
+                if not rows
+            ]
             if not found.rows[part]:
                 empty.append(f"{folder}/")
     if empty:
         raise UserError(
             f"{found.where} has no image in {', '.join(empty[:5])}{', ...' if empty[5:] else ''}: "
-            + (
-                f"move images that lie deeper, such as {deeper[0]}, up into the folder of their class"
-                if deeper
-                else "put images there, or remove these folders"
-            )
+            "put images there, or remove these folders"
         )
 
 
 def by_folder(
-    kind: str, root: Path, archives: tuple[str, ...], entries: Iterable[Entry], depth: int
+    kind: str, root: Path, archives: tuple[str, ...], entries: Iterable[Entry], shape: Shape
 ) -> Source:
-    """The source whose classes are the folders in the entries' names: .../train/<class>/<image>.
+    """The source whose classes are the folders in the entries' names.
+
+    Where there is only a val part, `train` is empty. Where there are no parts, `val` is.
 
     Raises:
         UserError: as `sort_by_folder`, there is no image, or val/ has a class that train/ lacks.
     """
     where = root / archives[0] if archives else root
-    found = sort_by_folder(where, entries, depth, 0 if archives else -1)
-    classes = sorted(found.rows["train"])
+    found = sort_by_folder(where, entries, shape, 0 if archives else -1)
+    classes = in_class_order(found.rows["train"] or found.rows["val"])
     if len(classes) > MAX_CLASSES:
         raise UserError(f"{where} holds {len(classes)} classes, more than {MAX_CLASSES}: labels are int16")
-    if unknown := sorted(found.rows["val"].keys() - found.rows["train"].keys()):
+    if unknown := sorted(found.rows["val"].keys() - set(classes)):
         raise UserError(
             f"{where} has val/{unknown[0]} but no train/{unknown[0]}: both parts need the same classes"
         )
+    if shape.top is not None:
+        first = ", ".join(f"{label}/" for label in classes[:SHOWN]) + (", ..." if classes[SHOWN:] else "")
+        found.notes.append(f"there is no train/, so each folder is a class: {first}")
     tables = {
         part: table(
             row._replace(label=index) for index, label in enumerate(classes) for row in rows.get(label, ())
@@ -195,21 +306,41 @@ def by_folder(
         kind=kind,
         root=root,
         archives=archives,
-        classes=tuple(classes),
+        classes=classes,
         class_names=None,
         ignored=tuple(found.aside.ignored),
         hidden=len(found.aside.hidden),
+        notes=tuple(found.notes),
         train=tables["train"],
         val=tables["val"],
     )
 
 
-def _parts(path: Path) -> list[str]:
-    there = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
-    return [name for name in there if part_named(name) == "train" and (path / name).is_dir()]
+def folders_with_images(root: Path) -> list[str]:
+    """The folders at a place that hold images directly; none where a folder has the name of a part.
+
+    Raises:
+        OSError: one cannot be listed.
+    """
+    folders = sorted(path for path in root.iterdir() if not hidden_part(path.name) and path.is_dir())
+    if any(part_named(folder.name) or folder.name.lower() in TEST for folder in folders):
+        return []
+    return [
+        folder.name
+        for folder in folders
+        if any(is_image_name(path.name) and not hidden_part(path.name) for path in folder.iterdir())
+    ]
 
 
-LAYOUT = Layout(name="class folders", marks=_parts, read=lambda path, _: class_folders(path))
+def _without_parts(path: Path) -> list[str]:
+    found = folders_with_images(path) if path.is_dir() else []
+    return found if len(found) > 1 else []
+
+
+LAYOUT = Layout(name="class folders", marks=part_folders, read=lambda path, _: class_folders(path))
+WITHOUT_PARTS = Layout(  # tried where no other layout is found
+    name="class folders without train/", marks=_without_parts, read=lambda path, _: class_folders(path)
+)
 IN_A_TAR = Layout(  # the last of the layouts: every file that no other takes
     name="class folders in a tar",
     marks=lambda path: [path.name] if path.is_file() else [],

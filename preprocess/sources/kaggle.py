@@ -7,7 +7,7 @@ from pathlib import Path
 
 from preprocess.errors import UserError
 from preprocess.shared.image_files import parts_of
-from preprocess.sources.class_folders import files_on_disk, sort_by_folder
+from preprocess.sources.class_folders import Shape, files_on_disk, sort_by_folder
 from preprocess.sources.tables import Layout, Row, Source, table
 
 IMAGES = "ILSVRC/Data/CLS-LOC"
@@ -37,7 +37,7 @@ def kaggle_tree(root: Path) -> Source:
     truth = read_solution(root / SOLUTION)
     files = list(files_on_disk(root, f"{IMAGES}/"))
     not_val = (entry for entry in files if not entry.name.startswith(f"{VAL}/"))
-    found = sort_by_folder(root, not_val, len(parts_of(IMAGES)), -1)
+    found = sort_by_folder(root, not_val, Shape(len(parts_of(IMAGES))), -1)
     train: list[Row] = []
     for wnid, rows in found.rows["train"].items():
         if wnid not in index:

@@ -1,6 +1,7 @@
 """Recognises the layout of a source, and reads it.
 
-In all layouts the label of a class is the rank of its name (the wnid) in sorted order.
+In all layouts the label of a class is the rank of its name (the wnid) in sorted order, or as a number where
+all classes are numbers.
 """
 
 from pathlib import Path
@@ -48,6 +49,13 @@ def _layout(path: Path) -> Layout:
         raise UserError(f"{path} holds both {both}: leave only one of them there")
     if path.is_file():
         return class_folders.IN_A_TAR
+    if class_folders.WITHOUT_PARTS.marks(path):
+        return class_folders.WITHOUT_PARTS
+    if alone := class_folders.folders_with_images(path):
+        raise UserError(
+            f"{path} has images in one folder only, {alone[0]}/: name a folder that holds two folders of "
+            "images or more, one for each class, with --config imagenet=PATH"
+        )
     there = sorted(entry.name for entry in path.iterdir())
     raise UserError(
         f"{path} holds neither train/<class>/ folders nor {official.TRAIN_TAR} nor Kaggle's ILSVRC/, but "

@@ -15,6 +15,7 @@ from preprocess.shared.image_files import hidden_part, is_image_name, known_unre
 
 WNID = re.compile(r"n\d{8}")  # the name of a class of ImageNet
 EXAMPLES = 5  # names that are kept for each reason
+NUMBER = re.compile("0|[1-9][0-9]*")  # without leading zeros
 
 
 class Row(NamedTuple):
@@ -121,3 +122,10 @@ def table(rows: Iterable[Row]) -> NDArray[np.void]:
     fields = [("name", f"S{width}"), ("file", "<i4"), ("offset", "<i8"), ("length", "<i8")]
     fields += [("label", "<i2"), ("group", "<i4")]
     return np.array(encoded, dtype=fields)
+
+
+def in_class_order(names: Iterable[str]) -> tuple[str, ...]:
+    """The names of classes in the order of their labels: sorted, as numbers where all are whole numbers."""
+    names = list(names)
+    numbers = all(map(NUMBER.fullmatch, names))
+    return tuple(sorted(names, key=int) if numbers else sorted(names))

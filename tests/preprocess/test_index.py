@@ -1,4 +1,5 @@
 import itertools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -44,16 +45,16 @@ def test_a_limit_takes_the_first_of_each_class_in_the_order_given() -> None:
 def test_the_summary_counts_hidden_entries_apart_from_ignored_ones(tmp_path: Path) -> None:
     imagenet = tmp_path / "imagenet"
     hidden = ["train/cat/._1.jpg", "train/Thumbs.db", ".DS_Store"]
-    for name in [*(f"train/cat/{n}.jpg" for n in range(10)), "train/cat/deep/1.jpg", "test/1.jpg", *hidden]:
+    for name in [*(f"train/cat/{n}.jpg" for n in range(10)), "docs/1.jpg", "test/1.jpg", *hidden]:
         (imagenet / name).parent.mkdir(parents=True, exist_ok=True)
         (imagenet / name).write_bytes(b"a")
     done = stage("index", "--imagenet", imagenet, "--store", tmp_path / "a.zarr")
     assert done.stdout.endswith(
         "; 1 classes, 9 images for training, 1 for validation (taken from train); images are turned as their "
-        "EXIF data say; 2 entries were ignored: test/ (a test part is not used), train/cat/deep/1.jpg "
-        "(lies deeper than train/<class>/); hidden entries left aside: 3\n"
+        "EXIF data say; 2 entries were ignored: docs/ (neither train/ nor val/), test/ "
+        "(a test part is not used); hidden entries left aside: 3\n"
     )
-    (imagenet / "train/cat/deep/1.jpg").unlink()
+    shutil.rmtree(imagenet / "docs")
     for name in hidden:
         (imagenet / name).unlink()
     for name in ("a.svg", "b.AVIF", "c.svg"):
@@ -103,3 +104,11 @@ def test_shards_hold_whole_groups_where_most_images_are_in_groups_of_one_size(
 
 def test_images_that_are_read_singly_leave_the_shard_length_as_it_is() -> None:
     assert whole_groups(images(500, 524), 1000) == 1000
+
+
+def test_a_set_with_only_a_validation_part_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "imagenet/val/cat").mkdir(parents=True)
+    (tmp_path / "imagenet/val/cat/1.jpg").touch()
+    done = stage("index", "--imagenet", tmp_path / "imagenet", "--store", tmp_path / "a.zarr")
+    assert done.returncode != 0
+    assert "holds no image under train/<class>/, only a validation part: name another" in done.stderr

@@ -57,23 +57,26 @@ def test_a_hidden_folder_counts_once(read: Read) -> None:
     assert read(CAT | {f"train/.cache/{number}.jpg": b"" for number in range(5)}).hidden == 1
 
 
-def test_images_below_a_class_folder_are_listed_with_the_reason(read: Read) -> None:
-    deep = ["train/cat/kittens/1.jpg", "train/cat/train/dog/2.jpg", "train/cat/val/x/3.jpg"]
+def test_images_below_a_class_folder_are_of_that_class(read: Read) -> None:
+    deep = [
+        "train/cat/2021/1.jpg",
+        "train/cat/train/dog/2.jpg",
+        "train/cat/val/x/3.jpg",
+        "train/dog/a/b/4.jpg",
+    ]
     source = read(CAT | dict.fromkeys(deep, b"x"))
-    assert (source.classes, names(source, "train")) == (("cat",), ["train/cat/1.jpg"])
-    listed = [entry[entry.index("train/cat") :] for entry in source.ignored]
-    assert listed == [f"{name} (lies deeper than train/<class>/)" for name in deep]
+    found = {
+        os.fsdecode(name).removeprefix("./").removeprefix("train-2/imagenet/"): label
+        for name, label in source.train[["name", "label"]].tolist()
+    }
+    assert source.classes == ("cat", "dog")
+    assert found == {**dict.fromkeys([*CAT, *deep[:3]], 0), deep[3]: 1}
+    assert source.ignored == ()
 
 
-@pytest.mark.parametrize(
-    "more", [{}, {"val/cat/1.jpg": b"b"}, {"train/cat/1.jpg": b"b", "train/ape/1.jpg": b"b"}]
-)
-def test_a_class_that_has_only_deeper_images_is_refused(more: dict[str, bytes], read: Read) -> None:
-    deep = "train/dog/images/1.jpg"
-    with pytest.raises(
-        UserError, match=rf"no image in \S*train/dog/: move images .* such as \S*{deep}, up into"
-    ):
-        read({deep: b"a"} | more)
+def test_a_class_may_have_only_deeper_images(read: Read) -> None:
+    source = read({"train/dog/images/1.jpg": b"a", "val/dog/2.jpg": b"b"})
+    assert (source.classes, len(source.train), len(source.val)) == (("dog",), 1, 1)
 
 
 @pytest.mark.parametrize("other", ["1.avif", "notes.txt", "._1.jpg", ".cache/1.jpg"])
@@ -104,13 +107,131 @@ def test_classes_may_be_called_train_and_val(read: Read) -> None:
     assert names(source, "train") + names(source, "val") == sorted(files)
 
 
-def test_a_test_part_and_other_folders_are_listed_once(read: Read) -> None:
-    source = read(CAT | {f"{folder}/cat/{n}.jpg": b"b" for folder in ("test", "docs") for n in range(3)})
-    assert (names(source, "train"), len(source.val)) == (["train/cat/1.jpg"], 0)
-    assert sorted(entry.removeprefix("train-2/imagenet/") for entry in source.ignored) == [
-        "docs/ (neither train/ nor val/)",
-        "test/ (a test part is not used)",
+@pytest.mark.parametrize("name", ["valid", "Validation", "VAL"])
+def test_a_validation_part_of_another_name_is_noted(name: str, read: Read) -> None:
+    noted = read(CAT | {f"{name}/cat/2.jpg": b"b"}).notes
+    assert [note.removeprefix("train-2/imagenet/") for note in noted] == [f"{name}/ is the validation part"]
+
+
+@pytest.mark.parametrize("train", ["train", "Training"])
+def test_nothing_is_noted_of_a_part_called_val(train: str, read: Read) -> None:
+    assert read({f"{train}/cat/1.jpg": b"a", "val/cat/2.jpg": b"b"}).notes == ()
+
+
+def test_a_test_part_with_the_classes_of_train_is_taken_for_validation(read: Read) -> None:
+    source = read(CAT | {f"Test/cat/{n}/1.jpg": b"b" for n in range(3)})
+    assert (names(source, "train"), len(source.val), source.ignored) == (["train/cat/1.jpg"], 3, ())
+    assert [note.removeprefix("train-2/imagenet/") for note in source.notes] == [
+        "Test/ is the validation part"
     ]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"test/cat/1.jpg": b"b", "val/cat/2.jpg": b"b"},
+        {"test/cat/1.jpg": b"b", "test/dog/1.jpg": b"b"},
+        {"test/dog/1.jpg": b"b"},
+        {"test/1.jpg": b"b", "test/2.jpg": b"b"},
+        {"test/cat/1.jpg": b"b", "test/2.jpg": b"b"},
+        {"test/cat/notes.txt": b"b"},
+    ],
+    ids=["there is val", "more classes", "other classes", "flat", "partly flat", "no image"],
+)
+def test_any_other_test_part_is_listed_once(more: dict[str, bytes], read: Read) -> None:
+    source = read(CAT | more)
+    assert (names(source, "train"), len(source.val)) == (["train/cat/1.jpg"], "val/cat/2.jpg" in more)
+    listed = [entry.removeprefix("train-2/imagenet/") for entry in source.ignored]
+    assert listed == ["test/ (a test part is not used)"]
+    assert source.notes == ()
+
+
+def test_a_file_called_test_is_no_part(read: Read) -> None:
+    (entry,) = read(CAT | {"test": b""}).ignored
+    assert entry.endswith("test (not named as an image)")
+
+
+def test_other_folders_are_listed_once(read: Read) -> None:
+    source = read(CAT | {f"docs/cat/{n}.jpg": b"b" for n in range(3)})
+    assert [entry.removeprefix("train-2/imagenet/") for entry in source.ignored] == [
+        "docs/ (neither train/ nor val/)"
+    ]
+
+
+def test_a_validation_part_alone_gives_no_image_for_training(read: Read) -> None:
+    source = read({"val/dog/1.jpg": b"a", "val/cat/1.jpg": b"b"})
+    assert (source.classes, len(source.train)) == (("cat", "dog"), 0)
+    assert names(source, "val") == ["val/cat/1.jpg", "val/dog/1.jpg"]
+
+
+def test_an_empty_training_part_is_refused_in_spite_of_a_validation_part(tmp_path: Path) -> None:
+    for folder in ("train", "val/cat"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "val/cat/1.jpg").touch()
+    with pytest.raises(UserError, match="holds no image under train/<class>/"):
+        recognise(tmp_path)
+
+
+def test_classes_that_are_numbers_are_in_the_order_of_numbers(read: Read) -> None:
+    source = read({f"train/{number}/{number}.jpg": b"a" for number in (10, 2, 0, 1000, 1)})
+    assert source.classes == ("0", "1", "2", "10", "1000")
+    found = dict(zip(names(source, "train"), source.train["label"].tolist(), strict=True))
+    assert found == {f"train/{n}/{n}.jpg": rank for rank, n in enumerate((0, 1, 2, 10, 1000))}
+
+
+@pytest.mark.parametrize("other", ["cat", "01", "-1", "1.5", "\u0661"])
+def test_classes_of_which_one_is_no_plain_number_are_in_the_order_of_text(other: str, read: Read) -> None:
+    source = read({f"train/{label}/1.jpg": b"a" for label in ("10", "9", other)})
+    assert source.classes == tuple(sorted(("10", "9", other)))
+
+
+PHOTOS = {f"{label}/{number}.jpg": b"a" for label in ("cat", "dog") for number in (1, 2)}
+
+
+def test_folders_of_images_without_train_are_the_classes(read: Read) -> None:
+    source = read(PHOTOS | {"dog/2021/3.jpg": b"b", ".git/4.jpg": b"", "__MACOSX/cat/._1.jpg": b""})
+    assert (source.classes, source.train["label"].tolist()) == (("cat", "dog"), [0, 0, 1, 1, 1])
+    assert (len(source.val), source.ignored, source.hidden) == (0, (), 2)
+    assert source.notes == ("there is no train/, so each folder is a class: cat/, dog/",)
+
+
+def test_images_and_files_next_to_the_classes_are_listed(read: Read) -> None:
+    source = read(PHOTOS | {"cover.jpg": b"a", "README": b""})
+    assert len(source.train) == 4
+    assert sorted(entry.rpartition("/")[2] for entry in source.ignored) == [
+        "README (not named as an image)",
+        "cover.jpg (in no class folder)",
+    ]
+
+
+def test_a_note_names_the_first_three_classes(read: Read) -> None:
+    (note,) = read({f"{label}/1.jpg": b"a" for label in "abcd"}).notes
+    assert note.endswith(": a/, b/, c/, ...")
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (PHOTOS | {"docs/a.txt": b""}, "has no image in .*docs/: put JPEGs or PNGs there, or remove"),
+        ({"cat/1.jpg": b"a", "a.txt": b""}, "has images in one folder only, cat/|holds no image under train"),
+        ({"1.jpg": b"a", "2.jpg": b"a"}, "holds neither|holds no image under train"),
+        ({"a/cat/1.jpg": b"", "b/cat/1.jpg": b""}, "holds neither|holds no image under train"),
+        (PHOTOS | {"Testing/a.txt": b""}, "holds neither .* cat, dog|Testing/"),
+    ],
+    ids=["a folder without images", "one class", "no class", "too deep", "a part"],
+)
+def test_folders_that_may_be_something_else_are_no_classes(
+    files: dict[str, bytes], sentence: str, read: Read
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        read(files)
+
+
+def test_what_lies_next_to_the_folder_of_the_classes_in_an_archive_is_listed(tmp_path: Path) -> None:
+    files = {"photos/" + name: data for name, data in PHOTOS.items()} | {"docs/a.txt": b"", "README": b""}
+    source = recognise(tar(tmp_path / "a.tar", files))
+    assert source.classes == ("cat", "dog")
+    assert source.ignored == ("docs/ (not next to the classes)", "README (not named as an image)")
 
 
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"

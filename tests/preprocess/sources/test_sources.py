@@ -6,7 +6,7 @@ import pytest
 
 from preprocess.errors import UserError
 from preprocess.sources import class_folders
-from preprocess.sources.class_folders import by_folder
+from preprocess.sources.class_folders import Shape, by_folder
 from preprocess.sources.official import DEVKIT, TRAIN_TAR, VAL_TAR
 from preprocess.sources.recognise import recognise
 from preprocess.sources.tables import Entry, Source
@@ -138,10 +138,10 @@ def test_there_are_at_most_as_many_classes_as_int16_has_labels(monkeypatch: pyte
     assert np.iinfo(np.int16).max + 1 == class_folders.MAX_CLASSES
     monkeypatch.setattr(class_folders, "MAX_CLASSES", 3)
     images = [Entry(f"train/{name}/1.jpg", 0, 1) for name in "abcd"]
-    source = by_folder("class folders", Path("somewhere"), (), images[:3], 0)
+    source = by_folder("class folders", Path("somewhere"), (), images[:3], Shape())
     assert (source.train["label"].tolist(), source.train["label"].dtype) == ([0, 1, 2], np.int16)
     with pytest.raises(UserError, match="somewhere holds 4 classes, more than 3: labels are int16"):
-        by_folder("class folders", Path("somewhere"), (), images, 0)
+        by_folder("class folders", Path("somewhere"), (), images, Shape())
 
 
 def test_an_image_outside_the_class_folders_is_ignored_with_a_reason(tmp_path: Path) -> None:
