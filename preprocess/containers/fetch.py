@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from preprocess.containers import parquet
 from preprocess.containers.files import OF_THE_FILE, Plain, image_file
 from preprocess.containers.parquet import Parquet
+from preprocess.containers.zip import Zip, is_zip
 from preprocess.errors import UserError
 from preprocess.plan import Plan, archives_folder
 
@@ -79,7 +80,9 @@ def open_container(path: Path, indices: Path) -> Container:
     try:
         with path.open("rb") as file:
             start = file.read(len(parquet.MAGIC))
-        return Parquet(path) if start == parquet.MAGIC else Plain(path)
+        if start == parquet.MAGIC:
+            return Parquet(path)
+        return Zip(path) if is_zip(path) else Plain(path)
     except OSError as error:
         if error.errno not in OF_THE_FILE:
             raise

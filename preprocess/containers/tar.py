@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from preprocess.containers.entries import Entry
+from preprocess.containers.entries import LINK, LONGEST_NAME, Entry, checked_name
 from preprocess.errors import UserError
 from preprocess.shared.image_files import hidden_part
 
 BLOCK = 512  # bytes; a tar consists of such blocks, and a block of zeros ends it
 LONGEST_HEADER = 2**20  # bytes of a long name or an extended header; a larger claim is refused
-LONGEST_NAME = 1024  # characters
 COMPRESSED = {b"\xfd7zXZ": "xz", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd"}
-LINK = "a link"
 STRANGE = {
     **dict.fromkeys((tarfile.SYMTYPE, tarfile.LNKTYPE), LINK),
     **dict.fromkeys((tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE), "a device"),
@@ -106,13 +104,7 @@ def _members(file: BinaryIO, archive: Path, begin: int, end: int) -> Iterator[En
 
 
 def _entry(header: tarfile.TarInfo) -> Entry:
-    name, strange = header.name, STRANGE.get(header.type, "")
-    if len(name) > LONGEST_NAME or "\0" in name or "\n" in name:
-        name, strange = repr(name[:40]), "a name that no image has"
-    elif name.startswith("/"):
-        strange = strange or "an absolute name"
-    elif ".." in name.split("/"):
-        strange = strange or "a name that climbs out"
-    elif not strange and (not header.isreg() or header.issparse()):
-        strange = "no plain file"
+    name, wrong = checked_name(header.name)
+    special = "" if header.isreg() and not header.issparse() else "no plain file"
+    strange = STRANGE.get(header.type, "") or wrong or special
     return Entry(name, header.offset_data, header.size, strange)

@@ -21,11 +21,9 @@ from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
 
-from preprocess.containers.entries import Entry
-from preprocess.containers.tar import LINK, members
+from preprocess.containers.entries import WRONG_NAMES, Entry
 from preprocess.errors import UserError
 from preprocess.shared.image_files import hidden_part, is_image_name, parts_of, walk
-from preprocess.sources.cache import cached_members
 from preprocess.sources.tables import Layout, LeftAside, Row, Source, in_class_order, table
 
 MAX_CLASSES = 2**15  # labels are int16
@@ -34,7 +32,7 @@ PARTS = {  # by the folder's name in lower case
     **dict.fromkeys(("val", "valid", "validation"), "val"),
 }
 TEST = {"test", "testing"}
-SHOWN = 3  # classes that a note names
+SHOWN = 3  # classes or entries that a sentence names
 
 
 class Shape(NamedTuple):
@@ -77,7 +75,7 @@ class Sorted:
         above = self.shape.above_class
         below = len(path) - above + entry.name.endswith("/")  # parts of the name after that of the part
         label = ""
-        if entry.strange in ("", LINK) and below > 0:
+        if entry.strange not in WRONG_NAMES and below > 0:
             if not part:
                 self.aside.ignore(f"{'/'.join(path[: max(above, 1)])}/", self._reason())
                 return
@@ -123,20 +121,6 @@ def class_folders(root: Path) -> Source:
     """Read the folders below `root`. Raises UserError as `by_folder`, OSError where one cannot be listed."""
     shape = Shape() if part_folders(root) else Shape(top=())
     return by_folder("class folders", root, (), files_on_disk(root, flat=shape.top is not None), shape)
-
-
-def tar_of_class_folders(archive: Path, cache: Path | None = None) -> Source:
-    """Read an uncompressed tar with class folders at any depth.
-
-    Args:
-        archive: the tar.
-        cache: folder for the list of its members.
-
-    Raises:
-        UserError: as `members` and `by_folder`.
-    """
-    entries = cached_members(archive, cache, members)
-    return by_folder("class folders in a tar", archive.parent, (archive.name,), entries, shape_of(entries))
 
 
 def part_named(name: str) -> str:
@@ -249,8 +233,10 @@ def _take_test(found: Sorted, entries: list[Entry]) -> None:
 def _refuse_incomplete(found: Sorted) -> None:
     """Raise UserError for a part with two folders, and for parts and classes without an image."""
     if not found.rows["train"] and (found.folders["train"] or not found.rows["val"]):
+        ignored = list(found.aside.ignored)
+        instead = f", but {', '.join(ignored[:SHOWN])}{', ...' if ignored[SHOWN:] else ''}" if ignored else ""
         raise UserError(
-            f"{found.where} holds no image under train/<class>/: name another place, imagenet=PATH"
+            f"{found.where} holds no image under train/<class>/{instead}: name another place, imagenet=PATH"
         )
     empty: list[str] = []
     for part, folders in found.folders.items():
@@ -340,9 +326,4 @@ def _without_parts(path: Path) -> list[str]:
 LAYOUT = Layout(name="class folders", marks=part_folders, read=lambda path, _: class_folders(path))
 WITHOUT_PARTS = Layout(  # tried where no other layout is found
     name="class folders without train/", marks=_without_parts, read=lambda path, _: class_folders(path)
-)
-IN_A_TAR = Layout(  # the last of the layouts: every file that no other takes
-    name="class folders in a tar",
-    marks=lambda path: [path.name] if path.is_file() else [],
-    read=tar_of_class_folders,
 )

@@ -1,4 +1,15 @@
-"""The tree of Kaggle's ImageNet challenge: class folders for training, a table for validation."""
+"""The tree of Kaggle's ImageNet challenge, on disk or in its zip.
+
+Recognised by the folder of the images or by either table.
+
+    ILSVRC/Data/CLS-LOC/train/n01440764/n01440764_18.JPEG
+    ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000001.JPEG    or in val/<class>/
+    LOC_val_solution.csv
+    LOC_synset_mapping.txt
+
+The class of a training image is its folder; that of a validation image is in the solution. The names of the
+classes are in the mapping.
+"""
 
 import csv
 import io
@@ -7,8 +18,9 @@ from pathlib import Path
 
 from preprocess.errors import UserError
 from preprocess.shared.image_files import parts_of
-from preprocess.sources.class_folders import Shape, files_on_disk, sort_by_folder
+from preprocess.sources.class_folders import Shape, sort_by_folder
 from preprocess.sources.tables import Layout, Row, Source, table
+from preprocess.sources.trees import OnDisk, Text, Tree
 
 IMAGES = "ILSVRC/Data/CLS-LOC"
 TRAIN, VAL = f"{IMAGES}/train", f"{IMAGES}/val"
@@ -17,55 +29,73 @@ MAPPING = "LOC_synset_mapping.txt"
 PARTS = (TRAIN, VAL, SOLUTION, MAPPING)
 
 
-def kaggle_tree(root: Path) -> Source:
-    """Read the tree below `root`; its val/ may be flat, or sorted into class folders.
+def kaggle_tree(tree: Tree, above: str = "") -> Source:
+    """Read the tree and its tables in the folder `above`.
 
     Raises:
         UserError: a part is missing, or parts disagree.
         OSError: a part cannot be read.
     """
-    missing = [part for part in PARTS if not (root / part).exists()]
+    missing = [part for part in PARTS if not tree.holds(above + part)]
     if missing:
         seen = [part for part in PARTS if part not in missing] or [IMAGES]
         raise UserError(
-            f"{root} looks like Kaggle's tree, with {', '.join(seen)}, but lacks {', '.join(missing)}: "
+            f"{tree.where} looks like Kaggle's tree, with {', '.join(seen)}, but lacks {', '.join(missing)}: "
             "unpack the download again"
         )
-    names = read_mapping(root / MAPPING)
+    return labelled_images(tree, above, tree.text(above + MAPPING), tree.text(above + SOLUTION))
+
+
+def labelled_images(tree: Tree, above: str, mapping: Text, solution: Text) -> Source:
+    """Read the images of a tree, whose val/ may be flat, or sorted into class folders.
+
+    Args:
+        tree: the images.
+        above: the folder that holds ILSVRC/, with / or empty.
+        mapping, solution: the tables, which may lie elsewhere.
+
+    Raises:
+        UserError: parts disagree.
+        OSError: a folder cannot be listed.
+    """
+    names = read_mapping(mapping)
     classes = tuple(sorted(names))
     index = {wnid: number for number, wnid in enumerate(classes)}
-    truth = read_solution(root / SOLUTION)
-    files = list(files_on_disk(root, f"{IMAGES}/"))
-    not_val = (entry for entry in files if not entry.name.startswith(f"{VAL}/"))
-    found = sort_by_folder(root, not_val, Shape(len(parts_of(IMAGES))), -1)
+    truth = read_solution(solution)
+    file = 0 if tree.archives else -1
+    files = list(tree.files(f"{above}{IMAGES}/"))
+    not_val = (entry for entry in files if not entry.name.startswith(f"{above}{VAL}/"))
+    found = sort_by_folder(tree.where, not_val, Shape(len(parts_of(above + IMAGES))), file)
     train: list[Row] = []
     for wnid, rows in found.rows["train"].items():
         if wnid not in index:
             raise UserError(
-                f"{root / TRAIN / wnid} is a class that {root / MAPPING} does not name: get both again"
+                f"{tree.where / above / TRAIN / wnid} is a class that {mapping.path} does not name: "
+                "get both again"
             )
         train += [row._replace(label=index[wnid]) for row in rows]
     val: list[Row] = []
     for entry in files:
-        if entry.name.startswith(f"{VAL}/") and found.aside.is_image(entry):
+        if entry.name.startswith(f"{above}{VAL}/") and found.aside.is_image(entry):
             path = Path(entry.name)
             wnid = truth.get(path.stem, "")
             if wnid not in index:
                 raise UserError(
-                    f"{root / path} has {f'the class {wnid}' if wnid else 'no line'} in {SOLUTION}, "
+                    f"{tree.where / path} has {f'the class {wnid}' if wnid else 'no line'} in {SOLUTION}, "
                     f"which {f'{MAPPING} does not name' if wnid else 'must name it'}: get the files again"
                 )
             if path.parent.name in index and path.parent.name != wnid:
                 raise UserError(
-                    f"{root / path} has the class {wnid} in {SOLUTION}: move it to the folder of that class"
+                    f"{tree.where / path} has the class {wnid} in {SOLUTION}: move it to the folder of that "
+                    "class"
                 )
-            val.append(Row(entry.name, -1, 0, entry.length, index[wnid]))
+            val.append(Row(entry.name, file, entry.offset, entry.length, index[wnid]))
     if not val:
-        raise UserError(f"{root / VAL} holds no image: unpack the download again")
+        raise UserError(f"{tree.where / above / VAL} holds no image: unpack the download again")
     return Source(
-        kind="Kaggle's tree",
-        root=root,
-        archives=(),
+        kind=f"Kaggle's tree{tree.form}",
+        root=tree.root,
+        archives=tree.archives,
         classes=classes,
         class_names=tuple(names[wnid] for wnid in classes),
         train=table(train),
@@ -75,23 +105,23 @@ def kaggle_tree(root: Path) -> Source:
     )
 
 
-def read_mapping(path: Path) -> dict[str, str]:
+def read_mapping(mapping: Text) -> dict[str, str]:
     """Class names by wnid, from lines such as `n01440764 tench, Tinca tinca`.
 
     Raises:
-        UserError: a line has not both, or as `read_text`.
+        UserError: a line has not both.
     """
     pairs = {}
-    for line in read_text(path).splitlines():
+    for line in mapping.text.splitlines():
         # a spreadsheet quotes what has a comma, and fills up short lines with separators
         row = _unquoted(line.strip().rstrip(",;\t "))
         if row:
             wnid, _, name = re.sub(r"[\s,;]+", " ", row, count=1).partition(" ")
             if not name:
-                raise UserError(f"{path} does not hold lines of a wnid and a name: get it again")
+                raise UserError(f"{mapping.path} does not hold lines of a wnid and a name: get it again")
             pairs[wnid] = _unquoted(name)
     if not pairs:
-        raise UserError(f"{path} does not hold lines of a wnid and a name: get it again")
+        raise UserError(f"{mapping.path} does not hold lines of a wnid and a name: get it again")
     return pairs
 
 
@@ -100,33 +130,25 @@ def _unquoted(text: str) -> str:
     return text[1:-1].replace('""', '"') if quoted else text
 
 
-def read_solution(path: Path) -> dict[str, str]:
+def read_solution(solution: Text) -> dict[str, str]:
     """The wnid of each validation image: the first word of PredictionString, before the boxes.
 
     Raises:
-        UserError: a column or a class is missing, or as `read_text`.
+        UserError: a column or a class is missing.
     """
-    text = read_text(path)
+    text = solution.text
     separator = ";" if ";" in text.partition("\n")[0] else ","
     try:
         rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
         if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):
-            raise UserError(f"{path} lacks the columns ImageId and PredictionString: get it again")
+            raise UserError(f"{solution.path} lacks the columns ImageId and PredictionString: get it again")
         return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
     except (AttributeError, IndexError, csv.Error) as error:
-        raise UserError(f"{path} has a line without a class: get it again") from error
-
-
-def read_text(path: Path) -> str:
-    """A file's text; a byte order mark, which spreadsheets write, is left out. Raises UserError."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not in UTF-8: save it as CSV in UTF-8, or get it again") from error
+        raise UserError(f"{solution.path} has a line without a class: get it again") from error
 
 
 LAYOUT = Layout(
     name="Kaggle's tree",
     marks=lambda path: [name for name in (IMAGES, SOLUTION, MAPPING) if (path / name).exists()],
-    read=lambda path, _: kaggle_tree(path),
+    read=lambda path, _: kaggle_tree(OnDisk(path)),
 )

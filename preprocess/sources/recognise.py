@@ -7,10 +7,10 @@ all classes are numbers.
 from pathlib import Path
 
 from preprocess.errors import UserError
-from preprocess.sources import class_folders, kaggle, official, parquet
+from preprocess.sources import archives, class_folders, kaggle, official, parquet, tiny_imagenet
 from preprocess.sources.tables import Layout, Source
 
-LAYOUTS = (official.LAYOUT, kaggle.LAYOUT, parquet.LAYOUT, class_folders.LAYOUT)
+LAYOUTS = (official.LAYOUT, kaggle.LAYOUT, parquet.LAYOUT, tiny_imagenet.LAYOUT, class_folders.LAYOUT)
 
 
 def recognise(path: Path, cache: Path | None = None) -> Source:
@@ -48,7 +48,7 @@ def _layout(path: Path) -> Layout:
         both = " and ".join(f"{layout.name} ({', '.join(marks[layout.name])})" for layout in found)
         raise UserError(f"{path} holds both {both}: leave only one of them there")
     if path.is_file():
-        return class_folders.IN_A_TAR
+        return archives.LAYOUT
     if class_folders.WITHOUT_PARTS.marks(path):
         return class_folders.WITHOUT_PARTS
     if alone := class_folders.folders_with_images(path):
