@@ -93,8 +93,8 @@ class Sorted:
         else:
             raise UserError(
                 f"{self.where} holds {entry.name}, which is in no class folder: sort {path[above - 1]}/ into "
-                f"{path[above - 1]}/<class>/; if this is Kaggle's tree, give the folder that holds "
-                "LOC_val_solution.csv"
+                f"{path[above - 1]}/<class>/; or, for a validation part, give the folder that holds "
+                "LOC_val_solution.csv or val.txt"
             )
 
     def _reason(self) -> str:

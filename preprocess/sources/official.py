@@ -1,7 +1,19 @@
-"""The three official files of ILSVRC-2012, their MD5 sums, and the size of the full set."""
+"""The three official files of ILSVRC-2012, their MD5 sums, and the size of the full set.
+
+Recognised by their names.
+
+    ILSVRC2012_img_train.tar        one tar a class: n01440764.tar, ...
+    ILSVRC2012_img_val.tar          flat
+    ILSVRC2012_devkit_t12.tar.gz    or unpacked
+
+The class of a training image is its tar; that of a validation image is in the devkit, by the number in its
+name. torchvision unpacks the archives into train/ and val/ at the same place: these folders are read where an
+archive is missing.
+"""
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from preprocess.containers.entries import Entry
@@ -9,6 +21,8 @@ from preprocess.containers.tar import members, nested_members
 from preprocess.errors import UserError
 from preprocess.shared.image_files import parts_of
 from preprocess.sources.cache import cached_members, md5
+from preprocess.sources.class_folders import LAYOUT as CLASS_FOLDERS
+from preprocess.sources.class_folders import class_folders, part_folders, part_named
 from preprocess.sources.devkit import Devkit, read_devkit
 from preprocess.sources.tables import Layout, LeftAside, Row, Source, table
 
@@ -38,9 +52,8 @@ def official_tars(root: Path, cache: Path | None = None) -> Source:
     Raises:
         UserError: one is missing or damaged, or they do not belong together.
     """
-    kit = next((root / name for name in DEVKITS if (root / name).exists()), root / DEVKIT)
-    missing = [path.name for path in (root / TRAIN_TAR, root / VAL_TAR, kit) if not path.exists()]
-    if missing:
+    kit = find_devkit(root)
+    if missing := _missing(root):
         seen = [name for name in (TRAIN_TAR, VAL_TAR, kit.name) if name not in missing]
         raise UserError(
             f"{root} holds {' and '.join(seen)} but lacks {' and '.join(missing)}: "
@@ -58,12 +71,7 @@ def official_tars(root: Path, cache: Path | None = None) -> Source:
             train.append(Row(entry.name, 0, entry.offset, entry.length, index[wnid]))
     if not train:
         raise UserError(f"{root / TRAIN_TAR} holds no image: it must be a tar of one tar a class")
-    images = [entry for entry in cached_members(root / VAL_TAR, cache, members) if aside.is_image(entry)]
-    if len(images) != len(devkit.validation):
-        raise UserError(
-            f"{root / VAL_TAR} holds {len(images)} images and {kit.name} names the classes of "
-            f"{len(devkit.validation)}: they do not belong together, get both again"
-        )
+    val = validation_tar(root / VAL_TAR, 1, kit, devkit, cache, aside)
     return Source(
         kind="official ILSVRC-2012 tars",
         root=root,
@@ -71,13 +79,44 @@ def official_tars(root: Path, cache: Path | None = None) -> Source:
         classes=devkit.classes,
         class_names=devkit.class_names,
         train=table(train),
-        val=table(_labelled(root / VAL_TAR, images, devkit)),
+        val=table(val),
         ignored=tuple(aside.ignored),
         hidden=len(aside.hidden),
     )
 
 
-def _labelled(archive: Path, images: Iterable[Entry], devkit: Devkit) -> Iterator[Row]:
+def validation_tar(
+    archive: Path, number: int, kit: Path, devkit: Devkit, cache: Path | None, aside: LeftAside
+) -> list[Row]:
+    """The images of the validation tar, which is the archive with this number, with labels from the devkit.
+
+    Raises:
+        UserError: it is damaged, or does not belong to the devkit.
+    """
+    images = [entry for entry in cached_members(archive, cache, members) if aside.is_image(entry)]
+    if len(images) != len(devkit.validation):
+        raise UserError(
+            f"{archive} holds {len(images)} images and {kit.name} names the classes of "
+            f"{len(devkit.validation)}: they do not belong together, get both again"
+        )
+    return list(_labelled(archive, number, images, devkit))
+
+
+def find_devkit(root: Path) -> Path:
+    """The devkit at a place, packed or not; its usual name where there is none."""
+    return next((root / name for name in DEVKITS if (root / name).exists()), root / DEVKIT)
+
+
+def complete(root: Path) -> bool:
+    """Whether the three files are at a place."""
+    return not _missing(root)
+
+
+def _missing(root: Path) -> list[str]:
+    return [path.name for path in (root / TRAIN_TAR, root / VAL_TAR, find_devkit(root)) if not path.exists()]
+
+
+def _labelled(archive: Path, number: int, images: Iterable[Entry], devkit: Devkit) -> Iterator[Row]:
     """Yield the validation images with their labels. The number in an image's name is its line in the devkit.
 
     Raises:
@@ -88,26 +127,25 @@ def _labelled(archive: Path, images: Iterable[Entry], devkit: Devkit) -> Iterato
     for entry in images:
         *folders, name = parts_of(entry.name)
         match = VAL_NAME.fullmatch(name)
-        number = int(match[1]) if match else 0
-        if not 1 <= number <= len(devkit.validation):
+        line = int(match[1]) if match else 0
+        if not 1 <= line <= len(devkit.validation):
             raise UserError(
                 f"{archive} holds {entry.name}, and the devkit names the classes of the images "
                 f"ILSVRC2012_val_00000001 to _{len(devkit.validation):08d}: get the archive again"
             )
-        if number in seen:
+        if line in seen:
             raise UserError(
-                f"{archive} holds {seen[number]} and {entry.name}, which have one number: "
-                "get the archive again"
+                f"{archive} holds {seen[line]} and {entry.name}, which have one number: get the archive again"
             )
-        seen[number] = entry.name
-        label = int(devkit.validation[number - 1])
+        seen[line] = entry.name
+        label = int(devkit.validation[line - 1])
         wnid = devkit.classes[label]
         if folders and folders[-1] in devkit.classes and folders[-1] != wnid:
             raise UserError(
                 f"{archive} holds {entry.name}, and the devkit says that this image is of class {wnid}: "
                 "get the archive again"
             )
-        yield Row(entry.name, 1, entry.offset, entry.length, label)
+        yield Row(entry.name, number, entry.offset, entry.length, label)
 
 
 def check_md5(source: Source, cache: Path | None = None) -> None:
@@ -163,7 +201,19 @@ def _marks(path: Path) -> list[str]:
 
 
 def _read(path: Path, cache: Path | None) -> Source:
-    return official_tars(path.parent if path.is_file() else path, cache)
+    """Read the archives; or the folders train/ and val/ next to them, where an archive is missing."""
+    if path.is_file():
+        return official_tars(path.parent, cache)
+    folders, missing = part_folders(path), _missing(path)
+    named = " and ".join(f"{folder}/" for folder in folders)
+    if missing and {part_named(folder) for folder in folders} == {"train", "val"}:
+        source = class_folders(path)
+        lacking = f"{' and '.join(missing)} {'are' if missing[1:] else 'is'} missing"
+        note = f"{named} are read, because {lacking}"
+    else:
+        source = official_tars(path, cache)
+        note = f"the archives are read, and not {named}"
+    return replace(source, notes=(*source.notes, note)) if folders else source
 
 
-LAYOUT = Layout(name="the official tars", marks=_marks, read=_read)
+LAYOUT = Layout(name="the official tars", marks=_marks, read=_read, before=(CLASS_FOLDERS.name,))

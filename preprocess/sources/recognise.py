@@ -4,13 +4,32 @@ In all layouts the label of a class is the rank of its name (the wnid) in sorted
 all classes are numbers.
 """
 
+import shlex
 from pathlib import Path
 
 from preprocess.errors import UserError
-from preprocess.sources import archives, class_folders, kaggle, official, parquet, tiny_imagenet
+from preprocess.sources import (
+    archives,
+    class_folders,
+    class_tars,
+    flat_validation,
+    kaggle,
+    official,
+    parquet,
+    tiny_imagenet,
+)
 from preprocess.sources.tables import Layout, Source
 
-LAYOUTS = (official.LAYOUT, kaggle.LAYOUT, parquet.LAYOUT, tiny_imagenet.LAYOUT, class_folders.LAYOUT)
+LAYOUTS = (
+    official.LAYOUT,
+    class_tars.LAYOUT,
+    kaggle.LAYOUT,
+    parquet.LAYOUT,
+    tiny_imagenet.LAYOUT,
+    flat_validation.LAYOUT,
+    class_folders.LAYOUT,
+)
+PACKED = (".tar", ".tar.gz", ".tgz", ".zip")
 
 
 def recognise(path: Path, cache: Path | None = None) -> Source:
@@ -57,8 +76,13 @@ def _layout(path: Path) -> Layout:
             "images or more, one for each class, with --config imagenet=PATH"
         )
     there = sorted(entry.name for entry in path.iterdir())
+    packed = next((name for name in there if name.lower().endswith(PACKED)), "")
+    remedy = (
+        f"to read {packed}, name the file itself with --config imagenet={shlex.quote(str(path / packed))}"
+        if packed
+        else "name the right place with --config imagenet=PATH"
+    )
     raise UserError(
         f"{path} holds neither train/<class>/ folders nor {official.TRAIN_TAR} nor Kaggle's ILSVRC/, but "
-        f"{', '.join(there[:5]) + (', ...' if there[5:] else '') or 'nothing'}: "
-        "name the right place with --config imagenet=PATH"
+        f"{', '.join(there[:5]) + (', ...' if there[5:] else '') or 'nothing'}: {remedy}"
     )

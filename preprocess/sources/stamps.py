@@ -11,12 +11,13 @@ FILE = "source.json"
 
 
 def write_stamps(store: Path, plan: Plan, tables: Tables) -> None:
-    """Keep the times and sizes of the archives, or of the folders that hold the images and of those above."""
-    places = set(plan.archives)
-    if not places:
-        names = (os.fsdecode(name) for rows in tables.values() for name in rows["name"].tolist())
-        places = {name.rpartition("/")[0] for name in names}
-        places |= {str(parent) for place in places for parent in Path(place).parents}
+    """Keep the times and sizes of the archives, and of the folders that hold images and of those above."""
+    names = (
+        os.fsdecode(name) for rows in tables.values() for name in rows["name"][rows["file"] < 0].tolist()
+    )
+    folders = {name.rpartition("/")[0] for name in names}
+    folders |= {str(parent) for folder in folders for parent in Path(folder).parents}
+    places = folders.union(plan.archives)
     paths = [Path(plan.source, place) for place in sorted(places)]
     write_json(work_folder(store) / FILE, {str(path): _stamp(path) for path in paths})
 

@@ -11,7 +11,6 @@ Recognised by val/val_annotations.txt, whose lines are an image's name, its wnid
 The class of a training image is its folder; that of a validation image is in the annotations.
 """
 
-
 from preprocess.errors import UserError
 from preprocess.shared.image_files import parts_of
 from preprocess.sources.class_folders import LAYOUT as CLASS_FOLDERS

@@ -73,9 +73,9 @@ def test_errors_of_a_source_say_what_to_do(official_set: Path, tmp_path: Path) -
             recognise(path)
 
     refused(tmp_path / "nothing", "there is no ImageNet at .*imagenet=PATH")
-    (official_set / "train").mkdir()
-    refused(official_set, r"holds both the official tars \(.*\) and class folders \(train\)")
-    (official_set / "train").rmdir()
+    (official_set / "ILSVRC/Data/CLS-LOC").mkdir(parents=True)
+    refused(official_set, r"holds both the official tars \(.*\) and Kaggle's tree \(ILSVRC/Data/CLS-LOC\)")
+    (official_set / "ILSVRC/Data/CLS-LOC").rmdir()
     (official_set / DEVKIT).unlink()
     refused(official_set, f"holds {TRAIN_TAR} and {VAL_TAR} but lacks {DEVKIT}")
     empty = tmp_path / "empty"
