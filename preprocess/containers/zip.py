@@ -79,10 +79,11 @@ def _central_directory(file: BinaryIO, archive: Path) -> tuple[int, int, int]:
     file.seek(start)
     tail = file.read()
     found = tail.rfind(END_MARK)
+    more = found >= 0 and 0 < _length_of_end(tail, found) < len(tail) - found
     while found >= 0 and _length_of_end(tail, found) != len(tail) - found:  # it may also be in a comment
         found = tail.rfind(END_MARK, 0, found)
     if found < 0:
-        wrong = "has other bytes behind its end" if END_MARK in tail else "is no zip archive, or is cut off"
+        wrong = "has other bytes behind its end" if more else "is no zip archive, or is cut off"
         raise UserError(f"{archive} {wrong}: get it again")
     _, disk, _, _, count, length, begin, _ = END.unpack_from(tail, found)
     place, disks = start + found, 1
@@ -94,9 +95,7 @@ def _central_directory(file: BinaryIO, archive: Path) -> tuple[int, int, int]:
         if mark != END_64_MARK:
             raise UserError(f"{archive} is damaged at byte {place}: get it again")
     if disk not in (0, 2**16 - 1) or disks > 1:
-        raise UserError(
-            f"{archive} is one of several parts: join them (`zip -s 0 {archive.name} --out whole.zip`)"
-        )
+        raise UserError(f"{archive} is one of several parts: unpack them, and give the folder")
     if place != begin + length:
         more = place - begin - length
         wrong = f"has {more} other bytes before the zip" if more > 0 else "is cut off"
