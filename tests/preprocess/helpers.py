@@ -10,6 +10,7 @@ import sys
 import tarfile
 import warnings
 from collections.abc import Sequence
+import zipfile
 from pathlib import Path
 from unittest import mock
 
@@ -18,6 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from preprocess.containers.fetch import fetch
+from preprocess.plan import Plan
+from preprocess.sources.tables import Source
 from tests.launch import exit_code
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +83,42 @@ def parquet(
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_arrays(content, schema=schema), path, **{"row_group_size": 4} | options)
     return path
+
+
+
+
+def zipped(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def unpacked(root: Path, files: dict[str, bytes]) -> Path:
+    """A folder of these files."""
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def images_of(source: Source, split: str) -> list[tuple[str, bytes]]:
+    """The class and the bytes of every image of a split, sorted, as a worker reads them."""
+    plan = Plan(
+        kind=source.kind,
+        source=str(source.root),
+        archives=source.archives,
+        classes=source.classes,
+        class_names=None,
+        image_size=SIZE,
+        shard_length=SHARD_LENGTH,
+        draft=False,
+        seed=0,
+        counts={},
+    )
+    rows = getattr(source, split)
+    contents = [requested.read() for requested in fetch(source.root / "no-store", plan, rows)]
+    return sorted((source.classes[label], data) for label, data in zip(rows["label"], contents, strict=True))
 
 
 def snakemake(*words: str) -> subprocess.CompletedProcess[str]:
