@@ -14,7 +14,7 @@ Where no folder has the name of a part, two folders or more that hold images are
     photos/dog/2.jpg
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -233,10 +233,10 @@ def _take_test(found: Sorted, entries: list[Entry]) -> None:
 def _refuse_incomplete(found: Sorted) -> None:
     """Raise UserError for a part with two folders, and for parts and classes without an image."""
     if not found.rows["train"] and (found.folders["train"] or not found.rows["val"]):
-        ignored = list(found.aside.ignored)
-        instead = f", but {', '.join(ignored[:SHOWN])}{', ...' if ignored[SHOWN:] else ''}" if ignored else ""
+        ignored = first_of(list(found.aside.ignored), SHOWN)
         raise UserError(
-            f"{found.where} holds no image under train/<class>/{instead}: name another place, imagenet=PATH"
+            f"{found.where} holds no image under train/<class>/{ignored and ', but '}{ignored}: "
+            "name another place, imagenet=PATH"
         )
     empty: list[str] = []
     for part, folders in found.folders.items():
@@ -254,10 +254,16 @@ def _refuse_incomplete(found: Sorted) -> None:
             if not found.rows[part]:
                 empty.append(f"{folder}/")
     if empty:
+        ignored = first_of([entry for entry in found.aside.ignored if entry.startswith(tuple(empty))], SHOWN)
         raise UserError(
-            f"{found.where} has no image in {', '.join(empty[:5])}{', ...' if empty[5:] else ''}: "
-            "put images there, or remove these folders"
+            f"{found.where} has no image in {first_of(empty, 5)}: put images there, or remove these "
+            f"folders{ignored and '; they hold '}{ignored}"
         )
+
+
+def first_of(names: Sequence[str], count: int) -> str:
+    """The first names of a list, for a sentence."""
+    return ", ".join(names[:count]) + (", ..." if names[count:] else "")
 
 
 def by_folder(
@@ -280,7 +286,7 @@ def by_folder(
             f"{where} has val/{unknown[0]} but no train/{unknown[0]}: both parts need the same classes"
         )
     if shape.top is not None:
-        first = ", ".join(f"{label}/" for label in classes[:SHOWN]) + (", ..." if classes[SHOWN:] else "")
+        first = first_of([f"{label}/" for label in classes], SHOWN)
         found.notes.append(f"there is no train/, so each folder is a class: {first}")
     tables = {
         part: table(

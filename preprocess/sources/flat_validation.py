@@ -40,12 +40,9 @@ def flat_validation(root: Path) -> Source:
         raise UserError(
             f"{root} holds {' and '.join(lists)}, which are lists for {folder}/: leave only one of them there"
         )
+    used = {folder, *(name.partition("/")[0] for name in lists)}
     entries = list(files_on_disk(root))
-    others = (
-        entry
-        for entry in entries
-        if not entry.name.startswith(f"{folder}/") and entry.name.split("/")[0] not in lists
-    )
+    others = (entry for entry in entries if entry.name.partition("/")[0] not in used)
     found = sort_by_folder(root, others, Shape(), -1)
     by_class = found.rows["train"]
     classes = in_class_order(by_class)

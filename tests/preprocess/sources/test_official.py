@@ -188,3 +188,53 @@ def test_inner_tars_may_have_folders(name: str, outer: str, official_set: Path) 
     source = recognise(official_set)
     assert source.train["label"].tolist() == [0, 1, 2]
     assert (source.ignored, source.hidden) == ((), 0)
+
+
+def folders_next_to(official_set: Path, *parts: str) -> None:
+    for part in parts:
+        (official_set / part / "n10").mkdir(parents=True)
+        (official_set / part / "n10/1.JPEG").write_bytes(b"a")
+    (official_set / "meta.bin").write_bytes(b"x")
+
+
+@pytest.mark.parametrize("parts", [("train",), ("val",), ("train", "val")], ids="+".join)
+def test_the_archives_are_read_where_torchvision_unpacked_them(
+    parts: tuple[str, ...], official_set: Path
+) -> None:
+    expected = recognise(official_set)
+    folders_next_to(official_set, *parts)
+    source = recognise(official_set)
+    assert (source.kind, source.train.tolist(), source.val.tolist()) == (
+        expected.kind,
+        expected.train.tolist(),
+        expected.val.tolist(),
+    )
+    assert source.notes == (f"the archives are read, and not {' and '.join(f'{part}/' for part in parts)}",)
+    assert expected.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("gone", "lacking"),
+    [
+        ((TRAIN_TAR,), f"{TRAIN_TAR} is missing"),
+        ((TRAIN_TAR, VAL_TAR), f"{TRAIN_TAR} and {VAL_TAR} are missing"),
+        ((DEVKIT,), f"{DEVKIT} is missing"),
+    ],
+)
+def test_the_folders_are_read_where_an_archive_is_missing(
+    gone: tuple[str, ...], lacking: str, official_set: Path
+) -> None:
+    folders_next_to(official_set, "train", "val")
+    for name in gone:
+        (official_set / name).unlink()
+    source = recognise(official_set)
+    assert (source.kind, source.classes) == ("class folders", ("n10",))
+    assert source.notes == (f"train/ and val/ are read, because {lacking}",)
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_one_folder_does_not_replace_a_missing_archive(part: str, official_set: Path) -> None:
+    folders_next_to(official_set, part)
+    (official_set / TRAIN_TAR).unlink()
+    with pytest.raises(UserError, match=f"but lacks {TRAIN_TAR}: put the three files"):
+        recognise(official_set)
