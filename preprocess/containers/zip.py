@@ -146,12 +146,13 @@ def _text(raw: bytes) -> str:
 
 def _wide(extra: bytes, *numbers: int) -> list[int]:
     """The numbers, where 32 bits did not suffice as zip64 has them. Raises struct.error, IndexError."""
-    while extra and IN_ZIP64 in numbers:
-        kind, length = unpack_from("<2H", extra)
+    at = 0
+    while IN_ZIP64 in numbers and at < len(extra):
+        kind, length = unpack_from("<2H", extra, at)
         if kind == ZIP64:
-            wide = [number for (number,) in iter_unpack("<Q", extra[4 : 4 + length // 8 * 8])]
+            wide = [number for (number,) in iter_unpack("<Q", extra[at + 4 : at + 4 + length // 8 * 8])]
             return [wide.pop(0) if number == IN_ZIP64 else number for number in numbers]
-        extra = extra[4 + length :]
+        at += 4 + length
     return list(numbers)
 
 

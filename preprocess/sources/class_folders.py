@@ -69,9 +69,12 @@ class Sorted:
     spelled: dict[tuple[str, str], str] = field(default_factory=dict)  # folder by part and class
     notes: list[str] = field(default_factory=list)
 
-    def add(self, entry: Entry, part: str) -> None:
-        """Sort an entry into a part. Raises UserError: an image has no class, or a class two folders."""
-        path = parts_of(entry.name)
+    def add(self, entry: Entry, path: list[str], part: str) -> None:
+        """Sort an entry, whose name has these parts, into a part of the set.
+
+        Raises:
+            UserError: an image has no class, or a class two folders.
+        """
         above = self.shape.above_class
         below = len(path) - above + entry.name.endswith("/")  # parts of the name after that of the part
         label = ""
@@ -204,7 +207,7 @@ def sort_by_folder(where: Path, entries: Iterable[Entry], shape: Shape, file: in
         if part == "test" and len(path) + entry.name.endswith("/") > shape.above_class:
             test.append(entry)
         else:
-            found.add(entry, part)
+            found.add(entry, path, part)
     _take_test(found, test)
     _refuse_incomplete(found)
     for folder in found.folders["val"]:
@@ -225,7 +228,7 @@ def _take_test(found: Sorted, entries: list[Entry]) -> None:
     used = not flat and not found.folders["val"] and classes == found.rows["train"].keys() and bool(classes)
     for entry in entries:
         if used:
-            found.add(entry, "val")
+            found.add(entry, parts_of(entry.name), "val")
         else:
             found.aside.ignore(f"{'/'.join(parts_of(entry.name)[:above])}/", "a test part is not used")
 

@@ -12,10 +12,13 @@ ILSVRC2012_img_val.tar with the devkit; else a part of the training images is ta
 
 import re
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
+from preprocess.containers.entries import Entry
 from preprocess.containers.tar import members
 from preprocess.errors import UserError
+from preprocess.shared import progress
 from preprocess.shared.image_files import hidden_part
 from preprocess.sources.cache import cached_members
 from preprocess.sources.class_folders import LAYOUT as CLASS_FOLDERS
@@ -53,23 +56,23 @@ def class_tars(root: Path, cache: Path | None = None) -> Source:
         if VAL_TAR in beside:
             devkit = _devkit(root)
         for name in beside:
-            if (
-                name not in (VAL_TAR, *DEVKITS)
-                and part_named(name) != "train"
-                and not CLASS_TAR.fullmatch(name)
-            ):
+            if name not in (VAL_TAR, *DEVKITS) and not _of_training(name):
                 aside.ignore(name, "not the tar of a class")
     classes = devkit.classes if devkit else in_class_order(tars)
     index = {wnid: label for label, wnid in enumerate(classes)}
     if unknown := sorted((tars.keys() | by_class.keys()) - index.keys()):
         other = "the devkit does not name" if devkit else "has no tar"
         raise UserError(f"{root} has class {unknown[0]}, which {other}: both parts need the same classes")
+    for folder in part_folders(root, "train"):
+        for path in sorted((root / folder).iterdir()):
+            if not CLASS_TAR.fullmatch(path.name) and aside.is_image(Entry(f"{folder}/{path.name}", 0, 0)):
+                aside.ignore(f"{folder}/{path.name}", "not the tar of a class")
     archives = tuple(tars.values())
-    train = [
-        row
-        for number, (wnid, name) in enumerate(tars.items())
-        for row in _images(root / name, number, wnid, index[wnid], cache, aside)
-    ]
+    train: list[Row] = []
+    with closing(progress.counter(" tars", len(tars), "list of members")) as bar:
+        for number, (wnid, name) in enumerate(tars.items()):
+            train += _images(root / name, number, wnid, index[wnid], cache, aside)
+            bar.update(1)
     if devkit:
         archives += (VAL_TAR,)
         val: Iterable[Row] = validation_tar(
@@ -102,7 +105,7 @@ def _images(
 ) -> list[Row]:
     """The images of a class. Raises UserError: there is none, or the tar is damaged."""
     rows = []
-    for entry in cached_members(archive, cache, members):
+    for entry in cached_members(archive, cache, members, shown=False):
         entry = entry._replace(name=f"{wnid}/{entry.name}")
         if aside.is_image(entry):
             rows.append(Row(entry.name, number, entry.offset, entry.length, label))

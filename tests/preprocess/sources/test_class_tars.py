@@ -33,8 +33,15 @@ def test_images_of_tars_are_taken_and_other_members_listed(root: Path) -> None:
 
 
 def test_what_lies_next_to_the_tars_is_listed(root: Path) -> None:
-    unpacked(root, {"README": b"", "test/1.jpg": b""})
-    assert recognise(root).ignored[:2] == ("README (not the tar of a class)", "test (not the tar of a class)")
+    unpacked(root, {"README": b"", "test/1.jpg": b"", "train/1.jpg": b"", "train/a": b"", "train/.b": b""})
+    source = recognise(root)
+    assert source.ignored[:4] == (
+        "README (not the tar of a class)",
+        "test (not the tar of a class)",
+        "train/1.jpg (not the tar of a class)",
+        "train/a (not named as an image)",
+    )
+    assert source.hidden == 3
     unpacked(root, {f"val/{ONE}/1.jpg": b"a"})
     assert recognise(root).ignored[:2] == (
         "README (not named as an image)",
