@@ -258,9 +258,14 @@ def _refuse_incomplete(found: Sorted) -> None:
                 empty.append(f"{folder}/")
     if empty:
         ignored = first_of([entry for entry in found.aside.ignored if entry.startswith(tuple(empty))], SHOWN)
+        remedy = (
+            "put images there, or remove these folders"
+            if found.shape.top is None
+            else "without train/ every folder is a class, so name a place with folders of images alone"
+        )
         raise UserError(
-            f"{found.where} has no image in {first_of(empty, 5)}: put images there, or remove these "
-            f"folders{ignored and '; they hold '}{ignored}"
+            f"{found.where} has no image in {first_of(empty, 5)}: {remedy}"
+            f"{ignored and '; they hold '}{ignored}"
         )
 
 

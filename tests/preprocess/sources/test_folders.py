@@ -214,7 +214,10 @@ def test_a_note_names_the_first_three_classes(read: Read) -> None:
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        (PHOTOS | {"docs/a.txt": b""}, "has no image in .*docs/: put JPEGs or PNGs there, or remove"),
+        (
+            PHOTOS | {"docs/a.txt": b""},
+            r"has no image in \S*docs/: without train/ every folder is a class, so name",
+        ),
         ({"cat/1.jpg": b"a", "a.txt": b""}, "has images in one folder only, cat/|holds no image under train"),
         ({"1.jpg": b"a", "2.jpg": b"a"}, "holds neither|holds no image under train"),
         ({"a/cat/1.jpg": b"", "b/cat/1.jpg": b""}, "holds neither|holds no image under train"),
