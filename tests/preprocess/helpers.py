@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tarfile
 import warnings
-from collections.abc import Sequence
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
