@@ -61,8 +61,8 @@ def test_the_summary_counts_hidden_entries_apart_from_ignored_ones(tmp_path: Pat
         (imagenet / "train/cat" / name).write_bytes(b"a")
     done = stage("index", "--imagenet", imagenet, "--store", tmp_path / "a.zarr")
     assert done.stdout.endswith(
-        "; 4 entries were ignored: test/ (a test part is not used), "
-        "train/cat/a.svg (SVG, which cannot be read), train/cat/b.AVIF (AVIF, which cannot be read), ...; "
+        "; 4 entries were ignored: train/cat/a.svg (SVG, which cannot be read), train/cat/b.AVIF (AVIF, "
+        "which cannot be read), train/cat/c.svg (SVG, which cannot be read), ...; "
         "files in formats that cannot be read: 1 AVIF, 2 SVG; convert them to JPEG or PNG\n"
     )
 
