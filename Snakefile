@@ -65,6 +65,7 @@ rule index:
     shell:
         "python -m preprocess.index --store {params.set[store]:q} --log {log:q}"
         " --imagenet {params.set[imagenet]:q} --seed {params.set[seed]}"
+        " --split {params.set[split]} --classes={params.set[classes]:q}"
         " --image-size {params.set[image_size]} --shard-length {params.set[shard_length]}"
         " --validation-fraction {params.set[validation_fraction]}"
         " --train-per-class {params.set[train_per_class]}"

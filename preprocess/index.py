@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from preprocess import stage
 from preprocess.errors import UserError
+from preprocess.evaluation_set import Reference, for_evaluation, read_reference
 from preprocess.plan import (
     AS_STORED,
     SPLITS,
@@ -54,10 +55,12 @@ def choose(
         train_per_class, validation_per_class: most images of one class; 0: no limit.
 
     Raises:
-        UserError: a split would be empty.
+        UserError: a split would be empty, but for train where the source has no such part.
     """
     generator = np.random.default_rng(seed)
     train, val = shuffled(source.train, generator), shuffled(source.val, generator)
+    if not len(train):
+        return {"train": train, "val": at_most_per_class(val, validation_per_class)}
     if not len(val):
         train, val = split_off_validation(train, validation_fraction, generator)
     chosen = {
@@ -135,13 +138,13 @@ def rank_in_class(rows: Table) -> NDArray[np.int64]:
     return rank
 
 
-def orientation(setting: str, source: Source, old: Plan | None) -> str:
-    """The setting where it is no "auto". Else as an existing store has it; for ImageNet's images as-stored,
-    as is usual; for all others upright, because telephones store photographs sideways."""
+def orientation(setting: str, source: Source, old: Plan | None, reference: Reference | None) -> str:
+    """The setting where it is no "auto". Else as an existing store or the reference has it; for ImageNet's
+    images as-stored, as is usual; for all others upright, because telephones store photographs sideways."""
     if setting != AUTO:
         return setting
-    if old:
-        return old.orientation
+    if known := old or reference:
+        return known.orientation
     imagenet = source.class_names is not None or all(map(WNID.fullmatch, source.classes))
     return AS_STORED if imagenet else UPRIGHT
 
@@ -162,6 +165,25 @@ def refuse_other_store(store: Path, old: Plan, new: Plan) -> None:
     )
 
 
+def of_part(arguments: argparse.Namespace, source: Source) -> tuple[Source, Reference | None]:
+    """The source as the setting `split` wants it, and the classes that it is evaluated with.
+
+    Raises:
+        UserError: it has no training part and needs one, or as `read_reference` and `for_evaluation`.
+    """
+    if arguments.split == "val":
+        reference = read_reference(arguments.classes, arguments.image_size) if arguments.classes else None
+        return for_evaluation(source, reference), reference
+    if arguments.classes:
+        raise UserError("classes=PATH is for a set that is evaluated with these classes: add split=val")
+    if not len(source.train):
+        raise UserError(
+            f"{source.root} holds no image for training, only a validation part: name another place with "
+            "imagenet=PATH; to evaluate a network on it, add split=val classes=RUN with the network's run"
+        )
+    return source, None
+
+
 def index(arguments: argparse.Namespace) -> str:
     """Find the source, choose images, and create the store; return a summary.
 
@@ -173,12 +195,9 @@ def index(arguments: argparse.Namespace) -> str:
     old = find_plan(store)
     cache = archives_folder(store)
     source = recognise(arguments.imagenet, cache)
-    if not len(source.train):
-        raise UserError(
-            f"{source.root} holds no image under train/<class>/, only a validation part: "
-            "name another place, imagenet=PATH"
-        )
-    extent = describe_extent(source, arguments.subset)
+    source, reference = of_part(arguments, source)
+    alone = not len(source.train)
+    extent = "for evaluation alone" if alone else describe_extent(source, arguments.subset)
     if arguments.verify_md5:
         check_md5(source, cache)
     tables = choose(
@@ -195,9 +214,9 @@ def index(arguments: argparse.Namespace) -> str:
         classes=source.classes,
         class_names=source.class_names,
         image_size=arguments.image_size,
-        shard_length=whole_groups(tables["train"], arguments.shard_length),
+        shard_length=whole_groups(max(tables.values(), key=len), arguments.shard_length),
         draft=arguments.draft,
-        orientation=orientation(arguments.orientation, source, old),
+        orientation=orientation(arguments.orientation, source, old, reference),
         seed=arguments.seed,
         counts={split: len(tables[split]) for split in SPLITS},
     )
@@ -225,10 +244,12 @@ def summary(arguments: argparse.Namespace, source: Source, plan: Plan, extent: s
         f"{len(plan.classes)} classes, {plan.counts['train']} images for training, "
         f"{plan.counts['val']} for validation{'' if len(source.val) else ' (taken from train)'}"
     )
+    if not plan.counts["train"]:
+        used = f"{len(plan.classes)} classes, {plan.counts['val']} images"
     turned = "; images are turned as their EXIF data say" if plan.upright else ""
     md5 = "; MD5 sums are those of ILSVRC-2012" if arguments.verify_md5 else ""
     without = len(plan.classes) - len(np.unique(source.train["label"]))
-    empty = f"; {without} classes have no image for training" if without else ""
+    empty = f"; {without} classes have no image for training" if without and plan.counts["train"] else ""
     formats = Counter(known_unreadable(reason_of(entry)[0]) for entry in source.ignored)
     del formats[""]
     unreadable = f"; {counted(formats)}" if formats else ""
@@ -247,6 +268,17 @@ def parser() -> argparse.ArgumentParser:
     """The flags."""
     command = stage.parser(__doc__)
     command.add_argument("--imagenet", type=Path, required=True, help="folder or tar with the images")
+    command.add_argument(
+        "--split",
+        choices=("all", "val"),
+        default="all",
+        help="val: all images are for evaluation; a training part is not made",
+    )
+    command.add_argument(
+        "--classes",
+        type=lambda text: Path(text) if text else None,
+        help="with --split val: a store, run, checkpoint or exported network, whose classes the set's are",
+    )
     command.add_argument("--image-size", type=int, default=256, help="side of the stored images, pixels")
     command.add_argument(
         "--orientation",

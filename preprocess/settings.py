@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from preprocess.errors import UserError
 
 SCHEMA = Path(__file__).with_name("config.schema.yaml")
-PATHS = ("imagenet", "store", "dask_address")
+PATHS = ("imagenet", "store", "classes", "dask_address")
 
 
 def checked(settings: Mapping[str, Any]) -> dict[str, Any]:

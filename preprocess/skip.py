@@ -29,7 +29,7 @@ def leave_out(plan: Plan, tables: Tables, skipped: Skipped) -> tuple[Plan, Table
     for split in SPLITS:
         names = [name.encode("utf-8", "surrogateescape") for name in skipped.get(split, {})]
         left[split] = fill_gaps(tables[split], np.isin(tables[split]["name"], names))
-        if not len(left[split]):
+        if len(tables[split]) and not len(left[split]):
             raise UserError(f"no image of {split} can be read: nothing is left with on_error: skip")
     counts = {split: len(left[split]) for split in SPLITS}
     return with_identity(replace(plan, counts=counts, skipped=skipped), left), left

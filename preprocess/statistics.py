@@ -66,6 +66,9 @@ def statistics(arguments: argparse.Namespace) -> str:
     """
     store: Path = arguments.store
     plan = load_plan(store)
+    if not plan.counts["train"]:
+        write_json(manifest(store, "statistics"), {"identity": plan.identity, "pictures": 0})
+        return "no training part, so no mean image: a network that is evaluated has its own"
     count, product = 0, np.zeros((3, 3), dtype=np.int64)
     position = np.zeros((plan.image_size, plan.image_size, 3), dtype=np.uint64)
     for shard in range(plan.shards("train")):

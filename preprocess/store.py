@@ -106,7 +106,7 @@ class Store:
     classes: tuple[str, ...]
     class_names: tuple[str, ...] | None  # in words, where the source or ILSVRC-2012 has them
     image_size: int  # S
-    mean: NDArray[np.float32]  # [S, S, 3] of the training images, 0..255
+    mean: NDArray[np.float32]  # [S, S, 3] of the training images, 0..255; NaN where there are none, as below
     eigenvalues: NDArray[np.float64]  # [3] of the training pixels' covariance, largest first
     eigenvectors: NDArray[np.float64]  # [3, 3], one a column
     upright: bool  # whether images were turned as their EXIF data say
@@ -126,22 +126,35 @@ def open_store(path: Path | str) -> Store:
         raise StoreError(f"the store at {path} is not finished: run `snakemake preprocess` to finish it")
     root = attributes(path, _Root, path)
     names = root["class_names"]
-    statistics = path / "statistics"
+    train, size = _open_split(path / "train"), root["image_size"]
     store = Store(
         path=path,
-        train=_open_split(path / "train"),
+        train=train,
         val=_open_split(path / "val"),
         classes=tuple(root["classes"]),
         class_names=in_words(root["classes"]) if names is None else tuple(names),
-        image_size=root["image_size"],
-        mean=_read(_open_array(statistics / "mean", "float32", 3), statistics),
-        eigenvalues=_read(_open_array(statistics / "eigenvalues", "float64", 1), statistics),
-        eigenvectors=_read(_open_array(statistics / "eigenvectors", "float64", 2), statistics),
+        image_size=size,
+        **(_statistics(path / "statistics") if len(train) else _no_statistics(size)),
         upright=root.get("orientation") == UPRIGHT,
         fingerprint=root["fingerprint"],
     )
     _refuse_disagreement(store)
     return store
+
+
+def _statistics(path: Path) -> dict[str, NDArray[Any]]:
+    """The statistics of a training set, by the names that `Store` gives them. Raises StoreError."""
+    kinds = {"mean": ("float32", 3), "eigenvalues": ("float64", 1), "eigenvectors": ("float64", 2)}
+    return {name: _read(_open_array(path / name, *kind), path) for name, kind in kinds.items()}
+
+
+def _no_statistics(side: int) -> dict[str, NDArray[Any]]:
+    """Those of no images: NaN, so that whoever uses them notices."""
+    return {
+        "mean": np.full((side, side, 3), np.nan, np.float32),
+        "eigenvalues": np.full(3, np.nan),
+        "eigenvectors": np.full((3, 3), np.nan),
+    }
 
 
 def _refuse_disagreement(store: Store) -> None:
@@ -243,9 +256,14 @@ def describe(arguments: argparse.Namespace) -> str:
     place = changed_place(store.path)
     remedy = f"to take that in, remove {store.path} or name another store=PATH, and run again"
     changed = f"; {place} has changed since: {remedy}" if place else ""
+    images = (
+        f"{len(store.train)} images for training, {len(store.val)} for validation"
+        if len(store.train)
+        else f"{len(store.val)} images, for evaluation alone"
+    )
     return (
-        f"{store.path} is ready: {len(store.classes)} classes, {len(store.train)} images for training, "
-        f"{len(store.val)} for validation, fingerprint {store.fingerprint}{changed}"
+        f"{store.path} is ready: {len(store.classes)} classes, {images}, "
+        f"fingerprint {store.fingerprint}{changed}"
     )
 
 

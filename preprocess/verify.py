@@ -186,7 +186,7 @@ def verify(arguments: argparse.Namespace) -> str:
     try:
         opened = open_store(store)
         for split in (opened.train, opened.val):
-            split.read(np.array([0, len(split) - 1]))
+            split.read(np.array([0, len(split) - 1])[: len(split)])
     except StoreError as error:
         mark_unfinished(store, [])
         reason = str(error).partition(": run ")[0]

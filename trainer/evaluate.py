@@ -3,6 +3,7 @@
 python -m trainer.evaluate                             the latest run's best checkpoint, centre crop
 python -m trainer.evaluate --ten-crop                  ten views an image, their softmax outputs averaged
 python -m trainer.evaluate --run A B C --ensemble      three networks' softmax outputs averaged too
+python -m trainer.evaluate --store OTHER               another set of images, with the run's own mean image
 python -m trainer.evaluate --per-class                 the classes with the highest errors
 """
 
@@ -31,6 +32,9 @@ class Arguments(Ranged):
     """Average the softmax outputs of all the networks that --run and --checkpoint name (paper, section 6)."""
     per_class: bool = False
     """Print the classes with the highest errors; --json gets all of them, and the confusion matrix."""
+    held_classes: bool = False
+    """A guess is one of the classes that have images, not of all that the network knows. So ImageNet-A's and
+    ImageNet-R's errors are published."""
     run: tuple[Path, ...] = ()
     """Folders of runs. None: the latest in runs/."""
     checkpoint: tuple[str, ...] = ("best",)

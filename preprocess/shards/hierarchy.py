@@ -64,8 +64,9 @@ def write_statistics(store: Path, arrays: dict[str, NDArray[Any]]) -> None:
 
 def _add(group: zarr.Group, name: str, array: NDArray[Any]) -> None:
     """Add a small array in one chunk with a checksum; a chunk of zeros is written too."""
+    chunks = tuple(max(1, length) for length in array.shape)
     group.create_array(
-        name, data=array, chunks=array.shape, compressors=[Crc32cCodec()], config={"write_empty_chunks": True}
+        name, data=array, chunks=chunks, compressors=[Crc32cCodec()], config={"write_empty_chunks": True}
     )
 
 

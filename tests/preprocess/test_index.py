@@ -104,11 +104,3 @@ def test_shards_hold_whole_groups_where_most_images_are_in_groups_of_one_size(
 
 def test_images_that_are_read_singly_leave_the_shard_length_as_it_is() -> None:
     assert whole_groups(images(500, 524), 1000) == 1000
-
-
-def test_a_set_with_only_a_validation_part_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "imagenet/val/cat").mkdir(parents=True)
-    (tmp_path / "imagenet/val/cat/1.jpg").touch()
-    done = stage("index", "--imagenet", tmp_path / "imagenet", "--store", tmp_path / "a.zarr")
-    assert done.returncode != 0
-    assert "holds no image under train/<class>/, only a validation part: name another" in done.stderr

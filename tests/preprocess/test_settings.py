@@ -30,6 +30,8 @@ DEFAULTS: dict[str, Any] = yaml.safe_load((ROOT / "preprocess" / "config.yaml").
 TAKEN = {
     "imagenet": ["images", "'a b'", "'{x}'"],
     "store": ["s.zarr", "'12'"],
+    "split": ["all", "val"],
+    "classes": ["''", "runs/a"],
     "image_size": ["224", "4096"],
     "shard_length": ["1", "65536"],
     "draft": ["true", "false"],
@@ -51,6 +53,8 @@ NO_FLAGS = ["0", "'yes'", "null", ".nan"]
 REFUSED = {
     "imagenet": ["''", '"a\\0b"', *NO_TEXTS],
     "store": ["''", '"a\\0b"', "'a{b}'", "'a{b'", '"a\\nb"', *NO_TEXTS],
+    "split": ["train", "''", "null"],
+    "classes": ['"a\\0b"', *NO_TEXTS],
     "image_size": ["223", "4097", "-1", *NO_NUMBERS],
     "shard_length": ["0", "65537", *NO_NUMBERS],
     "draft": NO_FLAGS,

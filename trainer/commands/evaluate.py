@@ -45,6 +45,7 @@ def measure(arguments: Arguments, requests: Requests) -> tuple[list[Result], Top
         store=a.store,
         ten_crop=a.ten_crop,
         ensemble=a.ensemble,
+        held_classes=a.held_classes,
         batch_size=a.batch_size,
         precision=a.precision,
         remark=remark,

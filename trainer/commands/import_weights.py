@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from preprocess.store import Store
 from trainer.config import Config, from_dict, with_changes
-from trainer.data.batches import open_data
+from trainer.data.batches import open_training_data
 from trainer.errors import UserError, require_output
 from trainer.evaluation.pretrained import load
 from trainer.interchange import to_towers, weights_file
@@ -55,7 +55,7 @@ def run(a: Arguments) -> None:
         if (a.run / run_folder.CONFIG).exists():
             raise UserError(f"{a.run} is a run already; name another --run.")
         require_output(a.run / run_folder.CONFIG)
-        store = open_data(a.store)
+        store = open_training_data(a.store)
         config, weights, trained_on = read(a, store)
         config, _ = settle(with_changes(config, store=a.store, folder=None), len(store.train))
         towers = to_towers.build_towers(config, weights, len(store.classes))

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from preprocess.store import Store
 from trainer.config import GROUPS, Config, flag, to_dict, with_changes
-from trainer.data.batches import open_data
+from trainer.data.batches import open_training_data
 from trainer.figures import drawing
 from trainer.parallel.agreement import check_same_on_all_ranks, on_root
 from trainer.parallel.device import resolve_precision
@@ -32,7 +32,7 @@ def train(config: Config, topology: Topology, requests: Requests) -> int:
     """
     watchdog = Watchdog(topology, config.hardware.timeout, end_all)
     watchdog.mark("opening the store")
-    store = open_data(config.run.store)
+    store = open_training_data(config.run.store)
     watchdog.mark("comparing the ranks' settings", waiting=True)
     check_same_on_all_ranks(topology, facts(config, store))
     config, reasons = settle(config, len(store.train))

@@ -38,6 +38,17 @@ def open_data(path: Path) -> Store:
     return store
 
 
+def open_training_data(path: Path) -> Store:
+    """Open a store to train on. Raises UserError as `open_data`, and for one without a training part."""
+    store = open_data(path)
+    if not len(store.train):
+        raise UserError(
+            f"{path} has no training part, it is for evaluation alone: train on another store, and evaluate "
+            f"with python -m trainer.evaluate --store {path}"
+        )
+    return store
+
+
 def _read(split: Split, indices_B: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Images of a split. Raises UserError for damage that is found while reading."""
     try:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from preprocess.store import Store
@@ -107,6 +108,7 @@ def evaluate_all(
     store: Path | None = None,
     ten_crop: bool = False,
     ensemble: bool = False,
+    held_classes: bool = False,
     batch_size: int = 64,
     precision: str = "auto",
     remark: Callable[[str], None] = print,
@@ -117,6 +119,7 @@ def evaluate_all(
     Args:
         topologies: of networks with so many towers.
         store: another store than that of training; its classes are matched by name.
+        held_classes: a guess is one of the classes that have images, as ImageNet-A and -R are evaluated.
         remark: gets a sentence for each thing that the user should know.
 
     Raises:
@@ -145,6 +148,7 @@ def evaluate_all(
             batch=batch_size,
             title=member.run.name,
             ensemble=together,
+            held_K=_held(seen) if held_classes else None,
             stop=stop,
         )
         del network  # the next one takes its memory
@@ -163,4 +167,12 @@ def _seen(member: Member, path: Path | None) -> tuple[Store, list[str]]:
     seen, remarks = as_seen(open_data(path or member.config.run.store), member.trained_on)
     if not len(seen.val):
         raise UserError("The store has no validation images; preprocess with a validation part.")
+    held, known = int(_held(seen).sum()), len(seen.classes)
+    if held < known:
+        remarks.append(f"The images are of {held:,} of the network's {known:,} classes.")
     return seen, remarks
+
+
+def _held(store: Store) -> torch.Tensor:
+    """The classes that have validation images, bool [K]."""
+    return torch.from_numpy(np.bincount(store.val.labels, minlength=len(store.classes)) > 0)

@@ -97,6 +97,8 @@ def record(result: Result, per_class: bool) -> dict[str, Any]:
         "top1_error": c.top1_error,
         "top5_error": c.top5_error,
         "images": c.images,
+        "classes": int(np.count_nonzero(tally.images_K)),
+        "network_classes": len(tally.images_K),
         "views": 10 if views == TEN else 1,
         **({"checkpoint": paths[0]} if len(paths) == 1 else {"ensemble": paths}),
         **({"per_class": _per_class(tally, result.store.classes)} if per_class else {}),

@@ -20,6 +20,8 @@ from trainer.evaluation.metrics import Tally
 from trainer.evaluation.results import CENTER, TEN
 from trainer.parallel.network import ParallelNetwork
 
+NEVER = -1.0  # below every softmax output: a class with this score comes after all others
+
 
 class StoppedError(Exception):
     """A signal or a file asked to stop in the middle of an evaluation."""
@@ -34,6 +36,7 @@ def evaluate(
     batch: int = 64,
     title: str = "",
     ensemble: Ensemble | None = None,
+    held_K: Tensor | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Tally]:
     """Counts over the whole validation set, class by class, by kind of view; every rank gets the sums.
@@ -44,6 +47,7 @@ def evaluate(
         batch: images at a time on each pair of ranks.
         title: of the progress that rank 0 shows; none without it.
         ensemble: the softmax outputs are added to it too.
+        held_K: bool [K], the classes that a guess may be; None: all.
         stop: asked by all ranks before each batch, with the same answer on all.
 
     Raises:
@@ -52,6 +56,9 @@ def evaluate(
     found = {views: Tally(network.classes) for views in ((CENTER, TEN) if ten_crop else (CENTER,))}
     batches = _outputs(network, store, settings, ten_crop, batch, title, stop)
     for number, (labels_B, outputs) in enumerate(batches):
+        if held_K is not None:
+            for p_BK in outputs.values():
+                p_BK.masked_fill_(~held_K.to(p_BK.device), NEVER)
         for views, p_BK in outputs.items():
             found[views].add(p_BK, labels_B)
         if ensemble:

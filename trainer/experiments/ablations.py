@@ -19,7 +19,7 @@ from preprocess.shared.files import write_atomically
 from preprocess.store import Store
 from trainer.cli import parse
 from trainer.config import Config
-from trainer.data.batches import open_data
+from trainer.data.batches import open_training_data
 from trainer.errors import UserError, require_output
 from trainer.experiments.arguments import Ablations as Arguments
 from trainer.experiments.arguments import Part
@@ -57,7 +57,7 @@ def run(arguments: Arguments) -> None:
     """Train the runs that are not complete yet, then write the table and the figure."""
     style.require_matplotlib()
     require_output(arguments.out / "ablations.json")
-    store = open_data(arguments.store)
+    store = open_training_data(arguments.store)
     images = len(store.val)
     if not images:
         raise UserError(f"{arguments.store} has no validation images: there is no error to compare.")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from trainer.data.batches import open_data
+from trainer.data.batches import open_training_data
 from trainer.errors import UserError, require_output
 from trainer.evaluation.pretrained import load
 from trainer.figures import NAMES, Name, confusion, curves, filters, neighbours, predictions, style, views
@@ -59,7 +59,7 @@ def draw(
     """
     style.require_matplotlib()
     network = load(run, checkpoint, device)
-    seen, remarks = as_seen(open_data(store or network.config.run.store), network.trained_on)
+    seen, remarks = as_seen(open_training_data(store or network.config.run.store), network.trained_on)
     for remark in remarks:
         say(remark)
     limit = images or (LIMIT_GPU if network.device.type == "cuda" else LIMIT_CPU)

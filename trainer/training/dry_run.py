@@ -17,7 +17,7 @@ from torch import Tensor
 
 from preprocess.shared.units import duration, size
 from trainer.config import Config
-from trainer.data.batches import TrainingBatches, open_data
+from trainer.data.batches import TrainingBatches, open_training_data
 from trainer.parallel.topology import Topology
 from trainer.recipes import settle
 from trainer.runs import checkpoint, resuming, run_folder, summary
@@ -31,7 +31,7 @@ FORWARD = 1 / 3  # the share of a step that an evaluation takes: backward costs 
 
 def show(config: Config, topology: Topology) -> None:
     """Every rank calls it; rank 0 prints. Raises UserError where the run would raise one at its start."""
-    store = open_data(config.run.store)
+    store = open_training_data(config.run.store)
     config, reasons = settle(config, len(store.train))
     trainer = Trainer(config, topology, len(store.classes))
     schedule = Schedule(config.optim, len(store.train) / trainer.batch_size)
