@@ -28,7 +28,7 @@ from preprocess.shared import json_files
 from preprocess.shared.files import write_atomically, write_json
 from preprocess.shared.program import words
 from preprocess.sources.tables import Aside
-from preprocess.store import Store, attributes, open_store
+from preprocess.store import Split, Store, attributes, open_store
 
 SHEET, CLOUD = 48, 1500  # sample images, sample pixels
 FEW, ENDS, BINS = 30, 5, 12  # classes that are listed one by one; smallest and largest ones; bars
@@ -57,37 +57,46 @@ def classes_path(store: Path) -> Path:
     return store.with_name(f"{store.name}.classes.html")
 
 
+def splits(store: Store) -> dict[str, Split]:
+    """The parts that have images, with what they are for. The first one is shown."""
+    parts = {"training": store.train, "validation": store.val}
+    return {name: part for name, part in parts.items() if len(part)}
+
+
+def first_split(store: Store) -> Split:
+    """The training images; of a set for evaluation alone its images."""
+    return next(iter(splits(store).values()))
+
+
 def contact_sheet(store: Store, chosen: Sequence[int]) -> str:
-    """Training images with the names of their classes, HTML."""
-    names = store.class_names or store.classes
+    """Images of the first split with the names of their classes, HTML."""
+    names, part = store.class_names or store.classes, first_split(store)
     indices = np.sort(np.array(chosen, dtype=np.int64))
-    images = store.train.read(indices)
+    images = part.read(indices)
     return "".join(
-        figure(image, names[int(store.train.labels[index])])
+        figure(image, names[int(part.labels[index])])
         for index, image in zip(indices.tolist(), images, strict=True)
     )
 
 
 def by_class(store: Store) -> str:
     """The number of images of each class: listed for few classes, else their distribution and its ends."""
-    counts = {
-        split: np.bincount(images.labels, minlength=len(store.classes)).tolist()
-        for split, images in (("train", store.train), ("val", store.val))
-    }
     names = [_name(store, index) for index in range(len(store.classes))]
-    rows = sorted(zip(counts["train"], names, counts["val"], strict=True))
-    head = ("class", "training images", "validation images")
+    counts = [np.bincount(part.labels, minlength=len(names)).tolist() for part in splits(store).values()]
+    head = ("class", *(f"{name} images" for name in splits(store)))
+    rows = list(zip(names, *counts, strict=True))
     if len(rows) <= FEW:
-        return table(zip(names, counts["train"], counts["val"], strict=True), head)
-    listed = [(name, train, val) for train, name, val in (*rows[:ENDS], *rows[-ENDS:])]
-    least = rows[0][0]
-    width = (rows[-1][0] - least) // BINS + 1
-    numbers = np.bincount((np.array(counts["train"]) - least) // width).tolist()
+        return table(rows, head)
+    rows.sort(key=lambda row: (row[1], row[0]))
+    least = rows[0][1]
+    width = (rows[-1][1] - least) // BINS + 1
+    numbers = np.bincount((np.array(counts[0]) - least) // width).tolist()
     lows = [least + width * number for number in range(len(numbers))]
     spread = [(f"{low:,} to {low + width - 1:,}", number) for low, number in zip(lows, numbers, strict=True)]
+    ends = (*rows[:ENDS], *rows[-ENDS:])
     return (
-        f"<p>Classes by their number of training images:</p>{bars(spread)}"
-        f"<p>The {ENDS} smallest classes and the {ENDS} largest:</p>{table(listed, head)}"
+        f"<p>Classes by their number of {next(iter(splits(store)))} images:</p>{bars(spread)}"
+        f"<p>The {ENDS} smallest classes and the {ENDS} largest:</p>{table(ends, head)}"
     )
 
 
@@ -157,43 +166,50 @@ def repaired(path: Path) -> str:
     return table(rows, head) if rows else "<p>No image needed a repair.</p>"
 
 
+def statistics(store: Store, generator: np.random.Generator) -> str:
+    """The mean image, and the colours of the training images with their principal components."""
+    number = len(store.train)
+    seen = store.train.read(np.sort(generator.choice(number, min(50, number), False)))
+    pixels = generator.choice(seen.reshape(-1, 3), CLOUD)
+    rows = (
+        (f"component {n}", f"standard deviation {np.sqrt(max(value, 0)):.2f}, direction {axis.round(3)}")
+        for n, (value, axis) in enumerate(
+            zip(store.eigenvalues.tolist(), store.eigenvectors.T, strict=True), start=1
+        )
+    )
+    mean = embedded(np.rint(store.mean).astype(np.uint8))
+    return (
+        f'<h2>Mean image</h2><img src="{mean}" alt="the mean image">'
+        f"<h2>Colours</h2><p>{CLOUD} random pixels in the RGB cube; the lines are the principal components "
+        f"1 to 3, two standard deviations to each side.</p>"
+        f"{cloud(pixels, store.eigenvalues, store.eigenvectors)}{table(rows)}"
+    )
+
+
 def page(path: Path) -> str:
     """The page of a finished store. Raises StoreError."""
     store = open_store(path)
     generator = np.random.default_rng(0)
-    facts = attributes(path, _Facts, path)
-    number = len(store.train)
+    facts, number = attributes(path, _Facts, path), len(first_split(store))
     samples = generator.choice(number, min(SHEET, number), replace=False).tolist()
-    seen = store.train.read(np.sort(generator.choice(number, min(50, number), False)))
-    pixels = generator.choice(seen.reshape(-1, 3), CLOUD)
-    components = zip(store.eigenvalues.tolist(), store.eigenvectors.T, strict=True)
     counts = [
         ("source", facts["source"].get("kind", "")),
         ("classes", len(store.classes)),
-        ("train images", f"{number:,}"),
-        ("val images", f"{len(store.val):,}"),
+        *((f"{name} images", f"{len(part):,}") for name, part in splits(store).items()),
         ("image size", store.image_size),
         ("EXIF orientation", "applied" if store.upright else "ignored"),
         ("images a shard", facts["shard_length"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())),
         ("fingerprint", store.fingerprint),
-        *(
-            (f"component {n}", f"standard deviation {np.sqrt(max(value, 0)):.2f}, direction {axis.round(3)}")
-            for n, (value, axis) in enumerate(components, 1)
-        ),
     ]
-    mean = embedded(np.rint(store.mean).astype(np.uint8))
     return document(
         path.name,
         f"<h2>Images by class</h2>{by_class(store)}"
         f"<h2>Shorter sides of the original images</h2>{sides(path)}"
         f"<h2>Left aside</h2>{left_aside(path)}"
         f"<h2>The store</h2>{table(counts)}"
-        f"<h2>Training images</h2>{contact_sheet(store, samples)}"
-        f'<h2>Mean image</h2><img src="{mean}" alt="the mean image">'
-        f"<h2>Colours</h2><p>{CLOUD} random pixels in the RGB cube; the lines are the principal components "
-        f"1 to 3, two standard deviations to each side.</p>"
-        f"{cloud(pixels, store.eigenvalues, store.eigenvectors)}"
+        f"<h2>Some of the images</h2>{contact_sheet(store, samples)}"
+        f"{statistics(store, generator) if len(store.train) else ''}"
         f"<h2>Repairs</h2>{repaired(path)}"
         f"<h2>Stages</h2>{table(times(path), ('stage', 'ended', 'took', 'summary'))}",
     )
@@ -238,9 +254,9 @@ def classes_page(path: Path, asked: Sequence[str]) -> tuple[str, int]:
     chosen = find_classes(store, asked)
     sections = []
     for index in chosen:
-        own = np.flatnonzero(store.train.labels == index)
+        own = np.flatnonzero(first_split(store).labels == index)
         samples = generator.choice(own, min(SHEET, len(own)), replace=False).tolist()
-        sheet = contact_sheet(store, samples) if samples else "<p>No training image.</p>"
+        sheet = contact_sheet(store, samples) if samples else "<p>No image.</p>"
         sections.append(f"<h2>{index}: {escaped(_name(store, index))}, {len(own):,} images</h2>{sheet}")
     return document(f"{path.name}: images by class", "".join(sections)), len(chosen)
 
@@ -256,7 +272,7 @@ def report(arguments: argparse.Namespace) -> str:
         target = classes_path(arguments.store)
         text, count = classes_page(arguments.store, arguments.classes)
         write_atomically(target, text.encode())
-        return f"{target} shows training images of {count} {'class' if count == 1 else 'classes'}"
+        return f"{target} shows images of {count} {'class' if count == 1 else 'classes'}"
     target = report_path(arguments.store)
     write_atomically(target, page(arguments.store).encode())
     write_json(manifest(arguments.store, "report"), {"page": target.name})

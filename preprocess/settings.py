@@ -9,6 +9,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from preprocess.errors import UserError
+from preprocess.shared.program import expanded
 
 SCHEMA = Path(__file__).with_name("config.schema.yaml")
 PATHS = ("imagenet", "store", "classes", "dask_address")
@@ -31,8 +32,8 @@ def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, str) and schema["properties"][name].get("type") == "boolean":
             # Snakemake takes True alone for a yes
             found[name] = {"true": True, "false": False}.get(value.lower(), value)
-        if isinstance(value, str) and name in PATHS and value.startswith("~"):
-            found[name] = str(Path(value).expanduser())
+        if isinstance(value, str) and name in PATHS:
+            found[name] = expanded(value)
     for error in Draft202012Validator(schema).iter_errors(found):
         if not error.path:
             raise UserError(

@@ -17,4 +17,9 @@ def words(argv: Sequence[str] | None = None) -> list[str]:
 
 def _expanded(word: str) -> str:
     flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    return f"{flag}{equals}{Path(value).expanduser()}" if value == "~" or value.startswith("~/") else word
+    return f"{flag}{equals}{expanded(value)}"
+
+
+def expanded(path: str) -> str:
+    """The path with ~ as the home folder. Other users' folders, as ~name, stay as they were typed."""
+    return str(Path(path).expanduser()) if path == "~" or path.startswith("~/") else path

@@ -52,7 +52,7 @@ def test_the_page_shows_images_classes_counts_and_repairs_and_loads_nothing(
     assert page.circles == 1500
     for text in (*CLASSES, "train/n01/30.JPEG", "greyscale", "class folders", open_store(copy).fingerprint):
         assert text in page.text
-    assert re.search(r"train images\n73", page.text)
+    assert re.search(r"training images\n73", page.text)
     assert re.search(r"\nshards\n\S+ \S+\n[\d.]+ s\n7 shards with 91 images", page.text)  # when, how long
 
 
