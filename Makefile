@@ -30,6 +30,8 @@ tools: setup
 		|| echo "without them the tests of the batch scripts are skipped"
 	@PATH="$$PATH:/usr/sbin:/sbin"; { command -v ip && command -v tc; } >/dev/null \
 		|| cluster/packages.sh iproute2 || echo "without it the tests on several hosts are skipped"
+	@{ command -v zip && command -v unzip; } >/dev/null \
+		|| cluster/packages.sh zip unzip || echo "without them the tests of Kaggle's zip are skipped"
 	@command -v g++ >/dev/null || cluster/packages.sh g++ || echo "without it compiled steps are not tested"
 	@command -v chromium chromium-browser google-chrome >/dev/null \
 		|| cluster/packages.sh chromium || echo "without it the live page's test is skipped"

@@ -8,8 +8,10 @@ from typing import Literal
 
 import tyro
 
-Stage = Literal["preprocess", "loader", "lrn", "update", "step", "reduce", "start", "scaling", "gpu"]
-WHEN_ASKED = ("scaling", "gpu")
+Stage = Literal[
+    "preprocess", "loader", "lrn", "update", "step", "reduce", "start", "scaling", "gpu", "layouts", "index"
+]
+WHEN_ASKED = ("scaling", "gpu", "layouts", "index")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,8 @@ class Settings:
     """
 
     stages: tyro.conf.Positional[tuple[Stage, ...]] = ()
-    """Stages to measure, in this order. None: all but gpu, which needs one, and scaling, which takes long."""
+    """Stages to measure, in this order. None: all but gpu, which needs one, and scaling,
+    layouts and index, which take long."""
     repeats: int = 5
     """Turns of each of ours, peer and limit."""
     seconds: float = 0.3
@@ -43,6 +46,8 @@ class Settings:
     """Number of JPEGs for preprocess and loader."""
     repeated: int = 8192
     """Images that the long runs of preprocess have more than the short ones: the same JPEGs repeated."""
+    members: int = 1_300_000
+    """Images in the lists of index."""
     imagenet: Path | None = None
     """Source of the JPEGs: ImageNet's tars, class folders, or a tar of these. None: synthetic images, made in
     a temporary folder."""
@@ -58,6 +63,15 @@ class Settings:
     """File for the figures; a plot is drawn next to it. Each run overwrites it, after each stage."""
 
     def __post_init__(self) -> None:
-        for name in ("repeats", "batch", "lrn_batch", "loader_batch", "steps", "pictures", "repeated"):
+        for name in (
+            "repeats",
+            "batch",
+            "lrn_batch",
+            "loader_batch",
+            "steps",
+            "pictures",
+            "repeated",
+            "members",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}")

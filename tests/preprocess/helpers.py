@@ -3,20 +3,16 @@
 import contextlib
 import hashlib
 import io
-import json
 import runpy
 import subprocess
 import sys
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from preprocess.containers.fetch import fetch
@@ -28,7 +24,6 @@ ROOT = Path(__file__).parents[2]
 SIZE, SHARD_LENGTH = 224, 16  # of the small stores: the smallest images, many shards, little work
 TIMEOUT = 600  # seconds, for a machine that is busy: all of them take less than ten on one that is not
 CLASSES = ("n01", "n02", "n03")
-IMAGE, LABEL = pa.struct({"bytes": pa.binary(), "path": pa.string()}), pa.int64()  # in Parquet files
 
 
 def draw(seed: int, width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -52,39 +47,6 @@ def tar(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
     return path
 
 
-def parquet(
-    path: Path,
-    rows: list[tuple[bytes | None, str | None, object]],
-    names: Sequence[str] = (),
-    *,
-    image: pa.DataType = IMAGE,
-    label: pa.DataType = LABEL,
-    columns: Sequence[str] = ("image", "label"),
-    **options: object,
-) -> Path:
-    """Write images, paths and labels as the package datasets does, in row groups of four.
-
-    Args:
-        path: the file.
-        rows: of it.
-        names: of the classes.
-        image: type of the column of images.
-        label: type of the column of labels.
-        columns: names of both.
-        options: of pyarrow's `write_table`.
-    """
-    feature = {"names": list(names), "_type": "ClassLabel"} if names else {"dtype": "int64", "_type": "Value"}
-    features = {columns[0]: {"_type": "Image"}, columns[1]: feature}
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    schema = pa.schema(list(zip(columns, (image, label), strict=True)), metadata)
-    images = [{"bytes": data, "path": name} for data, name, _ in rows]
-    filled = [[content] if pa.types.is_list(image) else content for content in images]
-    content = [pa.array(filled, image), pa.array([row[2] for row in rows], label)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_arrays(content, schema=schema), path, **{"row_group_size": 4} | options)
-    return path
-
-
 def zipped(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, data in members.items():
@@ -100,7 +62,7 @@ def unpacked(root: Path, files: dict[str, bytes]) -> Path:
     return root
 
 
-def images_of(source: Source, split: str) -> list[tuple[str, bytes]]:
+def images_of(source: Source, split: str, store: Path = Path("no-store")) -> list[tuple[str, bytes]]:
     """The class and the bytes of every image of a split, sorted, as a worker reads them."""
     plan = Plan(
         kind=source.kind,
@@ -115,7 +77,7 @@ def images_of(source: Source, split: str) -> list[tuple[str, bytes]]:
         counts={},
     )
     rows = getattr(source, split)
-    contents = [requested.read() for requested in fetch(source.root / "no-store", plan, rows)]
+    contents = [requested.read() for requested in fetch(store, plan, rows)]
     return sorted((source.classes[label], data) for label, data in zip(rows["label"], contents, strict=True))
 
 

@@ -19,7 +19,7 @@ from preprocess.index import shuffled, whole_groups
 from preprocess.sources.parquet import parquet_files
 from preprocess.sources.tables import Source
 from tests.preprocess.containers.test_fetch import NO_STORE, PLAN, open_files
-from tests.preprocess.helpers import parquet
+from tests.preprocess.parquet_files import parquet
 
 NOISE = np.random.default_rng(0)
 CONTENTS = [NOISE.bytes(1000 + number) for number in range(10)]  # of row groups of 4, 4 and 2

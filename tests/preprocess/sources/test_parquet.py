@@ -12,7 +12,8 @@ from preprocess.sources import parquet as module
 from preprocess.sources.recognise import recognise
 from preprocess.sources.tables import Source
 from preprocess.store import Split, open_store
-from tests.preprocess.helpers import IMAGE, draw, encode, make_store, parquet, stage
+from tests.preprocess.helpers import draw, encode, make_store, stage
+from tests.preprocess.parquet_files import IMAGE, parquet
 
 WNIDS = ("n01440764", "n01484850", "n02012849")
 NAMES = ("tench, Tinca tinca", "great white shark", "crane")

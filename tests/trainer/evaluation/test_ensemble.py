@@ -99,7 +99,8 @@ def test_runs_are_named_like_their_checkpoints(networks, tmp_path):
     # Without --ensemble: the networks alone, and one network's record is no list.
     assert command(tmp_path, "--run", one, two, "--checkpoint", "latest") == found[:2]
     assert command(tmp_path, "--run", two) == found[1]
-    assert set(found[1]) == {"top1_error", "top5_error", "images", "views", "checkpoint"}
+    keys = {"top1_error", "top5_error", "images", "classes", "network_classes", "views", "checkpoint"}
+    assert set(found[1]) == keys
 
 
 def test_softmax_outputs_are_averaged_not_logits():
