@@ -99,7 +99,7 @@ def test_the_files_that_the_map_names_exist():
 
 
 def test_every_command_is_of_a_kind_that_is_run_here():
-    kinds = (" -m trainer.", "snakemake ", "make ", "cluster/", "source ")
+    kinds = (" -m trainer.", " -m preprocess.", "snakemake ", "make ", "cluster/", "source ")
     assert COMMANDS
     assert [c for c in COMMANDS if not any(kind in f" {c}" for kind in kinds)] == []
 
@@ -139,7 +139,7 @@ def test_scripts_are_there_and_the_trainer_knows_what_follows(command):
 
 
 def modules() -> list[tuple[int, str, list[str]]]:
-    """(ranks, module, flags) of each command of the trainer, except those with their own tests below."""
+    """(ranks, module, flags) of each command of the two packages, except those with their own tests below."""
     found = []
     for command in COMMANDS:
         words = shlex.split(command)
@@ -156,7 +156,9 @@ def workplace(tiny_store, small_run, tmp_path_factory):
     """A folder with the files that the commands name."""
     folder = tmp_path_factory.mktemp("docs")
     (folder / "data").mkdir()
-    (folder / "data" / "imagenet256.zarr").symlink_to(tiny_store)
+    for name in ("imagenet256.zarr", "v2.zarr", "a.zarr"):
+        (folder / "data" / name).symlink_to(tiny_store)
+    (folder / "data" / "imagenet").symlink_to(tiny_store.parent / "imagenet")
     for name in ("paper-001", "paper-002"):
         shutil.copytree(small_run, folder / "runs" / name)
     pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
@@ -192,7 +194,7 @@ def test_the_trainers_commands_run(many, workplace, monkeypatch):
     start = ("-m", "tests.commands", str(target))
     done = ranks(2, *start, cwd=workplace) if many else run(sys.executable, *start, cwd=workplace)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    assert sum(line.startswith("$ trainer.") for line in done.stdout.splitlines()) >= len(batch)
+    assert sum(line.startswith("$ ") for line in done.stdout.splitlines()) >= len(batch)
 
 
 @pytest.mark.parametrize(("page", "example"), EXAMPLES)
