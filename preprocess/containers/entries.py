@@ -15,6 +15,7 @@ class Entry(NamedTuple):
     offset: int
     length: int
     strange: str = ""  # why it cannot be an image, such as "a link"
+    text: str = ""  # of a small member that holds a label
 
 
 def checked_name(name: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from preprocess.containers import parquet
 from preprocess.containers.files import OF_THE_FILE, Plain, image_file
+from preprocess.containers.gzip import Gzip, is_gzip
 from preprocess.containers.parquet import Parquet
 from preprocess.containers.zip import Zip, is_zip
 from preprocess.errors import UserError
@@ -82,6 +83,8 @@ def open_container(path: Path, indices: Path) -> Container:
             start = file.read(len(parquet.MAGIC))
         if start == parquet.MAGIC:
             return Parquet(path)
+        if is_gzip(path):
+            return Gzip(path, indices)
         return Zip(path) if is_zip(path) else Plain(path)
     except OSError as error:
         if error.errno not in OF_THE_FILE:

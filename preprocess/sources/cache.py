@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.containers.entries import Entry
+from preprocess.containers.gzip import is_gzip, load_index
+from preprocess.containers.kept import kept_path, stamp
 from preprocess.shared import json_files, progress
 from preprocess.shared.files import write_atomically, write_json
 from preprocess.shared.json_files import JsonError
 
-RULES = 2  # to be raised when `members` of the same archive would be others
+RULES = 3  # to be raised when `members` of the same archive would be others
 PIECE = 2**23  # bytes hashed at a time
 
 
@@ -26,26 +28,29 @@ class _Md5(TypedDict):
 
 
 def cached_members(
-    archive: Path, folder: Path | None, members: Callable[[Path], Iterable[Entry]], shown: bool = True
+    archive: Path, folder: Path | None, members: Callable[..., Iterable[Entry]], shown: bool = True
 ) -> list[Entry]:
     """The list of `members(archive)`, from the cache in `folder` where it is valid.
 
     Args:
         archive: the archive.
         folder: of the cache; None: no cache.
-        members: reads the archive; its name is a part of the cache's key.
+        members: reads the archive; its name is a part of the cache's key. Where the archive is compressed
+            with gzip, it also gets the folder in which the index is kept.
         shown: whether to show progress.
 
     Raises:
         UserError: as `members`.
     """
-    kept = folder / f"{archive.parent.name}.{archive.name}.npz" if folder else None
-    key = json.dumps([RULES, members.__name__, *_stamp(archive)])
-    if kept and (found := _load(kept, key)) is not None:
+    kept = kept_path(folder, archive, ".npz") if folder else None
+    key = json.dumps([RULES, members.__name__, *stamp(archive)])
+    compressed = is_gzip(archive)
+    indexed = not compressed or (folder and load_index(archive, folder))
+    if kept and indexed and (found := _load(kept, key)) is not None:
         return found
     entries = []
-    with closing(progress.counter(" members", None, archive.name, shown=shown)) as bar:
-        for entry in members(archive):
+    with closing(progress.counter(" members", None, archive.name, shown=shown and not compressed)) as bar:
+        for entry in members(archive, folder) if compressed else members(archive):
             entries.append(entry)
             bar.update(1)
     if kept:
@@ -56,6 +61,7 @@ def cached_members(
             places=np.array([entry[1:3] for entry in entries], dtype=np.int64).reshape(-1, 2),
             names=_joined(entry.name for entry in entries),
             strange=_joined(entry.strange for entry in entries),
+            texts=_joined(entry.text for entry in entries),
         )
         write_atomically(kept, buffer.getvalue())
     return entries
@@ -64,11 +70,11 @@ def cached_members(
 def md5(archive: Path, folder: Path | None) -> str:
     """The MD5 sum of an archive, in hexadecimal, from the cache in `folder` where it is valid."""
     kept = folder / f"{archive.name}.md5.json" if folder else None
-    stamp = _stamp(archive)
+    stamped = stamp(archive)
     if kept:
         with suppress(JsonError):  # absent or damaged: the archive is read again
             found = json_files.read(kept, _Md5)
-            if found["stamp"] == stamp:
+            if found["stamp"] == stamped:
                 return found["md5"]
     digest = hashlib.md5(usedforsecurity=False)
     with (
@@ -79,13 +85,8 @@ def md5(archive: Path, folder: Path | None) -> str:
             digest.update(piece)
             bar.update(len(piece))
     if kept:
-        write_json(kept, {"stamp": stamp, "md5": digest.hexdigest()})
+        write_json(kept, {"stamp": stamped, "md5": digest.hexdigest()})
     return digest.hexdigest()
-
-
-def _stamp(archive: Path) -> list[int]:
-    status = archive.stat()
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _load(kept: Path, key: str) -> list[Entry] | None:
@@ -93,9 +94,9 @@ def _load(kept: Path, key: str) -> list[Entry] | None:
         with np.load(kept) as stored:
             if str(stored["key"]) != key:
                 return None
-            names, strange = _split(stored["names"]), _split(stored["strange"])
+            names, strange, texts = (_split(stored[column]) for column in ("names", "strange", "texts"))
             offsets, lengths = stored["places"].T.tolist()
-        return list(map(Entry, names, offsets, lengths, strange))
+        return list(map(Entry, names, offsets, lengths, strange, texts))
     except Exception:  # absent, damaged or of another version: the archive is read again
         return None
 

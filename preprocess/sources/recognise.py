@@ -17,7 +17,10 @@ from preprocess.sources import (
     official,
     parquet,
     tiny_imagenet,
+    webdataset,
 )
+from preprocess.sources.blocks import in_blocks
+from preprocess.sources.braces import has_braces
 from preprocess.sources.tables import Layout, Source
 
 LAYOUTS = (
@@ -25,6 +28,7 @@ LAYOUTS = (
     class_tars.LAYOUT,
     kaggle.LAYOUT,
     parquet.LAYOUT,
+    webdataset.LAYOUT,
     tiny_imagenet.LAYOUT,
     flat_validation.LAYOUT,
     class_folders.LAYOUT,
@@ -36,14 +40,14 @@ def recognise(path: Path, cache: Path | None = None) -> Source:
     """Recognise the layout at `path` and read the places and labels of its images.
 
     Args:
-        path: a folder or a file.
+        path: a folder, a file, or a name with braces that stands for several archives.
         cache: folder for the lists of archives' members, which take long to read.
 
     Raises:
         UserError: there is no source, no known layout, an incomplete one, two at once, or no access.
     """
     try:
-        return _layout(path).read(path, cache)
+        return in_blocks(_layout(path).read(path, cache))
     except OSError as error:
         raise UserError(
             f"{error.filename or path} cannot be opened or listed ({error.strerror}): make it readable, "
@@ -52,6 +56,8 @@ def recognise(path: Path, cache: Path | None = None) -> Source:
 
 
 def _layout(path: Path) -> Layout:
+    if not path.exists() and has_braces(str(path)):
+        return webdataset.LAYOUT
     if not path.exists():
         raise UserError(
             f"there is no ImageNet at {path}: put the official tars or class folders there, "

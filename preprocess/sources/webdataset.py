@@ -1,0 +1,403 @@
+"""WebDataset: tars in which the members of a sample follow each other and have one key.
+
+Recognised by the members of a tar: an image and its label, KEY.cls or KEY.json, under the same key. The key
+is the name up to the first dot of its last part. A folder is read, or one tar, or a name with braces.
+
+    imagenet-1k-wds/_info.json                      names and sample counts of the tars; may be missing
+    imagenet-1k-wds/imagenet1k-train-0000.tar       ..., or train/0000.tar
+        n03954731_53652.cls                         726
+        n03954731_53652.jpg                         or .jpeg, .png, ...
+        n03954731_53652.json                        {"label": 726, "filename": "n03954731_53652.JPEG"}
+    imagenet-1k-wds/imagenet1k-validation-00.tar    also val, valid; test is not used
+
+    'imagenet-1k-wds/imagenet1k-{train-{0000..1023},validation-{00..63}}.tar'
+
+A label is a whole number: the text of KEY.cls, or "label" in KEY.json. The classes are the wnids in the keys,
+or in "filename" in the JSON, if all training images have one and wnids and numbers have the same order.
+Otherwise they are the numbers.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+from preprocess.containers.entries import Entry
+from preprocess.containers.tar import members_of, opened
+from preprocess.errors import UserError
+from preprocess.shared import json_files, progress
+from preprocess.shared.image_files import hidden_part, is_image_name, parts_of, walk
+from preprocess.sources.braces import expand
+from preprocess.sources.cache import cached_members
+from preprocess.sources.class_folders import MAX_CLASSES, TEST, part_named
+from preprocess.sources.tables import Layout, LeftAside, Row, Source, table
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz")
+INFO = "_info.json"
+KEY = re.compile(r"((?:.*/|)[^./]+)\.([^/]+)")  # and the extension, which may have dots
+WNID = re.compile(r"(?<![0-9A-Za-z])n\d{8}(?!\d)")
+NUMBER = re.compile(r"-?\d{1,9}")
+LONGEST_LABEL = 20  # bytes of a .cls that are read
+LONGEST_JSON = 2**16  # bytes; a longer one is not read
+PEEKED = 16  # members of a tar by which it is recognised
+MOST = 2**17  # archives that braces may stand for
+TRIED = 3  # tars of a folder
+NONE = "-"  # in a member's text: JSON without this value
+
+
+class Sample(NamedTuple):
+    """An image and its label."""
+
+    image: Entry
+    label: int
+    wnid: str  # "": none
+
+
+class _Split(TypedDict):
+    filenames: list[str]
+    shard_lengths: list[int]
+
+
+@dataclass(slots=True)
+class Wnids:
+    """The wnids of the samples, with the number of each."""
+
+    numbers: dict[str, int] = field(default_factory=dict)  # by wnid
+    shown: dict[str, str] = field(default_factory=dict)  # by wnid, the first image that has it
+    everywhere: bool = True  # whether each training image has one
+
+    def add(self, sample: Sample, image: str, part: str) -> None:
+        """Take a sample's wnid in. Raises UserError where it has another number elsewhere."""
+        if not sample.wnid:
+            self.everywhere &= part != "train"
+            return
+        number = self.numbers.setdefault(sample.wnid, sample.label)
+        first = self.shown.setdefault(sample.wnid, image)
+        if number != sample.label:
+            raise UserError(
+                f"{first} has the label {number} and {image} has {sample.label}, and both have the wnid "
+                f"{sample.wnid}: get the archives again"
+            )
+
+    def of_numbers(self, numbers: Iterable[int]) -> tuple[str, ...] | None:
+        """The wnids of these numbers; None where they are not one for each number, in the same order."""
+        of = {number: wnid for wnid, number in self.numbers.items()}
+        wnids = [of.get(number, "") for number in sorted(numbers)]
+        sound = self.everywhere and len(of) == len(self.numbers) == len(wnids)
+        return tuple(wnids) if sound and wnids == sorted(self.numbers) else None
+
+
+def webdataset(path: Path, cache: Path | None = None) -> Source:
+    """Read the labels and places of the images in a WebDataset.
+
+    Args:
+        path: a folder, a tar, or a name with braces.
+        cache: folder for the lists of the tars' members.
+
+    Raises:
+        UserError: a tar is missing or damaged, or labels are missing or contradict each other.
+        OSError: no access.
+    """
+    aside = LeftAside()
+    root, names = _archives(path, aside)
+    parts = _parts(names, aside)
+    lengths = _lengths(root, names, path.is_dir())
+    archives = tuple(sorted(parts))
+    rows: dict[str, list[Row]] = {"train": [], "val": []}
+    wnids, unused = Wnids(), set[str]()
+    with closing(progress.counter(" tars", len(archives), "labels")) as bar:
+        for number, name in enumerate(archives):
+            entries = cached_members(root / name, cache, labelled_members, shown=False)
+            _check_length(root / name, entries, lengths.get(name))
+            for sample in samples(root / name, name, entries, aside, unused):
+                image = f"{name}/{sample.image.name}"
+                wnids.add(sample, image, parts[name])
+                place = sample.image.offset, sample.image.length
+                rows[parts[name]].append(Row(image, number, *place, sample.label))
+            bar.update(1)
+    classes, tables = _classes(path, rows, wnids)
+    return Source(
+        kind="WebDataset",
+        root=root,
+        archives=archives,
+        classes=classes,
+        class_names=None,
+        train=table(tables["train"]),
+        val=table(tables["val"]),
+        ignored=tuple(aside.ignored),
+        hidden=len(aside.hidden),
+        notes=(f"members that were not used: .{', .'.join(sorted(unused))}",) if unused else (),
+    )
+
+
+def _archives(path: Path, aside: LeftAside) -> tuple[Path, list[str]]:
+    """The folder from which the names of the tars start, and these names.
+
+    Raises:
+        UserError: braces name a tar that is not there.
+    """
+    if path.is_dir():
+        return path, list(_tars(path, aside))
+    if path.exists():
+        return path.parent, [path.name]
+    text = str(path)
+    fixed = Path(text[: text.index("{")] + "_").parent
+    found = dict.fromkeys(str(Path(name).relative_to(fixed)) for name in islice(expand(text), MOST + 1))
+    names = list(found)
+    if len(names) > MOST:
+        raise UserError(f"{path} stands for more than {MOST} archives: name fewer")
+    missing = [name for name in names if not (fixed / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{path} stands for {len(names)} archives, and {len(missing)} of them are not there, such as "
+            f"{fixed / missing[0]}: get them, or name those that are there"
+        )
+    return fixed, names
+
+
+def _tars(folder: Path, aside: LeftAside) -> Iterator[str]:
+    """Yield the names of the tars in a folder and in its folders of parts; leave all else aside."""
+    for name, _, strange in walk(folder, lambda name: bool(_part(name)) and name.count("/") == 1):
+        if hidden := hidden_part(name):
+            aside.hidden.add(hidden)
+        elif name.lower().endswith(SUFFIXES) and not strange:
+            yield name
+        elif name != INFO and not (name.endswith("/") and _part(name)):
+            aside.ignore(name, strange or "not a tar")
+
+
+def _part(name: str) -> str:
+    """train, val or test by a word in a name, or in the name of its folder; "" for none."""
+    for piece in reversed(parts_of(name)):
+        for word in re.split("[^a-z]+", piece.lower()):
+            if part := "test" if word in TEST else part_named(word):
+                return part
+    return ""
+
+
+def _parts(names: list[str], aside: LeftAside) -> dict[str, str]:
+    """The part, train or val, of each tar that is used. Where no name tells it, all are for training."""
+    found = {name: _part(name) for name in names}
+    if not any(found.values()):
+        return dict.fromkeys(names, "train")
+    for name, part in found.items():
+        if part not in ("train", "val"):
+            aside.ignore(name, "a test part is not used" if part else "named neither train nor validation")
+    return {name: part for name, part in found.items() if part in ("train", "val")}
+
+
+def _lengths(root: Path, names: list[str], whole: bool) -> dict[str, int]:
+    """The number of samples of each tar as _info.json has it; {} where there is no such file.
+
+    Raises:
+        UserError: it is damaged, or names a tar that is not there and `whole` is True.
+    """
+    try:
+        info = json_files.read(root / INFO, dict[str, Any])
+        splits = json_files.convert(info.get("splits", {}), dict[str, _Split], str(root / INFO))
+    except json_files.MissingError:
+        return {}
+    except json_files.JsonError as error:
+        raise UserError(f"{error}: get it again, or remove it if it is no list of the archives") from None
+    used = [split for name, split in splits.items() if _part(name) != "test"]
+    lengths = {
+        name: length
+        for split in used
+        for name, length in zip(split["filenames"], split["shard_lengths"], strict=False)
+    }
+    missing = sorted({name for split in used for name in split["filenames"]} - set(names))
+    if whole and missing:
+        raise UserError(
+            f"{root} lacks {len(missing)} archives that {INFO} names, such as {missing[0]}: get them; to use "
+            "only some archives, name them with braces, such as train-{0000..0003}.tar"
+        )
+    return lengths
+
+
+def _check_length(archive: Path, entries: list[Entry], expected: int | None) -> None:
+    """Raise UserError if an archive has another number of samples than _info.json says."""
+    if expected is None:
+        return
+    found = len({key for entry in entries if not entry.strange and (key := _key(entry)[0])})
+    if found != expected:
+        raise UserError(f"{archive} holds {found} samples, and {INFO} says {expected}: get the archive again")
+
+
+def labelled_members(archive: Path, indices: Path | None = None) -> Iterator[Entry]:
+    """Yield the members of a tar, those that hold labels with their text.
+
+    The text of a .cls is its own. That of a .json is the label and the wnid, or "-", with a space in between.
+
+    Args and raises:
+        As `containers.tar.members`.
+    """
+    with opened(archive, indices) as (file, end):
+        for entry in members_of(file, archive, 0, end):
+            extension = "" if entry.strange else _key(entry)[1]
+            if extension in ("cls", "json"):
+                file.seek(entry.offset)
+                data = file.read(min(entry.length, LONGEST_LABEL if extension == "cls" else LONGEST_JSON))
+                if extension == "json":
+                    text = _of_json(data) if entry.length == len(data) else ""
+                else:
+                    text = _of_cls(data, entry.length)
+                entry = entry._replace(text=text)
+            yield entry
+
+
+def _of_cls(data: bytes, length: int) -> str:
+    text = data.decode("ascii", "replace").strip()
+    whole = length == len(data)
+    return text if whole and NUMBER.fullmatch(text) else repr(text) + ("" if whole else "...")
+
+
+def _of_json(data: bytes) -> str:
+    """The label and the wnid in JSON; "" where it is damaged."""
+    with suppress(json_files.JsonError):
+        found = json_files.parse(data, dict[str, Any], "")
+        label = found.get("label")
+        wnid = _wnid(str(found.get("filename", "")))
+        return f"{label if type(label) is int and abs(label) < 10**9 else NONE} {wnid or NONE}"
+    return ""
+
+
+def _key(entry: Entry) -> tuple[str, str]:
+    """The key and the extension of a member, in lower case; "" and "" where it has none."""
+    found = KEY.fullmatch(entry.name)
+    return (found[1], found[2].lower()) if found else ("", "")
+
+
+def _wnid(name: str) -> str:
+    """The last wnid in a name; "" for none."""
+    return next(reversed(WNID.findall(name)), "")
+
+
+def samples(
+    archive: Path, name: str, entries: Iterable[Entry], aside: LeftAside, unused: set[str]
+) -> Iterator[Sample]:
+    """Yield the samples of an archive that have an image and a label.
+
+    Args:
+        archive: for messages.
+        name: of the archive, from the source's root.
+        entries: its members.
+        aside: receives what is no sample.
+        unused: receives the extensions of members that are neither image nor label.
+
+    Raises:
+        UserError: a key comes again later, or a sample has two images or labels that contradict each other.
+    """
+    seen: set[str] = set()
+    for key, grouped in groupby(_members(name, entries, aside), lambda entry: _key(entry)[0]):
+        if key in seen:
+            raise UserError(
+                f"{archive} has members of the key {key} in two places: the members of a sample must follow "
+                "each other, and a key may come once"
+            )
+        seen.add(key)
+        by_extension: dict[str, Entry] = {}
+        for entry in grouped:
+            if by_extension.setdefault(_key(entry)[1], entry) is not entry:
+                raise UserError(f"{archive} has two members {entry.name}: a key may come once")
+        images = [entry for entry in by_extension.values() if is_image_name(entry.name)]
+        unused |= by_extension.keys() - {_key(entry)[1] for entry in images} - {"cls", "json"}
+        if len(images) > 1:
+            both = " and ".join(image.name for image in images[:2])
+            raise UserError(f"{archive} has two images in one sample, {both}: it must have one")
+        label, wnid = _label(archive, key, by_extension)
+        if not images:
+            aside.ignore(f"{name}/{key}", "a sample without an image")
+        elif label is None or label < 0:
+            aside.ignore(f"{name}/{images[0].name}", "without a label")
+        else:
+            yield Sample(images[0], label, wnid)
+
+
+def _members(name: str, entries: Iterable[Entry], aside: LeftAside) -> Iterator[Entry]:
+    """Yield the members with a key; leave the others aside."""
+    for entry in entries:
+        if hidden := hidden_part(entry.name):
+            aside.hidden.add(f"{name}/{hidden}")
+        elif entry.strange or not _key(entry)[0]:
+            aside.ignore(f"{name}/{entry.name}", entry.strange or "a name without a key and an extension")
+        else:
+            yield entry
+
+
+def _label(archive: Path, key: str, by_extension: dict[str, Entry]) -> tuple[int | None, str]:
+    """The label of a sample, None where it has none, and its wnid.
+
+    Raises:
+        UserError: it is no whole number, or contradicts itself.
+    """
+    cls = by_extension["cls"].text if "cls" in by_extension else NONE
+    in_json, _, filed = (by_extension["json"].text if "json" in by_extension else "").partition(" ")
+    if cls != NONE and not NUMBER.fullmatch(cls):
+        raise UserError(
+            f"{archive} has {cls} in {key}.cls, and a label must be a whole number: write the archives with "
+            "the number of the class in .cls"
+        )
+    numbers = [int(text) for text in (cls, in_json) if text not in ("", NONE)]
+    if len(set(numbers)) > 1:
+        raise UserError(
+            f"{archive} has the label {numbers[0]} in {key}.cls and {numbers[1]} in {key}.json: get it again"
+        )
+    wnids = [wnid for wnid in (_wnid(key), filed) if wnid not in ("", NONE)]
+    if len(set(wnids)) > 1:
+        raise UserError(
+            f"{archive} has the wnid {wnids[0]} in the key {key} and {wnids[1]} in {key}.json: get it again"
+        )
+    return next(iter(numbers), None), next(iter(wnids), "")
+
+
+def _classes(
+    path: Path, rows: dict[str, list[Row]], wnids: Wnids
+) -> tuple[tuple[str, ...], dict[str, list[Row]]]:
+    """The classes, and the rows with the rank of their class as the label.
+
+    Raises:
+        UserError: there are no or too many classes, or validation has one that training lacks.
+    """
+    numbers = sorted({row.label for row in rows["train"]})
+    if not numbers:
+        raise UserError(
+            f"{path} holds no labelled image for training: such archives have the word train in their names; "
+            "or name another place with --config imagenet=PATH"
+        )
+    if len(numbers) > MAX_CLASSES:
+        raise UserError(f"{path} holds {len(numbers)} classes, more than {MAX_CLASSES}: labels are int16")
+    rank = {number: label for label, number in enumerate(numbers)}
+    if unknown := next((row for row in rows["val"] if row.label not in rank), None):
+        raise UserError(
+            f"{path} has the label {unknown.label}, of {unknown.name}, in the validation part only: "
+            "both parts need the same classes"
+        )
+    ranked = {part: [row._replace(label=rank[row.label]) for row in found] for part, found in rows.items()}
+    return wnids.of_numbers(numbers) or tuple(map(str, numbers)), ranked
+
+
+def _marks(path: Path) -> list[str]:
+    """The first tar in which an image and a label have one key."""
+    if path.is_dir():
+        names = list(islice(_tars(path, LeftAside()), TRIED))
+        return next(([name] for name in names if _has_samples(path / name)), [])
+    named = path.is_file() and path.name.lower().endswith(SUFFIXES)
+    return [path.name] if named and _has_samples(path) else []
+
+
+def _has_samples(archive: Path) -> bool:
+    keys: dict[str, set[str]] = {}
+    with suppress(UserError):  # whoever reads it says what is wrong
+        for entry in islice(labelled_members(archive), PEEKED):
+            key, extension = _key(entry)
+            if extension == "cls" or (extension == "json" and not entry.text.startswith((NONE, " "))):
+                keys.setdefault(key, set()).add("label" if entry.text else "")
+            elif is_image_name(entry.name):
+                keys.setdefault(key, set()).add("image")
+    return any(found >= {"image", "label"} for key, found in keys.items() if key)
+
+
+LAYOUT = Layout(name="a WebDataset", marks=_marks, read=webdataset)
