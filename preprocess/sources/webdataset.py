@@ -32,6 +32,7 @@ from preprocess.shared import json_files, progress
 from preprocess.shared.image_files import hidden_part, is_image_name, parts_of, walk
 from preprocess.sources.braces import expand
 from preprocess.sources.cache import cached_members
+from preprocess.sources.class_folders import LAYOUT as CLASS_FOLDERS
 from preprocess.sources.class_folders import MAX_CLASSES, TEST, part_named
 from preprocess.sources.tables import Layout, LeftAside, Row, Source, table
 
@@ -145,10 +146,10 @@ def _archives(path: Path, aside: LeftAside) -> tuple[Path, list[str]]:
         return path.parent, [path.name]
     text = str(path)
     fixed = Path(text[: text.index("{")] + "_").parent
-    found = dict.fromkeys(str(Path(name).relative_to(fixed)) for name in islice(expand(text), MOST + 1))
-    names = list(found)
-    if len(names) > MOST:
+    found = list(islice(expand(text), MOST + 1))
+    if len(found) > MOST:
         raise UserError(f"{path} stands for more than {MOST} archives: name fewer")
+    names = list(dict.fromkeys(str(Path(name).relative_to(fixed)) for name in found))
     missing = [name for name in names if not (fixed / name).is_file()]
     if missing:
         raise UserError(
@@ -159,14 +160,26 @@ def _archives(path: Path, aside: LeftAside) -> tuple[Path, list[str]]:
 
 
 def _tars(folder: Path, aside: LeftAside) -> Iterator[str]:
-    """Yield the names of the tars in a folder and in its folders of parts; leave all else aside."""
-    for name, _, strange in walk(folder, lambda name: bool(_part(name)) and name.count("/") == 1):
+    """Yield the names of the tars in a folder and in its folders of parts; leave all else aside.
+
+    Raises:
+        UserError: a folder of a part has folders too.
+    """
+    for name, _, strange in walk(folder, _is_part_folder):
         if hidden := hidden_part(name):
             aside.hidden.add(hidden)
         elif name.lower().endswith(SUFFIXES) and not strange:
             yield name
-        elif name != INFO and not (name.endswith("/") and _part(name)):
+        elif name.endswith("/") and name.count("/") > 1:
+            raise UserError(
+                f"{folder} holds both tars of a WebDataset and {name}: leave only one of them there"
+            )
+        elif name != INFO and not _is_part_folder(name):
             aside.ignore(name, strange or "not a tar")
+
+
+def _is_part_folder(name: str) -> bool:
+    return name.endswith("/") and name.count("/") == 1 and bool(_part(name))
 
 
 def _part(name: str) -> str:
@@ -382,22 +395,28 @@ def _classes(
 def _marks(path: Path) -> list[str]:
     """The first tar in which an image and a label have one key."""
     if path.is_dir():
-        names = list(islice(_tars(path, LeftAside()), TRIED))
-        return next(([name] for name in names if _has_samples(path / name)), [])
+        with suppress(UserError):
+            names = islice(_tars(path, LeftAside()), TRIED)
+            return next(([name] for name in names if _has_samples(path / name)), [])
+        return []
     named = path.is_file() and path.name.lower().endswith(SUFFIXES)
     return [path.name] if named and _has_samples(path) else []
 
 
 def _has_samples(archive: Path) -> bool:
-    keys: dict[str, set[str]] = {}
+    """Whether an image and its label are among the first members; JSON in class folders is no label."""
+    images: set[str] = set()
+    labelled: set[str] = set()
     with suppress(UserError):  # whoever reads it says what is wrong
         for entry in islice(labelled_members(archive), PEEKED):
             key, extension = _key(entry)
-            if extension == "cls" or (extension == "json" and not entry.text.startswith((NONE, " "))):
-                keys.setdefault(key, set()).add("label" if entry.text else "")
-            elif is_image_name(entry.name):
-                keys.setdefault(key, set()).add("image")
-    return any(found >= {"image", "label"} for key, found in keys.items() if key)
+            if is_image_name(entry.name):
+                images.add(key)
+            elif extension == "cls" or (
+                extension == "json" and NUMBER.match(entry.text) and not any(map(part_named, key.split("/")))
+            ):
+                labelled.add(key)
+    return bool(images & labelled - {""})
 
 
-LAYOUT = Layout(name="a WebDataset", marks=_marks, read=webdataset)
+LAYOUT = Layout(name="a WebDataset", marks=_marks, read=webdataset, before=(CLASS_FOLDERS.name,))
