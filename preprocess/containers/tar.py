@@ -4,7 +4,6 @@ Archives are not trusted: a name is never used as a path, links and devices are 
 beyond the end of the archive is an error.
 """
 
-import os
 import shlex
 import sys
 import tarfile
@@ -116,7 +115,8 @@ def members_of(file: Seekable, archive: Path, begin: int, end: int) -> Iterator[
     earlier: dict[str, Entry] = {}
     try:
         with tarfile.open(fileobj=headers, mode="r:") as tar:  # begins at the file's position
-            for header in _headers(file, tar):
+            while (header := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # or it keeps a million headers in memory
                 if header.size < 0 or header.offset_data + header.size > end:
                     left = "" if end == UNKNOWN else f", and {end - header.offset_data} are left"
                     raise UserError(
@@ -140,35 +140,6 @@ def members_of(file: Seekable, archive: Path, begin: int, end: int) -> Iterator[
     file.seek(stop)
     if stop + BLOCK > end or file.read(BLOCK) != bytes(BLOCK):
         raise UserError(damaged.format(stop))
-
-
-def _headers(file: Seekable, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the headers. Most are plain, and are read here in a fraction of tarfile's time."""
-    header = tar.next()  # which was read when the tar was opened
-    while header is not None:
-        yield header
-        file.seek(tar.offset)
-        header = None if tar.pax_headers else _plain(file.read(BLOCK), tar.offset)
-        if header:
-            tar.offset = header.offset_data + -(-header.size // BLOCK) * BLOCK
-        else:
-            header = tar.next()
-            tar.members = []  # type: ignore[attr-defined]  # or it keeps a million headers in memory
-
-
-def _plain(block: bytes, offset: int) -> tarfile.TarInfo | None:
-    """The header of a file (ustar, POSIX.1-1988); None for a folder, a link, and a header with extensions."""
-    digits, size = block[148:156].strip(b" \0"), block[124:136].strip(b" \0")
-    if len(block) < BLOCK or block[156] not in b"0\0" or not (digits.isdigit() and size.isdigit()):
-        return None
-    if int(digits, 8) != sum(block[:148]) + sum(b" " * 8) + sum(block[156:]):
-        return None
-    name, prefix = block[:100].partition(b"\0")[0], block[345:500].partition(b"\0")[0]
-    if name.endswith(b"/"):
-        return None
-    header = tarfile.TarInfo(os.fsdecode(prefix + b"/" + name if prefix else name))
-    header.size, header.offset, header.offset_data = int(size, 8), offset, offset + BLOCK
-    return header
 
 
 def _entry(header: tarfile.TarInfo) -> Entry:
