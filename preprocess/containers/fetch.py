@@ -71,12 +71,13 @@ class Archives:
             self._open.popitem()[1].close()
 
 
-def open_container(path: Path, indices: Path) -> Container:
+def open_container(path: Path, indices: Path | None) -> Container:
     """Open an archive; its first bytes say of which kind it is. Raises as `Archives` does.
 
     Args:
         path: the archive.
-        indices: the folder with the indices that stage 1 made of archives which need one.
+        indices: the folder with the indices that stage 1 made of archives which need one; None: each is
+            made where it is needed.
     """
     try:
         with path.open("rb") as file:

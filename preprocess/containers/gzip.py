@@ -54,6 +54,7 @@ class Stream:
         self._packed = 0  # compressed bytes that were used
         self.crc = 0  # CRC-32 of all that was decompressed
         self.size = 0  # bytes of it
+        self.index = b""  # of the whole stream, after the pass
 
     def tell(self) -> int:
         """The position in the stream."""
@@ -133,10 +134,11 @@ def decompressed(archive: Path, indices: Path | None) -> Iterator[Stream]:
         yield stream
         stream.drain()
         _check_end(archive, stream)
+        content = io.BytesIO()
+        reader.export_index(content, _format(archive))
+        stream.index = content.getvalue()
         if indices:
-            content = io.BytesIO()
-            reader.export_index(content, _format(archive))
-            _write_index(indices, archive, before, content.getvalue())
+            _write_index(indices, archive, before, stream.index)
 
 
 def _check_end(archive: Path, stream: Stream) -> None:
@@ -204,16 +206,6 @@ def load_index(archive: Path, indices: Path) -> bytes | None:
         return None
 
 
-def make_index(archive: Path, indices: Path) -> bytes:
-    """Make the index, and keep it. Raises UserError as `decompressed`."""
-    with decompressed(archive, indices):
-        pass
-    index = load_index(archive, indices)
-    if index is None:
-        raise UserError(f"{archive} changed while it was read: run again when it is complete")
-    return index
-
-
 @dataclass(frozen=True, slots=True)
 class Extent:
     """An image that takes `length` bytes of the decompressed stream from `offset` on."""
@@ -249,16 +241,24 @@ _readers = _Readers()
 class Gzip:
     """An archive compressed with gzip. It has a reader while it is among the last READERS of the thread."""
 
-    def __init__(self, path: Path, indices: Path) -> None:
-        """Open it; an index that is missing is made, which takes as long as decompressing the archive.
+    def __init__(self, path: Path, indices: Path | None) -> None:
+        """Open it. An index that is missing is made, which takes as long as decompressing the archive.
+
+        Args:
+            path: the archive.
+            indices: the folder with the indices; None: none is kept.
 
         Raises:
             UserError: as `decompressed`; OSError: the archive cannot be opened.
         """
-        path.open("rb").close()
         self._path = path
-        self._index = load_index(path, indices) or make_index(path, indices)
         self._reader: Any = None
+        index = load_index(path, indices) if indices else None
+        if index is None:
+            with decompressed(path, indices) as stream:
+                pass
+            index = stream.index
+        self._index = index
 
     def request(self, name: str, offset: int, length: int) -> Extent:
         """The image in these bytes of the decompressed stream."""

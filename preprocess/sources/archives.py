@@ -14,7 +14,6 @@ from preprocess.sources.class_folders import by_folder, shape_of
 from preprocess.sources.tables import Layout, Source
 from preprocess.sources.trees import InArchive
 
-PATCHED = "imagenet_object_localization_patched2019.tar.gz"
 KNOWN = {kaggle.SOLUTION: kaggle.kaggle_tree, tiny_imagenet.ANNOTATIONS: tiny_imagenet.tiny_tree}  # by a file
 
 
@@ -29,8 +28,8 @@ def archive_of_images(archive: Path, cache: Path | None = None) -> Source:
         UserError: it is damaged, holds no images, or as the layouts.
     """
     tree = InArchive(archive, cache)
-    if tree.above(PATCHED) is not None:
-        files = " ".join((PATCHED, kaggle.SOLUTION, kaggle.MAPPING))
+    if tree.above(kaggle.PATCHED) is not None:
+        files = " ".join((kaggle.PATCHED, kaggle.SOLUTION, kaggle.MAPPING))
         raise UserError(
             f"{archive} holds the images packed again: unpack them out of it with "
             f"`unzip {shlex.quote(archive.name)} {files}`, and give the folder with these three files"

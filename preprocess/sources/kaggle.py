@@ -1,11 +1,13 @@
-"""The tree of Kaggle's ImageNet challenge, on disk or in its zip.
+"""The tree of Kaggle's ImageNet challenge, on disk, in its zip, or in the tar in this zip.
 
-Recognised by the folder of the images or by either table.
+Recognised by the folder of the images, by either table, or by the name of the tar.
 
     ILSVRC/Data/CLS-LOC/train/n01440764/n01440764_18.JPEG
     ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000001.JPEG    or in val/<class>/
     LOC_val_solution.csv
     LOC_synset_mapping.txt
+
+    imagenet_object_localization_patched2019.tar.gz         instead of ILSVRC/, which is in it
 
 The class of a training image is its folder; that of a validation image is in the solution. The names of the
 classes are in the mapping.
@@ -20,13 +22,15 @@ from preprocess.errors import UserError
 from preprocess.shared.image_files import parts_of
 from preprocess.sources.class_folders import Shape, sort_by_folder
 from preprocess.sources.tables import Layout, Row, Source, table
-from preprocess.sources.trees import OnDisk, Text, Tree
+from preprocess.sources.trees import InArchive, OnDisk, Text, Tree
 
 IMAGES = "ILSVRC/Data/CLS-LOC"
 TRAIN, VAL = f"{IMAGES}/train", f"{IMAGES}/val"
 SOLUTION = "LOC_val_solution.csv"
 MAPPING = "LOC_synset_mapping.txt"
 PARTS = (TRAIN, VAL, SOLUTION, MAPPING)
+PATCHED = "imagenet_object_localization_patched2019.tar.gz"
+PACKED = (PATCHED, PATCHED.removesuffix(".gz"), "imagenet_object_localization.tar.gz")
 
 
 def kaggle_tree(tree: Tree, above: str = "") -> Source:
@@ -147,8 +151,42 @@ def read_solution(solution: Text) -> dict[str, str]:
         raise UserError(f"{solution.path} has a line without a class: get it again") from error
 
 
-LAYOUT = Layout(
-    name="Kaggle's tree",
-    marks=lambda path: [name for name in (IMAGES, SOLUTION, MAPPING) if (path / name).exists()],
-    read=lambda path, _: kaggle_tree(OnDisk(path)),
-)
+def _packed(root: Path) -> list[str]:
+    return [name for name in PACKED if (root / name).is_file()]
+
+
+def packed_tree(archive: Path, cache: Path | None) -> Source:
+    """Read the tree in a tar, with the tables next to it.
+
+    Raises:
+        UserError: a part is missing, the tar is damaged, or as `labelled_images`.
+    """
+    tables, tree = OnDisk(archive.parent), InArchive(archive, cache)
+    if missing := [name for name in (SOLUTION, MAPPING) if not tables.holds(name)]:
+        raise UserError(
+            f"{archive.parent} holds {archive.name} but lacks {' and '.join(missing)}: unpack them out of "
+            "Kaggle's zip and put them there"
+        )
+    inside = f"{IMAGES}/"
+    above = next((e.name.partition(inside)[0] for e in tree.entries if inside in e.name), None)
+    if above is None:
+        raise UserError(f"{archive} holds no image in {inside}: get it again")
+    return labelled_images(tree, above, tables.text(MAPPING), tables.text(SOLUTION))
+
+
+def _marks(path: Path) -> list[str]:
+    if path.is_file():
+        return [path.name] if path.name in PACKED else []
+    return [*(name for name in (IMAGES, SOLUTION, MAPPING) if (path / name).exists()), *_packed(path)]
+
+
+def _read(path: Path, cache: Path | None) -> Source:
+    if path.is_file():
+        return packed_tree(path, cache)
+    packed = _packed(path)
+    if packed and not (path / IMAGES).exists():
+        return packed_tree(path / packed[0], cache)
+    return kaggle_tree(OnDisk(path))
+
+
+LAYOUT = Layout(name="Kaggle's tree", marks=_marks, read=_read)

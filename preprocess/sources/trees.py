@@ -80,7 +80,7 @@ class OnDisk:
 
 
 class InArchive:
-    """A tar or zip."""
+    """A tar, also a compressed one, or a zip."""
 
     def __init__(self, archive: Path, cache: Path | None) -> None:
         kind, members = lister(archive)
@@ -107,7 +107,7 @@ class InArchive:
     def text(self, name: str) -> Text:
         """As in Tree."""
         entry = next(entry for entry in self.entries if entry.name == name and not entry.strange)
-        container = open_container(self.where, self._cache or Path())
+        container = open_container(self.where, self._cache)
         try:
             data = container.request(name, entry.offset, entry.length).read()
         except UnreadableError as error:

@@ -1,12 +1,17 @@
 """Kaggle's tree: its tables, also saved by a spreadsheet, and what is refused or left aside in it."""
 
+import gzip
 import os
+import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from preprocess.containers.fetch import open_container
 from preprocess.errors import UserError
+from preprocess.sources.kaggle import PATCHED
 from preprocess.sources.official import TRAIN_TAR
 from preprocess.sources.recognise import recognise
 from tests.preprocess.helpers import tar
@@ -226,3 +231,33 @@ def test_a_part_of_kaggles_tree_without_images_is_refused(part: str, sentence: s
         path.unlink()
     with pytest.raises(UserError, match=sentence.format("ILSVRC/Data/CLS-LOC")):
         recognise(kaggle)
+
+
+@pytest.fixture(params=["", "./"])
+def packed(request: pytest.FixtureRequest, kaggle: Path) -> Path:
+    """The folder with the tar that is in Kaggle's zip, and the tables."""
+    with tarfile.open(kaggle / PATCHED, "w:gz") as archive:
+        archive.add(kaggle / "ILSVRC", f"{request.param}ILSVRC")
+    shutil.rmtree(kaggle / "ILSVRC")
+    return kaggle
+
+
+def test_the_images_may_be_in_the_tar_that_is_in_kaggles_zip(packed: Path, tmp_path: Path) -> None:
+    with gzip.open(packed / PATCHED) as file:
+        (packed / PATCHED.removesuffix(".gz")).write_bytes(file.read())
+    for name in (PATCHED, PATCHED.removesuffix(".gz"), "."):
+        source = recognise(packed / name)
+        labels = {Path(name.decode()).name: label for name, label in source.val[["name", "label"]].tolist()}
+        assert labels == {"ILSVRC2012_val_00000001.JPEG": 1, "ILSVRC2012_val_00000002.JPEG": 0}
+        assert source.classes == ("n10", "n20")
+        container = open_container(source.root / source.archives[0], None)
+        image = source.train[0]
+        assert container.request("", image["offset"], image["length"]).read() == b"bb"
+        container.close()
+
+
+@pytest.mark.parametrize("table", ["LOC_val_solution.csv", "LOC_synset_mapping.txt"])
+def test_a_table_that_is_missing_next_to_the_tar_is_named(table: str, packed: Path) -> None:
+    (packed / table).unlink()
+    with pytest.raises(UserError, match=rf"holds {PATCHED} but lacks {table}: unpack them out of Kaggle's"):
+        recognise(packed)
