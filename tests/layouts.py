@@ -4,6 +4,7 @@ Each writer takes an empty folder and the photographs, and returns the path to g
 have the names that ImageNet gives them in that layout.
 """
 
+import gzip
 import io
 import json
 import subprocess
@@ -334,6 +335,18 @@ def webdataset(folder: Path, photos: Photos) -> Path:
     return folder
 
 
+def webdataset_gzipped(folder: Path, photos: Photos) -> Path:
+    webdataset(folder, photos)
+    for path in folder.glob("*.tar"):
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    return folder
+
+
+def kaggle_tree_tgz(folder: Path, photos: Photos) -> Path:
+    return write_tar(folder / "kaggle.tgz", [*kaggle_files(photos), *kaggle_images(photos)], "w:gz")
+
+
 WRITERS: dict[str, Writer] = {  # those that bench measures
     "official tars": official,
     "a tar a class": tar_a_class,
@@ -358,6 +371,8 @@ VARIANTS: dict[str, Writer] = {
     "flat val/ and Kaggle's list": val_with_solution,
     "flat val/ and the devkit": val_with_devkit,
     "Kaggle's tree after valprep.sh": kaggle_after_valprep,
+    "Kaggle's tree, tgz": kaggle_tree_tgz,
+    "WebDataset, a tar.gz each": webdataset_gzipped,
     "Tiny ImageNet": tiny_imagenet,
     "Tiny ImageNet, zip": tiny_imagenet_zip,
     "Tiny ImageNet, tar": tiny_imagenet_tar,

@@ -11,7 +11,8 @@ from PIL import Image
 from preprocess.plan import SPLITS, archives_folder
 from preprocess.sources.recognise import recognise
 from tests.layouts import VARIANTS, WORDS, WRITERS, Photo, Writer, class_tars, write_files, zip_of
-from tests.preprocess.helpers import images_of
+from preprocess.store import open_store
+from tests.preprocess.helpers import SHARD_LENGTH, SIZE, images_of, make_store
 
 CLASSES = tuple(sorted(WORDS))
 TRAIN, VAL = 24, 6
@@ -71,3 +72,30 @@ def test_layouts_without_parts_have_training_images_alone(layout: str, tmp_path:
     source = recognise(WITHOUT_VAL[layout](tmp_path, ALONE), tmp_path / "cache")
     assert (source.classes, len(source.val)) == (CLASSES, 0)
     assert images_of(source, "train") == EXPECTED["train"]
+
+
+def statistics_and_images(layout: str, folder: Path) -> tuple[bytes, list[tuple[str, int, bytes]]]:
+    """Of a store made from the layout: the mean image and the eigenvectors; split, label and pixels of all."""
+    (folder / "source").mkdir(parents=True)
+    size = ("--image-size", SIZE, "--shard-length", SHARD_LENGTH)
+    store = open_store(
+        make_store(LAYOUTS[layout](folder / "source", PHOTOS), folder / "store.zarr", *size)
+    )
+    images = [
+        (split.path.name, label, image.tobytes())
+        for split in (store.train, store.val)
+        for label, image in zip(split.labels.tolist(), split.read(np.arange(len(split))), strict=True)
+    ]
+    return store.mean.tobytes() + store.eigenvectors.tobytes(), sorted(images)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[tuple[str, int, bytes]]]:
+    return statistics_and_images("class folders", tmp_path_factory.mktemp("expected"))
+
+
+@pytest.mark.parametrize("layout", ["class folders, zip", "Hugging Face, tar.gz", "WebDataset"])
+def test_stores_have_the_same_images_and_statistics(
+    layout: str, expected: tuple[bytes, list[tuple[str, int, bytes]]], tmp_path: Path
+) -> None:
+    assert statistics_and_images(layout, tmp_path) == expected
