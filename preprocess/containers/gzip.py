@@ -33,7 +33,7 @@ PIECE = 2**20  # bytes decompressed at a time
 BLOCK = 2**25  # bytes; images of one block of the stream are read together
 MOST_EXPANDED = 100  # times; a tar of images expands 1.01 times, one of tiny images and labels about 10 times
 ALWAYS_ALLOWED = 2**28  # bytes that any stream may have
-MOST_THREADS = 4  # of the pass over the archive; each holds some megabytes of decompressed data
+MOST_THREADS = 2  # of the pass over the archive; each works ahead, in which a bomb takes up to 400 MB
 READERS = 2  # archives with a reader, which holds some megabytes too; others get one when they are read
 SUFFIX = ".gzindex.npz"
 
