@@ -10,8 +10,8 @@ from PIL import Image
 
 from preprocess.plan import SPLITS, archives_folder
 from preprocess.sources.recognise import recognise
-from tests.layouts import VARIANTS, WORDS, WRITERS, Photo, Writer, class_tars, write_files, zip_of
 from preprocess.store import open_store
+from tests.layouts import VARIANTS, WORDS, WRITERS, Photo, Writer, class_tars, write_files, zip_of
 from tests.preprocess.helpers import SHARD_LENGTH, SIZE, images_of, make_store
 
 CLASSES = tuple(sorted(WORDS))
@@ -75,12 +75,10 @@ def test_layouts_without_parts_have_training_images_alone(layout: str, tmp_path:
 
 
 def statistics_and_images(layout: str, folder: Path) -> tuple[bytes, list[tuple[str, int, bytes]]]:
-    """Of a store made from the layout: the mean image and the eigenvectors; split, label and pixels of all."""
+    """The mean image and eigenvectors of a store made from the layout; split, label and pixels of all images."""
     (folder / "source").mkdir(parents=True)
     size = ("--image-size", SIZE, "--shard-length", SHARD_LENGTH)
-    store = open_store(
-        make_store(LAYOUTS[layout](folder / "source", PHOTOS), folder / "store.zarr", *size)
-    )
+    store = open_store(make_store(LAYOUTS[layout](folder / "source", PHOTOS), folder / "store.zarr", *size))
     images = [
         (split.path.name, label, image.tobytes())
         for split in (store.train, store.val)
