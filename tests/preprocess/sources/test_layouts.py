@@ -75,7 +75,7 @@ def test_layouts_without_parts_have_training_images_alone(layout: str, tmp_path:
 
 
 def statistics_and_images(layout: str, folder: Path) -> tuple[bytes, list[tuple[str, int, bytes]]]:
-    """The mean image and eigenvectors of a store made from the layout; split, label and pixels of all images."""
+    """Of a store made from the layout: mean image and eigenvectors; split, label and pixels of each image."""
     (folder / "source").mkdir(parents=True)
     size = ("--image-size", SIZE, "--shard-length", SHARD_LENGTH)
     store = open_store(make_store(LAYOUTS[layout](folder / "source", PHOTOS), folder / "store.zarr", *size))
