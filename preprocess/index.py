@@ -177,9 +177,10 @@ def of_part(arguments: argparse.Namespace, source: Source) -> tuple[Source, Refe
     if arguments.classes:
         raise UserError("classes=PATH is for a set that is evaluated with these classes: add split=val")
     if not len(source.train):
+        why = f" ({', '.join(source.notes)})" if source.notes else ""
         raise UserError(
-            f"{source.root} holds no image for training, only a validation part: name another place with "
-            "imagenet=PATH; to evaluate a network on it, add split=val classes=RUN with the network's run"
+            f"{source.root} holds no image for training, only a validation part{why}: name another place "
+            "with imagenet=PATH; to evaluate a network on it, add split=val classes=RUN"
         )
     return source, None
 
@@ -267,7 +268,7 @@ def summary(arguments: argparse.Namespace, source: Source, plan: Plan, extent: s
 def parser() -> argparse.ArgumentParser:
     """The flags."""
     command = stage.parser(__doc__)
-    command.add_argument("--imagenet", type=Path, required=True, help="folder or tar with the images")
+    command.add_argument("--imagenet", type=Path, required=True, help="folder or archive with the images")
     command.add_argument(
         "--split",
         choices=("all", "val"),

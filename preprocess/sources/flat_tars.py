@@ -51,10 +51,10 @@ def flat_tars(root: Path, cache: Path | None = None) -> Source:
                     )
                 row = Row(f"{name}/{entry.name}", number, entry.offset, entry.length, 0)
                 named[part].append((found[1], row))
-    classes = sorted({wnid for wnid, _ in named["train"]})
+    classes = sorted({wnid for wnid, _ in named["train"] or named["val"]})
     index = {wnid: label for label, wnid in enumerate(classes)}
     if not classes:
-        raise UserError(f"{root} holds no image in train_images_0.tar.gz and the like: get these archives")
+        raise UserError(f"{root} holds no image in its archives: get them again")
     if unknown := next((row.name for wnid, row in named["val"] if wnid not in index), ""):
         raise UserError(
             f"{root / unknown} is of a class that has no image for training: get all archives of training"

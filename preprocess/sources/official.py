@@ -46,36 +46,35 @@ def official_tars(root: Path, cache: Path | None = None) -> Source:
     """Read the training tar (one tar a class), the validation tar (flat) and the devkit.
 
     Args:
-        root: the folder with the three files.
+        root: the folder with the three files. Without the first one there are no training images.
         cache: folder for the lists of their members.
 
     Raises:
         UserError: one is missing or damaged, or they do not belong together.
     """
     kit = find_devkit(root)
-    if missing := _missing(root):
-        seen = [name for name in (TRAIN_TAR, VAL_TAR, kit.name) if name not in missing]
-        raise UserError(
-            f"{root} holds {' and '.join(seen)} but lacks {' and '.join(missing)}: "
-            "put the three files of ILSVRC-2012 there"
-        )
+    missing = _missing(root)
+    if missing not in ([], [TRAIN_TAR]):
+        raise _incomplete(root, missing)
     devkit = read_devkit(kit)
     index = {wnid: number for number, wnid in enumerate(devkit.classes)}
     aside = LeftAside()
+    archives = (TRAIN_TAR, VAL_TAR) if not missing else (VAL_TAR,)
     train = []
-    for entry in cached_members(root / TRAIN_TAR, cache, nested_members):
+    for entry in cached_members(root / TRAIN_TAR, cache, nested_members) if not missing else ():
         if aside.is_image(entry):
             wnid = entry.name.partition("/")[0]
             if wnid not in index:
                 raise UserError(f"{root / TRAIN_TAR} holds class {wnid}, which {kit.name} does not have")
             train.append(Row(entry.name, 0, entry.offset, entry.length, index[wnid]))
-    if not train:
+    if not train and not missing:
         raise UserError(f"{root / TRAIN_TAR} holds no image: it must be a tar of one tar a class")
-    val = validation_tar(root / VAL_TAR, 1, kit, devkit, cache, aside)
+    val = validation_tar(root / VAL_TAR, archives.index(VAL_TAR), kit, devkit, cache, aside)
     return Source(
         kind="official ILSVRC-2012 tars",
         root=root,
-        archives=(TRAIN_TAR, VAL_TAR),
+        archives=archives,
+        notes=(f"{TRAIN_TAR} is not there",) if missing else (),
         classes=devkit.classes,
         class_names=devkit.class_names,
         train=table(train),
@@ -150,7 +149,7 @@ def _labelled(archive: Path, number: int, images: Iterable[Entry], devkit: Devki
 
 def check_md5(source: Source, cache: Path | None = None) -> None:
     """Compare the official files with their published MD5 sums. Raises UserError."""
-    if source.archives != (TRAIN_TAR, VAL_TAR):
+    if VAL_TAR not in source.archives:
         raise UserError(
             f"verify_md5 is for the official tars, and {source.root} was recognised as {source.kind}: "
             "leave verify_md5 out"
@@ -159,7 +158,8 @@ def check_md5(source: Source, cache: Path | None = None) -> None:
         raise UserError(
             f"verify_md5 needs {DEVKIT} as it was published: put it there, or leave verify_md5 out"
         )
-    for name, expected in MD5.items():
+    for name in (*source.archives, DEVKIT):
+        expected = MD5[name]
         found = md5(source.root / name, cache)
         if found != expected:
             raise UserError(
@@ -193,6 +193,14 @@ def describe_extent(source: Source, subset: bool = False) -> str:
     return f"a subset of ILSVRC-2012's size: {compared}, {classes:,} of {FULL_CLASSES:,} classes"
 
 
+def _incomplete(root: Path, missing: list[str]) -> UserError:
+    seen = [name for name in (TRAIN_TAR, VAL_TAR, find_devkit(root).name) if name not in missing]
+    return UserError(
+        f"{root} holds {' and '.join(seen)} but lacks {' and '.join(missing)}: "
+        "put the three files of ILSVRC-2012 there"
+    )
+
+
 def _marks(path: Path) -> list[str]:
     names = (TRAIN_TAR, VAL_TAR, *DEVKITS)
     if path.is_file():
@@ -210,6 +218,8 @@ def _read(path: Path, cache: Path | None) -> Source:
         source = class_folders(path)
         lacking = f"{' and '.join(missing)} {'are' if missing[1:] else 'is'} missing"
         note = f"{named} are read, because {lacking}"
+    elif missing and folders:
+        raise _incomplete(path, missing)
     else:
         source = official_tars(path, cache)
         note = f"the archives are read, and not {named}"

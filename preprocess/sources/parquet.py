@@ -88,11 +88,8 @@ def parquet_files(path: Path, cache: Path | None = None) -> Source:
     archives = tuple(sorted(parts))
     numbers, words = _kind_of_labels(root, archives)
     found = _read_rows(root, parts, cache, labels, aside)
-    if not found["train"]:
-        raise UserError(
-            f"{path} holds no image for training that has a label: its files must be named train-*{SUFFIX}; "
-            "or name another place with --config imagenet=PATH"
-        )
+    if not any(found.values()):
+        raise UserError(f"{path} holds no image with a label: name another place with --config imagenet=PATH")
     classes = _classes_of_numbers(path, labels, words) if numbers else _classes_by_name(list(labels.place))
     index = {name: number for number, name in enumerate(classes.names)}
     label = np.array([index[name] for name in classes.of_label])

@@ -63,7 +63,7 @@ def _layout(path: Path) -> Layout:
     if not path.exists():
         raise UserError(
             f"there is no ImageNet at {path}: put the official tars or class folders there, "
-            "or name another place with --config imagenet=PATH"
+            "or name another place with --config imagenet=PATH; docs/data.md lists what it can be"
         )
     marks = {layout.name: layout.marks(path) for layout in LAYOUTS}
     found = [layout for layout in LAYOUTS if marks[layout.name]]
@@ -88,9 +88,9 @@ def _layout(path: Path) -> Layout:
     remedy = (
         f"to read {packed}, name the file itself with --config imagenet={shlex.quote(str(path / packed))}"
         if packed
-        else "name the right place with --config imagenet=PATH"
+        else "name the right place with --config imagenet=PATH; docs/data.md lists what it can be"
     )
     raise UserError(
-        f"{path} holds neither train/<class>/ folders nor {official.TRAIN_TAR} nor Kaggle's ILSVRC/, but "
+        f"{path} holds neither folders of images nor ImageNet's archives, but "
         f"{', '.join(there[:5]) + (', ...' if there[5:] else '') or 'nothing'}: {remedy}"
     )

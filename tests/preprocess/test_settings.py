@@ -105,7 +105,7 @@ MEANT = {
 """As users type them after --config, and the value that is meant."""
 EXPLAINED = {
     "imagenet=2012": r"imagenet must be the path of .* \(./12 for a name that is a number\), not 2012",
-    "imagenet=": "imagenet must be the path of a folder or a tar",
+    "imagenet=": "imagenet must be the path of a folder or an archive",
     "imagenet=[red]": "imagenet must be the path",
     "store=a{x}.zarr": "store must be the path of a folder without braces",
     "imagent=x": "there is no setting imagent: did you mean imagenet.* preprocess/config.yaml",

@@ -1,6 +1,7 @@
 """The doctor finds what is broken, names the remedy, and runs with the standard library alone."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import shutil
@@ -143,6 +144,18 @@ def test_a_missing_compiled_module_is_noticed(monkeypatch):
     monkeypatch.setattr(software, "built", lambda extension: "_square" not in extension)
     found = software.pillow()
     assert (found.level, "_square.c" in found.text) == ("warn", True)
+
+
+def test_packages_for_some_sources_alone_are_named_where_they_are_missing(monkeypatch):
+    everything = "Parquet, tar.gz, WebP and compressed TIFF, HEIC can be read"
+    assert (software.sources().level, software.sources().text) == ("ok", everything)
+    find_spec = importlib.util.find_spec
+    missing = ("pyarrow", "pillow_heif")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n in missing else find_spec(n))
+    assert software.sources().text == (
+        "tar.gz, WebP and compressed TIFF can be read; for Parquet: pip install pyarrow; "
+        "for HEIC: pip install --no-deps pillow-heif"
+    )
 
 
 def test_a_missing_handler_of_ctrl_c_is_noticed(monkeypatch):

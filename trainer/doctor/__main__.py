@@ -55,6 +55,7 @@ def examine(store: Path, runs: Path, ranks: int) -> list[Finding]:
         software.python,
         software.packages,
         software.pillow,
+        software.sources,
         software.ctrl_c,
         lambda: software.torch(ranks),
         lambda: launcher.mpi(ranks),

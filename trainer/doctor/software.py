@@ -16,6 +16,14 @@ OLDEST = (3, 11)
 IMPORTED = ("numpy", "numba", "PIL", "rich", "safetensors", "tensorstore", "tqdm", "tyro")
 PRESENT = ("dask", "distributed", "mpi4py", "scipy", "snakemake", "torch", "zarr")
 
+# Needed for some sources and formats alone: the module, what it reads, and how it is installed.
+OPTIONAL = (
+    ("pyarrow", "Parquet", "pyarrow"),
+    ("rapidgzip", "tar.gz", "rapidgzip"),
+    ("imagecodecs", "WebP and compressed TIFF", "imagecodecs"),
+    ("pillow_heif", "HEIC", "--no-deps pillow-heif"),
+)
+
 IMPORTS = """
 import importlib, json
 for name in {names}:
@@ -97,6 +105,15 @@ def pillow(x86: bool = platform.machine() in ("x86_64", "AMD64")) -> Finding:
             "warn", "Pillow-SIMD", text, "install libjpeg-dev (libjpeg-turbo's), then: pip install -e ."
         )
     return Finding("ok", "Pillow-SIMD", simd)
+
+
+def sources() -> Finding:
+    """Which kinds of archives and images need a package that is not installed. Few users need all of them."""
+    missing = [entry for entry in OPTIONAL if not importlib.util.find_spec(entry[0])]
+    read = [what for module, what, _ in OPTIONAL if module not in {entry[0] for entry in missing}]
+    texts = [f"{', '.join(read)} can be read"] if read else []
+    texts += [f"for {what}: pip install {package}" for _, what, package in missing]
+    return Finding("ok", "sources", "; ".join(texts))
 
 
 def ctrl_c() -> Finding:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import cycle, islice
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.benchmarks.harness import Contender, Row
@@ -20,7 +19,7 @@ OFFICIAL = "official tars"
 def rows(settings: Settings, scratch: Path) -> list[Row]:
     files = sorted(path for path in sample(settings, scratch).glob("train/*/*") if path.is_file())
     known = [(path.parent.name, path.read_bytes()) for path in files]
-    photos = list(numbered(islice(cycle(known), PASSES * len(known))))
+    photos = list(numbered(PASSES * known))
 
     def contender(layout: str) -> Contender:
         folder = scratch / "layouts" / layout
@@ -32,16 +31,15 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
 
     official = contender(OFFICIAL)
     return [
-        Row(stage=layout, unit="img/s", ours=contender(layout), peer=official)
+        Row(stage=f"layouts: {layout}", unit="img/s", ours=contender(layout), peer=official)
         for layout in WRITERS
         if layout != OFFICIAL
     ]
 
 
-def numbered(known: Iterable[tuple[str, bytes]]) -> Iterator[Photo]:
-    """Number the images in each part; one of 25 is for validation, as in ImageNet."""
-    count = {"train": 0, "val": 0}
+def numbered(known: Sequence[tuple[str, bytes]]) -> Iterator[Photo]:
+    """Number the images in each part; the last ones, one of 25, are for validation, as in ImageNet."""
+    training = len(known) - len(known) // 25
     for number, (wnid, data) in enumerate(known):
-        part = "val" if number % 25 == 24 else "train"
-        count[part] += 1
-        yield Photo(part, wnid, count[part], data)
+        part, before = ("train", 0) if number < training else ("val", training)
+        yield Photo(part, wnid, number - before + 1, data)

@@ -213,19 +213,13 @@ def test_a_validation_label_that_training_lacks_is_refused(small: Path) -> None:
         recognise(small)
 
 
-def rename(small: Path) -> None:
-    for path in small.glob("train*"):
-        path.unlink()
-
-
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (rename, "holds no labelled image for training"),
         (lambda root: os.truncate(root / "train-1.tar", 700), r"train-1\.tar is damaged or cut off"),
         (lambda root: (root / "train/cat").mkdir(parents=True), "both tars of a WebDataset and train/cat/"),
     ],
-    ids=["no training", "cut off", "class folders too"],
+    ids=["cut off", "class folders too"],
 )
 def test_an_incomplete_or_ambiguous_set_is_refused(
     spoil: Callable[[Path], object], sentence: str, small: Path
