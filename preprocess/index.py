@@ -172,7 +172,8 @@ def of_part(arguments: argparse.Namespace, source: Source) -> tuple[Source, Refe
         UserError: it has no training part and needs one, or as `read_reference` and `for_evaluation`.
     """
     if arguments.split == "val":
-        reference = read_reference(arguments.classes, arguments.image_size) if arguments.classes else None
+        classes = Path(arguments.classes)
+        reference = read_reference(classes, arguments.image_size) if arguments.classes else None
         return for_evaluation(source, reference), reference
     if arguments.classes:
         raise UserError("classes=PATH is for a set that is evaluated with these classes: add split=val")
@@ -277,7 +278,7 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--classes",
-        type=lambda text: Path(text) if text else None,
+        default="",
         help="with --split val: a store, run, checkpoint or exported network, whose classes the set's are",
     )
     command.add_argument("--image-size", type=int, default=256, help="side of the stored images, pixels")

@@ -116,7 +116,10 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[tupl
     return statistics_and_images("class folders", tmp_path_factory.mktemp("expected"))
 
 
-@pytest.mark.parametrize("layout", ["class folders, zip", "Hugging Face, tar.gz", "WebDataset"])
+ARCHIVES = ("class folders, zip", "Hugging Face, tar.gz", "Hugging Face, parquet", "WebDataset")
+
+
+@pytest.mark.parametrize("layout", ARCHIVES)
 def test_stores_have_the_same_images_and_statistics(
     layout: str, expected: tuple[bytes, list[tuple[str, int, bytes]]], tmp_path: Path
 ) -> None:
