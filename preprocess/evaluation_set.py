@@ -20,7 +20,6 @@ from preprocess.shared.json_files import JsonError
 from preprocess.sources.tables import Source
 
 TRAINING_SET = "training_set.safetensors"  # in the folder of a checkpoint
-MEAN = "mean_image"
 LONGEST_HEADER = 2**24  # bytes of a file's header; that of a thousand classes has 60 kB
 SHOWN = 3  # classes that a message names
 
@@ -41,6 +40,7 @@ class _Stored(TypedDict):
     class_names: list[str] | None
     image_size: int
     orientation: NotRequired[str]
+    fingerprint: str  # only of a finished store
 
 
 class _Group(TypedDict):
@@ -51,6 +51,17 @@ class _About(TypedDict):
     classes: list[str]
     class_names: list[str] | None
     upright: NotRequired[bool]
+
+
+class _Array(TypedDict):
+    shape: list[int]
+
+
+class _Metadata(TypedDict):
+    about: str  # JSON
+
+
+_Header = TypedDict("_Header", {"__metadata__": _Metadata, "mean_image": _Array})
 
 
 def read_reference(path: Path, image_size: int) -> Reference:
@@ -95,16 +106,14 @@ def _of_network(path: Path) -> Reference:
     with file.open("rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
         text = opened.read(min(length, LONGEST_HEADER)).decode(errors="replace")
-    header = json_files.parse(text, dict[str, Any], f"the header of {file}")
-    about = json_files.parse(
-        str(header.get("__metadata__", {}).get("about")), _About, f"the header of {file}"
-    )
+    header = json_files.parse(text, _Header, f"the header of {file}")
+    about = json_files.parse(header["__metadata__"]["about"], _About, f"the header of {file}")
     names = about["class_names"]
     return Reference(
         path=path,
         classes=tuple(about["classes"]),
         class_names=None if names is None else tuple(names),
-        image_size=int(header[MEAN]["shape"][0]),
+        image_size=header["mean_image"]["shape"][0],
         orientation=UPRIGHT if about.get("upright") else AS_STORED,
     )
 

@@ -1,5 +1,8 @@
 """Sets for evaluation alone: which classes they have, and stores without a training part."""
 
+import json
+import shutil
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +115,36 @@ def test_wrong_settings_are_one_sentence(trained_on: Path, tmp_path: Path) -> No
         assert done.stderr.count("\n") == 1
     with pytest.raises(UserError, match="no classes that can be read"):
         read_reference(folder / "0/a.jpeg", SIZE)
+
+
+ABOUT = {"about": json.dumps({"classes": ["cat"], "class_names": None})}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"__metadata__": "cat", "mean_image": {"shape": [SIZE]}},
+        {"__metadata__": ABOUT, "mean_image": {"shape": ["wide"]}},
+        {"__metadata__": ABOUT, "mean_image": {"shape": []}},
+        {"__metadata__": ABOUT},
+        [1],
+    ],
+)
+def test_a_damaged_network_is_one_sentence(header: object, tmp_path: Path) -> None:
+    text = json.dumps(header).encode()
+    network = tmp_path / "network.safetensors"
+    network.write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(UserError, match="no classes that can be read"):
+        read_reference(network, SIZE)
+
+
+def test_an_unfinished_store_has_no_classes_to_evaluate_with(trained_on: Path, tmp_path: Path) -> None:
+    unfinished = shutil.copytree(trained_on, tmp_path / "unfinished.zarr")
+    group = json.loads((unfinished / "zarr.json").read_text())
+    del group["attributes"]["fingerprint"]
+    (unfinished / "zarr.json").write_text(json.dumps(group))
+    with pytest.raises(UserError, match="name a finished store"):
+        read_reference(unfinished, SIZE)
 
 
 def test_a_validation_part_alone_is_refused_with_the_way_out(tmp_path: Path) -> None:

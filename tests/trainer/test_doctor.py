@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.launch import ROOT, run
+from tests.preprocess.helpers import make_store
 from tests.stores import make_store_of_size
 from trainer.doctor import kernels, launcher, machine, software
 from trainer.doctor.finding import Outcome, attempt
@@ -225,6 +226,13 @@ def test_a_store_of_images_smaller_than_a_crop_fails(tiny_store, tmp_path):
     assert found.level == "fail"
     assert found.text == "its images have 48x48 pixels, and the network crops 224x224"
     assert "image_size=256" in found.remedy
+
+
+def test_a_store_for_evaluation_alone_is_no_store_to_train_on(tiny_store, tmp_path):
+    imagenet = tiny_store.parent / "imagenet"
+    found = machine.store(make_store(imagenet, tmp_path / "set.zarr", "--split", "val", "--image-size", 224))
+    assert found.level == "warn"
+    assert "for evaluation alone" in found.remedy
 
 
 def test_a_damaged_image_in_the_sample_fails(tiny_store, tmp_path):

@@ -66,6 +66,8 @@ def store(path: Path) -> Finding:
     text = (
         f"{classes} classes, {train:,} + {val:,} images, fingerprint {fingerprint}, a sample read and intact"
     )
+    if not train:
+        return Finding("warn", "store", text, "it is for evaluation alone: name another store to train on")
     if not val:
         return Finding("warn", "store", text, "without validation images no error can be measured")
     return Finding("ok", "store", text)

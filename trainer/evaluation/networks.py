@@ -153,13 +153,22 @@ def evaluate_all(
         )
         del network  # the next one takes its memory
         path = member.found.path
-        results.append(Result(name=member.run.name, checkpoints=(path,), tallies=tallies, store=seen))
+        result = Result(
+            name=member.run.name,
+            checkpoints=(path,),
+            tallies=tallies,
+            store=seen,
+            held_classes=held_classes,
+        )
+        results.append(result)
         yield results[-1]
     if together:
         paths = tuple(path for result in results for path in result.checkpoints)
         kinds, last = list(results[-1].tallies), results[-1].store
         tallies = together.tallies(kinds, len(last.classes), transport.all_reduce_scalars)
-        yield Result(name="ensemble", checkpoints=paths, tallies=tallies, store=last)
+        yield Result(
+            name="ensemble", checkpoints=paths, tallies=tallies, store=last, held_classes=held_classes
+        )
 
 
 def _seen(member: Member, path: Path | None) -> tuple[Store, list[str]]:

@@ -33,6 +33,8 @@ class Result:
     """By kind of view; the last is the one that the user asked for."""
     store: Store
     """The store of the images and of the classes' names."""
+    held_classes: bool = False
+    """Whether a guess was one of the classes that have images."""
 
     @property
     def asked(self) -> Tally:
@@ -99,6 +101,7 @@ def record(result: Result, per_class: bool) -> dict[str, Any]:
         "images": c.images,
         "classes": int(np.count_nonzero(tally.images_K)),
         "network_classes": len(tally.images_K),
+        "held_classes": result.held_classes,
         "views": 10 if views == TEN else 1,
         **({"checkpoint": paths[0]} if len(paths) == 1 else {"ensemble": paths}),
         **({"per_class": _per_class(tally, result.store.classes)} if per_class else {}),

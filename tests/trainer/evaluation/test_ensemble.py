@@ -99,7 +99,16 @@ def test_runs_are_named_like_their_checkpoints(networks, tmp_path):
     # Without --ensemble: the networks alone, and one network's record is no list.
     assert command(tmp_path, "--run", one, two, "--checkpoint", "latest") == found[:2]
     assert command(tmp_path, "--run", two) == found[1]
-    keys = {"top1_error", "top5_error", "images", "classes", "network_classes", "views", "checkpoint"}
+    keys = {
+        "top1_error",
+        "top5_error",
+        "images",
+        "classes",
+        "network_classes",
+        "held_classes",
+        "views",
+        "checkpoint",
+    }
     assert set(found[1]) == keys
 
 

@@ -77,4 +77,5 @@ def test_of_some_classes_the_guesses_are_the_networks_or_these_classes_alone(
     assert (found["top1_error"], found["top5_error"]) == pytest.approx(errors(p_NK[some], labels_N[some]))
     assert "The images are of 6 of the network's 10 classes." in printed
     restricted, _ = evaluate(small_run, imagenet, tmp_path, "--held-classes")
+    assert (found["held_classes"], restricted["held_classes"]) == (False, True)
     assert (restricted["top1_error"], restricted["top5_error"]) == pytest.approx(restricted_errors(held))
