@@ -72,6 +72,8 @@ def read_reference(path: Path, image_size: int) -> Reference:
     """
     try:
         found = _of_store(path) if (path / "zarr.json").is_file() else _of_network(path)
+        if found.class_names is not None and len(found.class_names) != len(found.classes):
+            raise JsonError(f"{len(found.classes)} classes and {len(found.class_names)} names of them")
     except (OSError, LookupError, TypeError, JsonError, struct.error) as error:
         raise UserError(
             f"classes={path} has no classes that can be read ({error}): name a finished store, a run, a "

@@ -118,6 +118,7 @@ def test_wrong_settings_are_one_sentence(trained_on: Path, tmp_path: Path) -> No
 
 
 ABOUT = {"about": json.dumps({"classes": ["cat"], "class_names": None})}
+UNNAMED = {"about": json.dumps({"classes": ["cat"], "class_names": []})}
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,7 @@ ABOUT = {"about": json.dumps({"classes": ["cat"], "class_names": None})}
         {"__metadata__": ABOUT, "mean_image": {"shape": ["wide"]}},
         {"__metadata__": ABOUT, "mean_image": {"shape": []}},
         {"__metadata__": ABOUT},
+        {"__metadata__": UNNAMED, "mean_image": {"shape": [SIZE]}},
         [1],
     ],
 )
