@@ -53,7 +53,7 @@ def is_image_name(name: str) -> bool:
 
 
 def unreadable_format(format: str) -> str:
-    """What is said of an image whose format is known and not read."""
+    """The reason why an image of a known format is left aside."""
     return f"{format}, which cannot be read"
 
 

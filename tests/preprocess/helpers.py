@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 import tarfile
+import tempfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -62,8 +63,8 @@ def unpacked(root: Path, files: dict[str, bytes]) -> Path:
     return root
 
 
-def images_of(source: Source, split: str, store: Path = Path("no-store")) -> list[tuple[str, bytes]]:
-    """The class and the bytes of every image of a split, sorted, as a worker reads them."""
+def images_of(source: Source, split: str, store: Path | None = None) -> list[tuple[str, bytes]]:
+    """The class and the bytes of every image of a split, sorted, as a worker reads them for a store."""
     plan = Plan(
         kind=source.kind,
         source=str(source.root),
@@ -77,7 +78,8 @@ def images_of(source: Source, split: str, store: Path = Path("no-store")) -> lis
         counts={},
     )
     rows = getattr(source, split)
-    contents = [requested.read() for requested in fetch(store, plan, rows)]
+    with tempfile.TemporaryDirectory() as other:
+        contents = [requested.read() for requested in fetch(store or Path(other), plan, rows)]
     return sorted((source.classes[label], data) for label, data in zip(rows["label"], contents, strict=True))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preprocess.index import at_most_per_class, shuffled, split_off_validation, whole_groups
+from preprocess.sources.order import at_most_per_class, shuffled, split_off_validation, whole_groups
 from preprocess.sources.tables import Row, table
 from tests.preprocess.helpers import stage
 

@@ -15,7 +15,7 @@ from preprocess.containers import parquet as module
 from preprocess.containers.fetch import fetch
 from preprocess.containers.parquet import Parquet, open_file, rows
 from preprocess.errors import UnreadableError, UserError
-from preprocess.index import shuffled, whole_groups
+from preprocess.sources.order import shuffled, whole_groups
 from preprocess.sources.parquet import parquet_files
 from preprocess.sources.tables import Source
 from tests.preprocess.containers.test_fetch import NO_STORE, PLAN, open_files

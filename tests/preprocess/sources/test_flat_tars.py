@@ -8,9 +8,9 @@ import pytest
 
 from preprocess.containers import gzip
 from preprocess.errors import UserError
-from preprocess.index import shuffled
 from preprocess.plan import archives_folder
 from preprocess.sources import blocks
+from preprocess.sources.order import shuffled
 from preprocess.sources.recognise import recognise
 from tests.preprocess.helpers import images_of, tar
 
