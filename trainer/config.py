@@ -21,7 +21,7 @@ from preprocess.shared import json_files
 from preprocess.shared.ranges import Count, Range, Seed, wrong_number
 from trainer.errors import UserError
 
-Order = Literal["relu-lrn-pool", "lrn-pool-relu", "lrn-relu-pool"]
+Order = Literal["relu-lrn-pool", "lrn-pool-relu", "lrn-relu-pool", "relu-pool-lrn"]
 
 
 class Ranged:
@@ -48,6 +48,9 @@ class NetworkConfig(Ranged):
     """Filters of conv1 to conv5 in one tower (paper 3.5: half of 96, 256, 384, 384, 256)."""
     hidden: Annotated[int, Range("[1, 65536]")] = 2048
     """Units of fc6 and of fc7 in one tower (paper 3.5: half of 4096)."""
+    conv1_pad: Literal[3, 0] = 3
+    """Zeros beyond the right and the bottom edge of conv1's input: 3 make 55x55 outputs of 224x224 pixels. 0:
+    for --crop-size 227 (Caffe), or 54x54 outputs, whose pooling rounds up (the ONNX zoo's bvlcalexnet)."""
     lrn: bool = True
     """Local response normalisation after conv1 and conv2 (paper 3.3)."""
     lrn_size: Annotated[int, Range("[1, 511]")] = 5
@@ -58,8 +61,12 @@ class NetworkConfig(Ranged):
     """alpha of LRN: factor of the sum, not divided by n. cuda-convnet: a fifth of the paper's 1e-4."""
     lrn_beta: Annotated[float, Range("[0, 10]")] = 0.75
     """beta of LRN: exponent of the denominator."""
+    lrn_over: Literal["tower", "both"] = "tower"
+    """Channels that LRN sums over. tower: its own tower's (paper 3.3). both: also across the towers' border,
+    as programs for one device do (Caffe's); the towers exchange their outputs before it."""
     conv1_order: Order = "relu-lrn-pool"
-    """Operations after conv1, in order. cuda-convnet: lrn-pool-relu. Some textbooks: lrn-relu-pool."""
+    """Operations after conv1, in order. cuda-convnet: lrn-pool-relu. Some textbooks: lrn-relu-pool. Caffe's
+    bvlc_reference_caffenet: relu-pool-lrn."""
     conv2_order: Order = "relu-lrn-pool"
     """Operations after conv2, in order."""
     conv2_spatial_norm: bool = False
@@ -68,6 +75,9 @@ class NetworkConfig(Ranged):
     """Max-pooling of 3x3 windows with stride 2 (paper 3.4). Off: 2x2 windows, which do not overlap."""
     dropout: Annotated[float, Range("[0, 1)")] = 0.5
     """Probability that an output of fc6 or fc7 is set to zero in training (paper 4.2). 0: no dropout."""
+    inverted_dropout: bool = False
+    """Training divides the outputs that dropout keeps by 1 - p, and evaluation does nothing (Caffe, torch).
+    Off: evaluation multiplies them by 1 - p (paper 4.2)."""
     init: Literal["gaussian", "scaled"] = "gaussian"
     """Initial weights. gaussian: N(0, init_std), the paper's. scaled: by each layer's number of inputs, which
     works on small sets too."""
@@ -106,7 +116,9 @@ class AugmentConfig(Ranged):
     """Augmentation of training images."""
 
     crops: bool = True
-    """Random 224x224 crops (paper 4.1). Off: the central crop."""
+    """Random crops (paper 4.1). Off: the central crop."""
+    crop_size: Literal[224, 227] = 224
+    """Pixels along a crop (paper 4.1: 224). Caffe: 227, with --conv1-pad 0."""
     flips: bool = True
     """Flip left to right at random (paper 4.1)."""
     rotation: Annotated[float, Range("[0, 45]")] = 0.0

@@ -8,10 +8,9 @@ which are torch's: conv1 [96, 3, 11, 11], conv2 [256, 48, 5, 5], ... fc8 [1000, 
 layer become the towers. A conv2 that reads all 96 channels makes the dense network. A pickle can run any code
 and is never read; the error message has the command that converts it.
 
-Dropout: this project follows the paper, and multiplies the outputs of fc6 and fc7 by 1 - p in evaluation.
-Caffe, torch and most others divide by 1 - p in training and change nothing in evaluation ("inverted
-dropout"). So the weights that read these outputs, those of fc7 and fc8, are divided by 1 - p, unless the file
-is an export of this project or `--no-inverted-dropout` is given. The results are then those of the original.
+Dropout: the paper multiplies the outputs of fc6 and fc7 by 1 - p in evaluation. Caffe, torch and most others
+divide by 1 - p in training and change nothing in evaluation ("inverted dropout"); so does the run, unless the
+file is an export of this project, which has its own settings, or `--no-inverted-dropout` is given.
 
 Caffe's bvlc_alexnet can be imported except for three details:
 
@@ -53,10 +52,7 @@ class Arguments:
     """The store that has the network's classes; its mean image is subtracted."""
     bgr: bool = False
     """conv1 reads blue, green, red, as Caffe's models do."""
-    inverted_dropout: bool = True
-    """The weights were trained with outputs divided by 1 - dropout, as in Caffe and torch: those of fc7 and
-    fc8 are divided by it. Off: with the paper's dropout. An export of this project is taken as it is."""
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(inverted_dropout=True))
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 

@@ -15,6 +15,7 @@ from preprocess.store import Store
 from trainer.config import AugmentConfig
 from trainer.data import augmentation
 from trainer.data.batches import epoch_order
+from trainer.kernels import CROP
 
 COPIED_AT_ONCE = 256  # images, 48 MiB
 
@@ -33,7 +34,7 @@ class FusedGather:
         self.scale = np.float32(1 / (settings.divisor * settings.train_divisor))
         self.raw = np.asarray(_copy(store, raw))
         self.threads = threads
-        self.out = np.empty((batch, augmentation.CROP, augmentation.CROP * 3), np.float32)
+        self.out = np.empty((batch, CROP, CROP * 3), np.float32)
 
     def __call__(self, step: int) -> NDArray[np.float32]:
         """A batch, float32 [B, 224, 224 * 3], in the one buffer that all batches share."""

@@ -74,6 +74,12 @@ NETWORKS = {
     "small": SMALL,
     "the program's orders and norms": PROGRAM,
     "dense": dataclasses.replace(SMALL, dense=True),
+    "Caffe's": dataclasses.replace(
+        SMALL, lrn_over="both", lrn_alpha=0.01, conv1_pad=0, inverted_dropout=True
+    ),
+    "dense, LRN over both, before the ReLU": dataclasses.replace(
+        SMALL, dense=True, lrn_over="both", lrn_alpha=0.01, conv1_order="lrn-relu-pool"
+    ),
     "one tower on each rank": dataclasses.replace(SMALL, towers=1),
 }
 # What the towers of a pair exchange does not depend on the number of pairs.

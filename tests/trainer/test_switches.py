@@ -115,7 +115,7 @@ def stage1(x: torch.Tensor, tower: Tower, *order: str) -> torch.Tensor:
     return x
 
 
-@pytest.mark.parametrize("order", ["relu-lrn-pool", "lrn-pool-relu", "lrn-relu-pool"])
+@pytest.mark.parametrize("order", ["relu-lrn-pool", "lrn-pool-relu", "lrn-relu-pool", "relu-pool-lrn"])
 def test_the_order_after_conv1(order):
     tower = build_tower(dataclasses.replace(SMALL, conv1_order=order, init_std=0.05), 10, "a", seed=0)
     reached = {}

@@ -40,12 +40,6 @@ def read(a: Arguments, store: Store) -> tuple[Config, Weights, TrainingSet]:
             )
         return from_dict(about["config"]), weights, trained_on
     network = to_towers.with_widths_of(a.network, weights)
-    if a.inverted_dropout and network.dropout:
-        weights = to_towers.from_inverted_dropout(weights, network.dropout)
-        print(
-            f"The weights of fc7 and fc8 are divided by {1 - network.dropout:g}: evaluation multiplies the "
-            "outputs that they read by it (--no-inverted-dropout leaves the weights as they are)."
-        )
     return dataclasses.replace(PAPER, network=network, augment=a.augment), weights, TrainingSet.of(store)
 
 

@@ -32,7 +32,7 @@ def train(config: Config, topology: Topology, requests: Requests) -> int:
     """
     watchdog = Watchdog(topology, config.hardware.timeout, end_all)
     watchdog.mark("opening the store")
-    store = open_training_data(config.run.store)
+    store = open_training_data(config.run.store, config.augment.crop_size)
     watchdog.mark("comparing the ranks' settings", waiting=True)
     check_same_on_all_ranks(topology, facts(config, store))
     config, reasons = settle(config, len(store.train))

@@ -86,7 +86,7 @@ def record(arguments: Arguments, topology: Topology) -> tuple[list[Span], float,
     )
     trainer = Trainer(config, topology, CLASSES)
     draw = torch.Generator().manual_seed(topology.pair)
-    images = torch.randn(trainer.local_batch, 3, 224, 224, generator=draw).to(topology.device)
+    images = torch.randn(trainer.input_shape, generator=draw).to(topology.device)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(CLASSES, (trainer.local_batch,), generator=draw).to(topology.device)
     for step in range(2):

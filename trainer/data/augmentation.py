@@ -3,7 +3,7 @@
 What is drawn depends on (seed, epoch, place in the epoch's order) alone. `kernels.crop` does the arithmetic,
 in training and in evaluation.
 
-B batch, S side of the stored image (256); the crop's side is 224.
+B batch, S side of the stored image (256); H = W is the crop's side (224).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from trainer import kernels
 from trainer.config import AugmentConfig
 from trainer.errors import UserError
-from trainer.kernels import CROP, Purpose, generator
+from trainer.kernels import Purpose, generator
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class Views:
 REMEDY = "make another store: snakemake preprocess --config image_size=256 store=PATH"
 
 
-def require_size(side: int, where: object, remedy: str = REMEDY) -> None:
+def require_size(side: int, crop: int, where: object, remedy: str = REMEDY) -> None:
     """Raise UserError for images, or a mean image, that are smaller than a crop.
 
-    side: in pixels. where: what has these images, the subject of the sentence.
+    side, crop: in pixels. where: what has these images, the subject of the sentence.
     """
-    if side < CROP:
+    if side < crop:
         raise UserError(
-            f"{where} has images of {side}x{side} pixels, and the network crops {CROP}x{CROP}: {remedy}."
+            f"{where} has images of {side}x{side} pixels, and the network crops {crop}x{crop}: {remedy}."
         )
 
 
@@ -71,11 +71,12 @@ def draw(
     """Draw the view of each place in one epoch's order; offsets 0..32 for 224 of 256, each equally likely."""
     rng = generator(seed, Purpose.AUGMENTATION, epoch)
     groups = -(-images // settings.crop_group)
-    offsets = rng.integers(0, side - CROP, size=(2, groups), endpoint=True)
+    far = side - settings.crop_size
+    offsets = rng.integers(0, far, size=(2, groups), endpoint=True)
     flips = rng.random(groups) < 0.5
     alphas = rng.standard_normal((images, 3))
     of_place = np.arange(images) // settings.crop_group
-    top, left = offsets[:, of_place] if settings.crops else np.full((2, images), (side - CROP) // 2)
+    top, left = offsets[:, of_place] if settings.crops else np.full((2, images), far // 2)
     colored = settings.color_epochs is None or epoch < settings.color_epochs
     shift = settings.color_std * alphas @ axes.T if colored else np.zeros((images, 3))
     angle = rng.uniform(-settings.rotation, settings.rotation, images)  # drawn last: it changes no other draw
@@ -95,14 +96,14 @@ def fixed(images: int, top: int, left: int, flip: bool) -> Views:
     )
 
 
-def center_crop(side: int = 256) -> list[tuple[int, int, bool]]:
-    """The single central view, as (top, left, flip)."""
-    return [((side - CROP) // 2, (side - CROP) // 2, False)]
+def center_crop(side: int, crop: int) -> list[tuple[int, int, bool]]:
+    """The single central view of an image, as (top, left, flip); side, crop: in pixels."""
+    return [((side - crop) // 2, (side - crop) // 2, False)]
 
 
-def ten_crops(side: int = 256) -> list[tuple[int, int, bool]]:
+def ten_crops(side: int, crop: int) -> list[tuple[int, int, bool]]:
     """The four corners and the centre, then the same flipped (paper, section 4.1)."""
-    far = side - CROP
+    far = side - crop
     corners = [(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)]
     return [(top, left, flip) for flip in (False, True) for top, left in corners]
 
@@ -123,10 +124,10 @@ class Cropper:
     ) -> None:
         """device: where the images will be; the CPU if it is not given. Raises ValueError for a mean image
         of another shape than [S, S, 3], or smaller than a crop."""
-        side = len(mean_SS3)
-        if mean_SS3.shape != (side, side, 3) or side < CROP:
+        side, self._size = len(mean_SS3), settings.crop_size
+        if mean_SS3.shape != (side, side, 3) or side < self._size:
             raise ValueError(
-                f"a mean image has the shape [S, S, 3], S at least {CROP}, and not {list(mean_SS3.shape)}"
+                f"a mean image has the shape [S, S, 3], S at least {self._size}, not {list(mean_SS3.shape)}"
             )
         means_2SS3 = np.stack([mean_SS3, mean_SS3[:, ::-1]])
         self._means_2SS3 = torch.from_numpy(means_2SS3).to(device or "cpu")
@@ -135,15 +136,15 @@ class Cropper:
         self._scale = float(np.float32(1 / divisor))
 
     def crop(self, images_BSS3: Tensor, views: Views, out_BHW3: Tensor | None = None) -> Tensor:
-        """Images uint8 [B, S, S, 3] -> network input float32 [B, 3, 224, 224] in channels_last.
+        """Images uint8 [B, S, S, 3] -> network input float32 [B, 3, H, W] in channels_last.
 
-        out: memory for it, contiguous float32 [B, 224, 224, 3]. Raises ValueError for arrays that do not
+        out: memory for it, contiguous float32 [B, H, W, 3]. Raises ValueError for arrays that do not
         belong together and for crops beyond the images.
         """
         v = views
         where = v.top_B, v.left_B, v.flip_B, v.shift_B3, v.angle_B
         crops_BHW3 = kernels.crop(
-            images_BSS3, self._means_2SS3, *where, self._scale, self._centered, out_BHW3
+            images_BSS3, self._means_2SS3, *where, self._scale, self._centered, self._size, out_BHW3
         )
         return crops_BHW3.permute(0, 3, 1, 2)
 
@@ -155,5 +156,5 @@ def crop(
     settings: AugmentConfig,
     training: bool,
 ) -> Tensor:
-    """Images uint8 [B, S, S, 3] -> network input float32 [B, 3, 224, 224] in channels_last, on the CPU."""
+    """Images uint8 [B, S, S, 3] -> network input float32 [B, 3, H, W] in channels_last, on the CPU."""
     return Cropper(mean_SS3, settings, training).crop(torch.from_numpy(images_BSS3), views)

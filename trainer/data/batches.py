@@ -25,22 +25,25 @@ from trainer.config import AugmentConfig
 from trainer.data import augmentation
 from trainer.data.input_pipeline import InputPipeline
 from trainer.errors import UserError
-from trainer.kernels import Purpose, generator
+from trainer.kernels import CROP, Purpose, generator
 
 
-def open_data(path: Path) -> Store:
-    """Open the store of `snakemake preprocess`. Raises UserError when it is missing, damaged or unfit."""
+def open_data(path: Path, crop: int = CROP) -> Store:
+    """Open the store of `snakemake preprocess`.
+
+    crop: pixels along a crop. Raises UserError when the store is missing or damaged, or has smaller images.
+    """
     try:
         store = open_store(path)
     except (FileNotFoundError, ValueError) as error:
         raise UserError(str(error)) from None
-    augmentation.require_size(store.image_size, path)
+    augmentation.require_size(store.image_size, crop, path)
     return store
 
 
-def open_training_data(path: Path) -> Store:
+def open_training_data(path: Path, crop: int = CROP) -> Store:
     """Open a store to train on. Raises UserError as `open_data`, and for one without a training part."""
-    store = open_data(path)
+    store = open_data(path, crop)
     if not len(store.train):
         raise UserError(
             f"{path} has no training part, it is for evaluation alone: train on another store, and evaluate "

@@ -60,7 +60,7 @@ class InputPipeline:
         threads: int = 1,
         device: torch.device | None = None,
     ) -> None:
-        self._split = split
+        self._split, self._size = split, settings.crop_size
         self._device = device or torch.device("cpu")
         self._cropper = augmentation.Cropper(mean_SS3, settings, training=True, device=self._device)
         self._inputs, self._bytes = BufferPool(np.float32), BufferPool(np.uint8)
@@ -70,10 +70,10 @@ class InputPipeline:
             self._stream = torch.cuda.Stream(self._device)
 
     def make(self, indices_B: NDArray[np.int64], views: augmentation.Views) -> Tensor:
-        """Float32 [B, 3, 224, 224] in channels_last. Raises UserError where the store is damaged."""
+        """Float32 [B, 3, H, W] in channels_last. Raises UserError where the store is damaged."""
         if self._device.type == "cuda":
             return self._on_gpu(indices_B, views)
-        shape = (len(indices_B), augmentation.CROP, augmentation.CROP, 3)
+        shape = (len(indices_B), self._size, self._size, 3)
         out_BHW3 = torch.from_numpy(self._inputs.take(shape))
         side = self._split.image_size
 

@@ -11,7 +11,6 @@ import torch
 
 from preprocess.store import Store
 from trainer.config import Config
-from trainer.data import augmentation
 from trainer.data.batches import open_data
 from trainer.errors import UserError
 from trainer.evaluation.ensemble import Ensemble
@@ -136,7 +135,8 @@ def evaluate_all(
         for sentence in [*member.remarks, *remarks]:
             remark(sentence)
         images = min(batch_size, -(-len(seen.val) // topology.pairs))
-        bytes_of_one = 3 * (seen.image_size**2 + 4 * augmentation.CROP**2)  # stored, and as input in float32
+        crop = member.config.augment.crop_size
+        bytes_of_one = 3 * (seen.image_size**2 + 4 * crop**2)  # stored, and as input in float32
         work = f"Evaluation (--batch-size {batch_size})"
         require_memory(topology, images * bytes_of_one, work, "choose a smaller --batch-size")
         network = load(member, precision, topology, transport, len(seen.classes))
@@ -173,7 +173,9 @@ def evaluate_all(
 
 def _seen(member: Member, path: Path | None) -> tuple[Store, list[str]]:
     """The store as this network sees it, and what differs. Raises UserError without validation images."""
-    seen, remarks = as_seen(open_data(path or member.config.run.store), member.trained_on)
+    seen, remarks = as_seen(
+        open_data(path or member.config.run.store, member.config.augment.crop_size), member.trained_on
+    )
     if not len(seen.val):
         raise UserError("The store has no validation images; preprocess with a validation part.")
     held, known = int(_held(seen).sum()), len(seen.classes)

@@ -56,7 +56,8 @@ def load(
     found = _of_exported(path) if path.suffix == EXPORTED else _of_run(path, checkpoint)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    augmentation.require_size(found.image_size, found.source, "train it anew on images of 256 pixels")
+    remedy = "train it anew on images of 256 pixels"
+    augmentation.require_size(found.image_size, found.crop_size, found.source, remedy)
     found.network.eval().requires_grad_(False).to(device)
     return found
 

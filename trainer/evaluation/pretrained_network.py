@@ -65,6 +65,11 @@ class PretrainedNetwork:
         return len(self.mean_SS3)
 
     @property
+    def crop_size(self) -> int:
+        """H = W, the side in pixels of a crop: the network's input."""
+        return self.config.augment.crop_size
+
+    @property
     def trained_on(self) -> TrainingSet:
         """The part of the training set that belongs to the network."""
         return TrainingSet(
@@ -91,7 +96,7 @@ class PretrainedNetwork:
         return names[index].split(",")[0].replace("_", " ")
 
     def inputs(self, images_BSS3: NDArray[np.uint8], view: tuple[int, int, bool]) -> Tensor:
-        """Images uint8 [B, S, S, 3] -> network input float32 [B, 3, 224, 224] of one view.
+        """Images uint8 [B, S, S, 3] -> network input float32 [B, 3, H, W] of one view.
 
         view: (top, left, flip), in pixels; the centre crop of 256 pixels is (16, 16, False).
         """
@@ -100,7 +105,7 @@ class PretrainedNetwork:
 
     @torch.inference_mode()
     def logits(self, x_BCHW: Tensor) -> Tensor:
-        """Network input float32 [B, 3, 224, 224] -> logits float32 [B, K]."""
+        """Network input float32 [B, 3, H, W] -> logits float32 [B, K]."""
         logits_BK: Tensor = self.network(x_BCHW.to(self.device))
         return logits_BK
 
@@ -118,7 +123,8 @@ class PretrainedNetwork:
 
         Example: network.probabilities(images_BSS3, ten_crop=True).argmax(1)
         """
-        views = (augmentation.ten_crops if ten_crop else augmentation.center_crop)(self.image_size)
+        choose = augmentation.ten_crops if ten_crop else augmentation.center_crop
+        views = choose(self.image_size, self.crop_size)
         found = []
         for part_BSS3 in _batches(images_BSS3, batch):
             p_BK = torch.zeros(len(part_BSS3), len(self.classes), device=self.device)
@@ -151,7 +157,7 @@ class PretrainedNetwork:
         unknown = [name for name in names if name not in LAYERS]
         if unknown:
             raise ValueError(f"{unknown} are not among the layers {', '.join(LAYERS)}")
-        (center,) = augmentation.center_crop(self.image_size)
+        (center,) = augmentation.center_crop(self.image_size, self.crop_size)
         found = [self._outputs(self.inputs(part, center), names) for part in _batches(images_BSS3, batch)]
         return {name: torch.cat([part[name] for part in found]).contiguous().numpy() for name in names}
 
@@ -180,7 +186,7 @@ class PretrainedNetwork:
     def module(self) -> AlexNet:
         """The whole network as one torch.nn.Module, on this network's device, with a copy of the weights.
 
-        Its forward takes the network's input, float32 [B, 3, 224, 224], and returns logits float32 [B, K]. It
+        Its forward takes the network's input, float32 [B, 3, H, W], and returns logits float32 [B, K]. It
         is in evaluation form, and gradients can be taken with respect to its parameters and its input.
 
         Example:

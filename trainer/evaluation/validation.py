@@ -77,8 +77,9 @@ def _outputs(
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """Labels and softmax outputs float32 [B, K] by kind of view, for this pair's share of the images."""
     topology = network.topology
-    (center,) = augmentation.center_crop(store.image_size)
-    crops = augmentation.ten_crops(store.image_size) if ten_crop else [center]
+    sides = store.image_size, settings.crop_size
+    (center,) = augmentation.center_crop(*sides)
+    crops = augmentation.ten_crops(*sides) if ten_crop else [center]
     bar = progress.images(len(store.val), 0, title, bool(title) and topology.is_root, leave=False)
     batches = evaluation_batches(store.val, batch, topology.pair, topology.pairs)
     largest_share = -(-len(store.val) // topology.pairs)

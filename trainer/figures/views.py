@@ -22,7 +22,8 @@ LINES = ("-", "--", "-.", ":", (0, (1, 1)))
 def ten_crops(data: RunData) -> Figure:
     """Draw the image with five crops outlined, and the ten views, each with the true class's probability."""
     image, truth = data.example()
-    views = augmentation.ten_crops(len(image))
+    size = data.network.crop_size
+    views = augmentation.ten_crops(len(image), size)
     p = np.array([_probability(data, image, view, truth) for view in views])
     figure = style.figure(
         2.9, f"Ten crops of one image, with the probability of {style.short(data.network.name(truth), 30)}"
@@ -32,12 +33,12 @@ def ten_crops(data: RunData) -> Figure:
     style.show(whole, image)
     for inset, ((top, at, _), color, line) in enumerate(zip(views, COLORS, LINES, strict=False)):
         # Common edges of two crops are drawn 2 pixels apart.
-        _outline(whole, at + 2 * inset, top + 2 * inset, augmentation.CROP - 4 * inset, color, line)
-    whole.set_title(f"crops of {augmentation.CROP} in {len(image)} pixels", loc="center", fontsize=7)
+        _outline(whole, at + 2 * inset, top + 2 * inset, size - 4 * inset, color, line)
+    whole.set_title(f"crops of {size} in {len(image)} pixels", loc="center", fontsize=7)
     for axes, view, color, value, place in zip(
         right.subplots(2, 5).flat, views, 2 * COLORS, p, 2 * PLACES, strict=True
     ):
-        style.show(axes, crop(image, *view))
+        style.show(axes, crop(image, size, *view))
         axes.set_axis_on()
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(visible=True, color=color, linewidth=1.5)
@@ -47,9 +48,9 @@ def ten_crops(data: RunData) -> Figure:
     return figure
 
 
-def crop(image_SS3: NDArray[np.uint8], top: int, left: int, flip: bool) -> NDArray[np.uint8]:
-    """One view as an image, uint8 [224, 224, 3]: the mean image is not subtracted."""
-    part = image_SS3[top : top + augmentation.CROP, left : left + augmentation.CROP]
+def crop(image_SS3: NDArray[np.uint8], size: int, top: int, left: int, flip: bool) -> NDArray[np.uint8]:
+    """One view as an image, uint8 [size, size, 3]: the mean image is not subtracted."""
+    part = image_SS3[top : top + size, left : left + size]
     return part[:, ::-1] if flip else part
 
 

@@ -17,16 +17,6 @@ def reverse_channels(weight_FCHW: Tensor) -> Tensor:
     return weight_FCHW.flip(1)
 
 
-def from_inverted_dropout(weights: Weights, dropout: float) -> Weights:
-    """Weights that were trained with inverted dropout -> those for the paper's dropout (section 4.2).
-
-    Evaluation here multiplies the outputs of fc6 and fc7 by 1 - dropout, so fc7 and fc8 are divided by it.
-    """
-    return {
-        name: w / (1 - dropout) if name in ("fc7.weight", "fc8.weight") else w for name, w in weights.items()
-    }
-
-
 def with_widths_of(network: NetworkConfig, weights: Weights) -> NetworkConfig:
     """The settings with the numbers of filters and units that the weights have, two towers.
 

@@ -32,7 +32,6 @@ from trainer.kernels.checks import (
 from trainer.kernels.counter_rng import Purpose, generator
 from trainer.kernels.crop_numba import CROP
 from trainer.kernels.cuda import AVAILABLE as HAS_TRITON
-from trainer.kernels.reference import CONV1_PAD
 from trainer.kernels.table import chosen, run, use
 
 __all__ = [
@@ -60,14 +59,15 @@ def set_threads(threads: int) -> None:
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
-def conv1(x_B3HW: Tensor, weight_O3kk: Tensor, bias_O: Tensor | None) -> Tensor:
-    """The first convolution: 4 pixels apart, with 3 zeros beyond the right and the bottom edge.
+def conv1(x_B3HW: Tensor, weight_O3kk: Tensor, bias_O: Tensor | None, pad: int) -> Tensor:
+    """The first convolution: 4 pixels apart, with `pad` zeros beyond the right and the bottom edge.
 
-    x: images of any floating-point dtype. Returns [B, O, h, w] of the weights' dtype; 224 x 224 pixels and
-    filters of 11 give 55 x 55.
+    x: images of any floating-point dtype. Returns [B, O, h, w] of the weights' dtype. Of 224 x 224 pixels and
+    filters of 11, 3 zeros make ceil((224 - 11) / 4) + 1 = 55 windows a row, which reach pixel 227: those of
+    2012. To pad both sides by 2 would give 55 too, but other pixels to each window.
     """
-    check_convolution(x_B3HW, weight_O3kk, bias_O, pad=CONV1_PAD)
-    y: Tensor = run("conv1", x_B3HW, weight_O3kk, bias_O)
+    check_convolution(x_B3HW, weight_O3kk, bias_O, pad=pad)
+    y: Tensor = run("conv1", x_B3HW, weight_O3kk, bias_O, pad)
     return y
 
 
@@ -123,9 +123,10 @@ def crop(
     angle_B: NDArray[np.float32],
     scale: float,
     centered: bool,
+    size: int = CROP,
     out_BHW3: Tensor | None = None,
 ) -> Tensor:
-    """Crop stored images to network input, (pixel - mean + shift) * scale: float32 [B, 224, 224, 3].
+    """Crop stored images to network input, (pixel - mean + shift) * scale: float32 [B, size, size, 3].
 
     images: uint8. means: float32, the mean image and the same flipped, on the images' device. top, left: the
     crop's first pixel. flip: reverse the crop's rows. shift: added to R, G, B, in units of 0..255. angle:
@@ -135,8 +136,8 @@ def crop(
     beyond the image and for an angle that is not finite: the kernels check no index.
     """
     where = top_B, left_B, flip_B, shift_B3, angle_B
-    check_crop(images_BSS3, means_2SS3, *where, out_BHW3)
-    y: Tensor = run("crop", images_BSS3, means_2SS3, *where, scale, centered, out_BHW3)
+    check_crop(images_BSS3, means_2SS3, *where, size, out_BHW3)
+    y: Tensor = run("crop", images_BSS3, means_2SS3, *where, scale, centered, size, out_BHW3)
     return y
 
 

@@ -12,8 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.kernels.crop_numba import CROP
-
 KINDS = {"i": "integers", "b": "booleans", "f": "floating-point numbers"}
 
 
@@ -88,6 +86,7 @@ def check_crop(
     flip_B: NDArray[np.bool_],
     shift_B3: NDArray[np.float32],
     angle_B: NDArray[np.float32],
+    size: int,
     out_BHW3: Tensor | None,
 ) -> None:
     """Raise ValueError for arrays that do not belong together, and for crops beyond the images."""
@@ -95,7 +94,7 @@ def check_crop(
     _check(images_BSS3, "the images are", torch.uint8, (B, side, side, 3))
     _check(means_2SS3, "the mean image and the flipped one are", torch.float32, (2, side, side, 3))
     if out_BHW3 is not None:
-        _check(out_BHW3, "the output is", torch.float32, (B, CROP, CROP, 3))
+        _check(out_BHW3, "the output is", torch.float32, (B, size, size, 3))
     for name, array, shape, kind in (
         ("top_B", top_B, (B,), "i"),
         ("left_B", left_B, (B,), "i"),
@@ -109,10 +108,10 @@ def check_crop(
             raise ValueError(f"{name} is of {array.dtype}, not of {KINDS[kind]}")
     # Of a few numbers Python finds the least, and the sum, sooner than NumPy does.
     for name, first in (("top_B", top_B.tolist()), ("left_B", left_B.tolist())):
-        if first and not 0 <= min(first) <= max(first) <= side - CROP:
+        if first and not 0 <= min(first) <= max(first) <= side - size:
             raise ValueError(
-                f"{name} has {min(first)} to {max(first)}, and a crop of {CROP} pixels begins at 0 to "
-                f"{side - CROP} in an image of {side}x{side}"
+                f"{name} has {min(first)} to {max(first)}, and a crop of {size} pixels begins at 0 to "
+                f"{side - size} in an image of {side}x{side}"
             )
     if not math.isfinite(sum(angle_B.tolist())):
         raise ValueError("an angle is not a finite number")

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from preprocess.shared.cached_njit import cached_njit
 
-CROP = 224  # pixels along a crop: the network's input
+CROP = 224  # pixels along a crop: a constant, for loops of constant length
 ROW = 3 * CROP  # numbers in a row of the crop
 
 
 def fits(images_BSS3: Tensor, *others: Any) -> bool:
-    """Whether the loops take such images."""
-    return images_BSS3.device.type == "cpu"
+    """Whether the loops take such images, and crops of such a size; arguments as those of `crop`."""
+    return images_BSS3.device.type == "cpu" and others[-2] == CROP
 
 
 def crop(
@@ -32,6 +32,7 @@ def crop(
     angle_B: NDArray[np.float32],
     scale: float,
     centered: bool,
+    size: int,
     out_BHW3: Tensor | None,
 ) -> Tensor:
     """See `kernels.crop`."""

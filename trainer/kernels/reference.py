@@ -15,20 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.kernels.counter_rng import Purpose, hash_32, hashed_coordinates
-from trainer.kernels.crop_numba import CROP
 
-# conv1 reads zeros beyond the right and the bottom edge: ceil((224 - 11) / 4) + 1 = 55 windows of 11 pixels,
-# 4 apart, reach pixel 227. Padding both sides by 2 gives 55 too, but other pixels to each window.
-CONV1_PAD = 3
 CONV1_STRIDE = 4
 
 POOL_STRIDE = 2
 
 
-def conv1(x_B3HW: Tensor, weight_O3kk: Tensor, bias_O: Tensor | None) -> Tensor:
+def conv1(x_B3HW: Tensor, weight_O3kk: Tensor, bias_O: Tensor | None, pad: int) -> Tensor:
     """See `kernels.conv1`. The zeros are added and the images are cast in one pass."""
     B, C, H, W = x_B3HW.shape
-    shape, dtype = (B, C, H + CONV1_PAD, W + CONV1_PAD), weight_O3kk.dtype
+    shape, dtype = (B, C, H + pad, W + pad), weight_O3kk.dtype
     padded = torch.empty(shape, dtype=dtype, device=x_B3HW.device, memory_format=torch.channels_last)
     padded[:, :, H:].zero_()
     padded[:, :, :H, W:].zero_()
@@ -69,6 +65,7 @@ def crop(
     angle_B: NDArray[np.float32],
     scale: float,
     centered: bool,
+    size: int,
     out_BHW3: Tensor | None,
 ) -> Tensor:
     """See `kernels.crop`. If any image is rotated all are interpolated."""
@@ -79,8 +76,8 @@ def crop(
         for array in (top_B, left_B, flip_B, shift_B3, angle_B)
     )
     image = torch.arange(len(top), device=device)[:, None, None]
-    row_H = column_W = torch.arange(CROP, device=device)
-    column_BW = torch.where(flip[:, None], CROP - 1 - column_W, column_W)
+    row_H = column_W = torch.arange(size, device=device)
+    column_BW = torch.where(flip[:, None], size - 1 - column_W, column_W)
 
     def pixels(row: Tensor, column: Tensor) -> Tensor:
         """Pixels at rows and columns [B, H or 1, W or 1], less their mean unless that is the centre's."""
@@ -90,7 +87,7 @@ def crop(
     if not angle_B.any():
         x = pixels((top[:, None] + row_H)[:, :, None], (left[:, None] + column_BW)[:, None, :])
     else:
-        half, last = CROP / 2, side - 1
+        half, last = size / 2, side - 1
         across, down = (column_BW + 0.5 - half)[:, None, :], (row_H + 0.5 - half)[None, :, None]
         radians = angle.deg2rad()[:, None, None]
         cos, sin = radians.cos().double(), radians.sin().double()
@@ -103,7 +100,7 @@ def crop(
             for column, column_weight in ((u0, u0 + 1 - u), (u1, u - u0)):
                 x += (row_weight * column_weight).float()[..., None] * pixels(row, column)
     if centered:
-        middle = slice((side - CROP) // 2, (side + CROP) // 2)
+        middle = slice((side - size) // 2, (side - size) // 2 + size)
         x -= mean_SS3[middle, middle]
     x.add_(shift[:, None, None]).mul_(scale)
     return x if out_BHW3 is None else out_BHW3.copy_(x)

@@ -27,10 +27,14 @@ FILTER = 11  # pixels along conv1's filters, at most 3 x SIDE
 WORDS = SIDE * CHANNELS * 2 // 8  # words of 8 bytes that 4 pixels in bfloat16 fill; they are copied whole
 
 
-def fits(x_B3HW: Tensor, weight_O3kk: Tensor, bias_O: Tensor | None) -> bool:
-    """Whether blocks can be made: of images on the CPU whose gradient is not needed, for bfloat16."""
+def fits(x_B3HW: Tensor, weight_O3kk: Tensor, bias_O: Tensor | None, pad: int) -> bool:
+    """Whether blocks can be made: of images on the CPU whose gradient is not needed, for bfloat16.
+
+    The zeros beyond the images are a block's last 3 rows and columns; the filters do not reach its fourth.
+    """
     return (
         x_B3HW.device.type == "cpu"
+        and pad == SIDE - 1
         and weight_O3kk.dtype == torch.bfloat16
         and weight_O3kk.shape[1:] == (CHANNELS, FILTER, FILTER)
         and not x_B3HW.requires_grad

@@ -81,7 +81,7 @@ def _reference(run: Callable[..., Any]) -> Backend:
     return Backend("torch", TORCH, _always, run)
 
 
-def _conv1_over_blocks(x_B3HW: Tensor, weight_O3kk: Tensor, bias_O: Tensor | None) -> Tensor:
+def _conv1_over_blocks(x_B3HW: Tensor, weight_O3kk: Tensor, bias_O: Tensor | None, pad: int) -> Tensor:
     blocks, weights = space_to_depth.of_images(x_B3HW), space_to_depth.of_weights(weight_O3kk)
     y: Tensor = run("conv2d", blocks, weights, bias_O, 0, False)
     return y

@@ -13,12 +13,14 @@ from trainer import kernels
 class Conv1(nn.Conv2d):
     """The first convolution, of filters 11 x 11, 4 pixels apart."""
 
-    def __init__(self, filters: int) -> None:
+    def __init__(self, filters: int, pad: int) -> None:
+        """pad: zeros beyond the right and the bottom edge."""
         super().__init__(3, filters, 11, stride=4)
+        self.pad = pad
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
         """Images [B, 3, 224, 224] of any dtype -> [B, O, 55, 55] of the weights' dtype."""
-        return kernels.conv1(x_B3HW, self.weight, self.bias)
+        return kernels.conv1(x_B3HW, self.weight, self.bias, self.pad)
 
 
 class Conv2d(nn.Conv2d):

@@ -12,6 +12,7 @@ B batch, C channels of one tower (2C of both), H height, W width, F hidden units
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -37,6 +38,8 @@ TOWERS: tuple[TowerName, TowerName] = ("a", "b")
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 CONVOLUTIONS = ("conv2", "conv3", "conv4", "conv5")  # those 1 pixel apart
 READ_BOTH = {"conv3", "fc6", "fc7"}  # fc8 reads both too, but its sum is split, not its input gathered
+NEXT = dict(itertools.pairwise(LAYERS))
+PREVIOUS = {after: layer for layer, after in NEXT.items()}
 READ_BOTH_DENSE = READ_BOTH | {"conv2", "conv4", "conv5"}
 DROPOUT_LAYERS = ("fc6", "fc7")
 
@@ -47,9 +50,19 @@ Watch = Callable[[str, Tensor], None]
 """Is called with a layer's name and its activations, [B, C, H, W] or [B, F], before dropout."""
 
 
+def read_both(settings: NetworkConfig) -> set[str]:
+    """The layers whose input is gathered from both towers."""
+    return READ_BOTH_DENSE if settings.dense else READ_BOTH
+
+
 def stages(settings: NetworkConfig) -> list[tuple[str, ...]]:
-    """The layers in groups: a new one begins before each layer that reads both towers."""
-    meet = READ_BOTH_DENSE if settings.dense else READ_BOTH
+    """The layers in groups: a new one begins before each layer that reads both towers.
+
+    An LRN that reads both begins the stage of the layer after it.
+    """
+    meet = read_both(settings)
+    if settings.towers == 2 and settings.lrn and settings.lrn_over == "both":
+        meet = meet | {"conv2", "conv3"}
     found: list[tuple[str, ...]] = [()]
     for layer in LAYERS:
         if layer in meet:
@@ -75,7 +88,7 @@ class Tower(nn.Module):
         self.name = name
         self.stages = stages(settings)
         self.watch: Watch | None = None
-        self.conv1 = Conv1(c1)
+        self.conv1 = Conv1(c1, settings.conv1_pad)
         self.conv2 = Conv2d(own * c1, c2, 5, padding=2)
         self.conv3 = Conv2d(both * c2, c3, 3, padding=1)
         self.conv4 = Conv2d(own * c3, c4, 3, padding=1)
@@ -85,7 +98,9 @@ class Tower(nn.Module):
         self.fc8 = Linear(hidden, classes, bias=name == "a")
         self.layers: dict[str, Any] = dict(self.named_children())
         self.after: dict[str, tuple[Operation, ...]] = {}
-        """The operations after each layer but fc8."""
+        """The operations after each layer but fc8, on this tower's outputs."""
+        self.before: dict[str, tuple[Operation, ...]] = {}
+        """The operations before a layer, on both towers' outputs: LRN over both, and what follows it."""
         self.relu_within: set[str] = set()
         """The convolutions that compute the ReLU after them themselves."""
         for layer in LAYERS[:-1]:
@@ -93,7 +108,14 @@ class Tower(nn.Module):
             if settings.activation == "relu" and layer in CONVOLUTIONS and operations[0] == ACTIVATION:
                 self.relu_within.add(layer)
                 operations = operations[1:]
+            kinds = [operation.kind for operation in operations]
+            if both == 2 and settings.lrn_over == "both" and "lrn" in kinds:
+                at = kinds.index("lrn")
+                self.before[NEXT[layer]] = operations[at:]
+                operations = operations[:at]
             self.after[layer] = operations
+        self.take_half = set(self.before) - read_both(settings)
+        """The layers that read their own tower's half of what the operations before them give."""
 
     def stage(self, index: int, x: Tensor, masks: DropoutMasks | None = None) -> Tensor:
         """Run one of the stages on both towers' outputs of the one before (stage 0: on the images).
@@ -112,20 +134,25 @@ class Tower(nn.Module):
             weight, bias = module.weight, module.bias
             x = weight.new_empty(1, *weight.shape[1:])
             if layer == "conv1":
-                yield layer, "conv1", (weight.new_empty(1, 3, 16, 16), weight, bias)
+                yield layer, "conv1", (weight.new_empty(1, 3, 16, 16), weight, bias, module.pad)
             elif layer in CONVOLUTIONS:
                 relu = layer in self.relu_within
                 yield layer, "conv2d", (x, weight, bias, module.padding[0], relu)
             else:
                 yield layer, "linear", (x, weight, bias)
-            for operation in self.after.get(layer, ()):
+            over_both = self.before.get(NEXT.get(layer, ""), ())
+            for operation in (*self.after.get(layer, ()), *over_both):
                 if operation.kind == "lrn":
-                    y = weight.new_empty(1, len(weight), 8, 8)
+                    y = weight.new_empty(1, len(weight) * (2 if over_both else 1), 8, 8)
                     constants = s.lrn_size, s.lrn_k, s.lrn_alpha, s.lrn_beta
                     yield layer, "relu_lrn_pool", (y, operation.relu, operation.window, *constants)
 
     def _layer(self, layer: str, x: Tensor, masks: DropoutMasks | None) -> Tensor:
         module = self.layers[layer]
+        for operation in self.before.get(layer, ()):
+            x = self._operate(operation, PREVIOUS[layer], x, masks)
+        if layer in self.take_half:
+            x = self._half(x)
         if layer == "fc6":
             x = x.flatten(1)  # also of channels_last: channel, row, column, so that tower a comes first
         if layer == "fc8":
@@ -151,16 +178,24 @@ class Tower(nn.Module):
             return spatial_norm(x, *SPATIAL_NORM)
         if operation.kind == "pool":
             assert operation.window
-            return F.max_pool2d(x, operation.window, stride=2)
+            # For 55, 27 and 13 pixels and windows of 3, rounding up is the same as rounding down.
+            return F.max_pool2d(x, operation.window, stride=2, ceil_mode=operation.window == 3)
         if operation.kind == "dropout":
+            if s.inverted_dropout:
+                return x if masks is None else x * masks(layer) / (1 - s.dropout)
             return x * (1 - s.dropout if masks is None else masks(layer))
         x = ACTIVATIONS[s.activation](x)
         self._show(layer, x)
         return x
 
+    def _half(self, x_BCHW: Tensor) -> Tensor:
+        """This tower's channels of both towers' [B, 2C, H, W]."""
+        return x_BCHW.chunk(2, dim=1)[TOWERS.index(self.name)]
+
     def _show(self, layer: str, x: Tensor) -> None:
         if self.watch:
-            self.watch(layer, x.detach())
+            both = x.shape[1] > len(self.layers[layer].weight)  # an activation after LRN over both
+            self.watch(layer, (self._half(x) if both else x).detach())
 
 
 class TwoTowerAlexNet(nn.Module):

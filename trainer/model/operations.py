@@ -38,7 +38,11 @@ ACTIVATION = Operation("activation")
 
 
 def operations_after(settings: NetworkConfig, layer: str) -> tuple[Operation, ...]:
-    """The operations after conv1 to fc7, in order. LRN joins a ReLU before it and the pooling after it."""
+    """The operations after conv1 to fc7, in order. LRN joins a ReLU before it and the pooling after it.
+
+    LRN over both towers joins no ReLU: the towers exchange what it reads. Pooling that may round up stands
+    alone, for the kernels of LRN round down.
+    """
     window = 3 if settings.overlap else 2  # 3: windows overlap, as in the paper (section 3.4)
     orders = {
         "conv1": settings.conv1_order,
@@ -56,13 +60,13 @@ def operations_after(settings: NetworkConfig, layer: str) -> tuple[Operation, ..
         if name == "relu":
             found.append(ACTIVATION)
         elif name == "lrn" and settings.lrn:
-            relu = last == ACTIVATION and joins
+            relu = last == ACTIVATION and joins and settings.lrn_over == "tower"
             if relu:
                 found.pop()
             found.append(Operation("lrn", relu))
             if layer == "conv2" and settings.conv2_spatial_norm:
                 found.append(Operation("spatial norm"))
-        elif name == "pool" and last and last.kind == "lrn" and joins:
+        elif name == "pool" and last and last.kind == "lrn" and joins and settings.conv1_pad:
             found[-1] = replace(last, window=window)
         elif name == "pool":
             found.append(Operation("pool", window=window))

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,44 +21,71 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CROP = 224
-# Zeros right and below conv1's input: ceil((224 - 11) / 4) + 1 = 55 windows of 11 pixels, stride 4.
-CONV1_PAD = (0, 3, 0, 3)
 SPATIAL_NORM = (5, 2.0, 0.001 / 25, 0.75)  # n, k, alpha, beta of cuda-convnet's second norm after conv2
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-}
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+OLDER = {"conv1_pad": 3, "lrn_over": "tower", "inverted_dropout": False}  # files without these settings
 
 View = tuple[int, int, bool]
 """Top and left pixel of a crop, and whether it is flipped left to right."""
 
 
 class AlexNet(nn.Module):
-    """The network, its mean image and the names of its classes."""
+    """The network, its mean image and the names of its classes.
+
+    Its layers are modules with the names of the literature, computed in this order: a forward hook on `relu5`
+    or `norm1` gets what the paper describes.
+    """
 
     mean_image: Tensor  # float32 [S, S, 3], of the training images, 0..255
 
     def __init__(self, about: dict[str, Any]) -> None:
         """about: settings, classes and image size, from the header of the weights' file; see `read`."""
         super().__init__()
-        s = about["config"]["network"]
-        self.settings, self.augment = s, about["config"]["augment"]
+        s = self.settings = {**OLDER, **about["config"]["network"]}
+        self.augment = {"crop_size": 224, **about["config"]["augment"]}
         self.classes: list[str] = about["class_names"] or about["classes"]
-        towers = self.towers = s["towers"]
+        towers = s["towers"]
         own = 1 if s["dense"] else towers  # groups of conv2, conv4, conv5, which read their own tower alone
         c1, c2, c3, c4, _ = (towers * count for count in s["filters"])
         c5, hidden = 2 * s["filters"][4], 2 * s["hidden"]  # one tower alone has conv5, fc6, fc7 of two
+        # Zeros right and below: ceil((224 - 11) / 4) + 1 = 55 windows of 11 pixels, 4 apart, reach pixel 227.
+        self.pad1 = nn.ZeroPad2d((0, s["conv1_pad"], 0, s["conv1_pad"]))
         self.conv1 = nn.Conv2d(3, c1, 11, stride=4)
+        self._add(s["conv1_order"], 1)
         self.conv2 = nn.Conv2d(c1, c2, 5, padding=2, groups=own)
+        self._add(s["conv2_order"], 2)
         self.conv3 = nn.Conv2d(c2, c3, 3, padding=1)
+        self._add("relu", 3)
         self.conv4 = nn.Conv2d(c3, c4, 3, padding=1, groups=own)
+        self._add("relu", 4)
         self.conv5 = nn.Conv2d(c4, c5, 3, padding=1, groups=own)
+        self._add("relu-pool", 5)
+        self.flatten = nn.Flatten()
         self.fc6 = nn.Linear(c5 * 6 * 6, hidden)
+        self._add("relu-drop", 6)
         self.fc7 = nn.Linear(hidden, hidden)
+        self._add("relu-drop", 7)
         self.fc8 = nn.Linear(hidden, len(self.classes))
         self.register_buffer("mean_image", torch.zeros(about["image_size"], about["image_size"], 3))
+
+    def _add(self, order: str, number: int) -> None:
+        """Add the operations after a layer: relu1, norm1, pool1 for "relu-lrn-pool" after conv1."""
+        s = self.settings
+        for operation in order.split("-"):
+            if operation == "relu":
+                self.add_module(f"relu{number}", ACTIVATIONS[s["activation"]]())
+            elif operation == "pool":  # 55, 27 and 13 pixels need no rounding up, 54 do
+                window = 3 if s["overlap"] else 2
+                self.add_module(f"pool{number}", nn.MaxPool2d(window, stride=2, ceil_mode=s["overlap"]))
+            elif operation == "drop":
+                kind = nn.Dropout if s["inverted_dropout"] else PaperDropout
+                self.add_module(f"drop{number}", kind(s["dropout"]))
+            elif s["lrn"]:
+                halves = s["towers"] if s["lrn_over"] == "tower" else 1
+                constants = s["lrn_size"], s["lrn_k"], s["lrn_alpha"], s["lrn_beta"]
+                self.add_module(f"norm{number}", LocalResponseNorm(halves, *constants))
+                if number == 2 and s["conv2_spatial_norm"]:
+                    self.spatial_norm2 = SpatialNorm(*SPATIAL_NORM)
 
     @staticmethod
     def load(path: str | Path) -> AlexNet:
@@ -76,32 +102,27 @@ class AlexNet(nn.Module):
         return network.eval().requires_grad_(False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Network input float32 [B, 3, 224, 224], as `inputs` returns it -> logits float32 [B, K]."""
-        x = self._relu_lrn_pool(self.conv1(F.pad(x_BCHW, CONV1_PAD)), self.settings["conv1_order"], False)
-        x = self._relu_lrn_pool(
-            self.conv2(x), self.settings["conv2_order"], self.settings["conv2_spatial_norm"]
-        )
-        activation = ACTIVATIONS[self.settings["activation"]]
-        x = activation(self.conv3(x))
-        x = activation(self.conv4(x))
-        x = self._pool(activation(self.conv5(x)))
-        keep = 1 - self.settings["dropout"]  # in evaluation outputs are scaled, none is dropped (4.2)
-        x = activation(self.fc6(x.flatten(1))) * keep
-        x = activation(self.fc7(x)) * keep
-        logits_BK: Tensor = self.fc8(x)
-        return logits_BK
+        """Network input float32 [B, 3, H, W], as `inputs` returns it -> logits float32 [B, K]."""
+        x = x_BCHW
+        for layer in self.children():
+            x = layer(x)
+        return x
 
     def inputs(self, images_BSS3: Tensor, view: View | None = None) -> Tensor:
-        """Crop images uint8 [B, S, S, 3] and subtract the mean image -> float32 [B, 3, 224, 224].
+        """Crop images uint8 [B, S, S, 3] and subtract the mean image -> float32 [B, 3, H, W], H = W = 224.
 
-        view: the crop, by default the centre's.
+        view: the crop, by default the centre's. Raises ValueError for images of another size or dtype.
         """
-        margin = len(self.mean_image) - CROP
-        top, left, flip = view or (margin // 2, margin // 2, False)
-        crop = images_BSS3[:, top : top + CROP, left : left + CROP].float()
+        side, size = len(self.mean_image), self.augment["crop_size"]
+        if images_BSS3.dtype != torch.uint8 or images_BSS3.shape[1:] != (side, side, 3):
+            found = f"{images_BSS3.dtype} {list(images_BSS3.shape)}"
+            raise ValueError(f"images must be uint8, 0..255, RGB, [B, {side}, {side}, 3], not {found}")
+        middle = (side - size) // 2
+        top, left, flip = view or (middle, middle, False)
+        crop = images_BSS3[:, top : top + size, left : left + size].float()
         same_window = self.augment["mean_window"] == "crop"
-        row, column = (top, left) if same_window else (margin // 2, margin // 2)
-        mean = self.mean_image[row : row + CROP, column : column + CROP]
+        row, column = (top, left) if same_window else (middle, middle)
+        mean = self.mean_image[row : row + size, column : column + size]
         if flip:  # the mean image is flipped with the image where both have the same window
             crop = crop.flip(2)
             mean = mean.flip(1) if same_window else mean
@@ -110,42 +131,55 @@ class AlexNet(nn.Module):
     @torch.no_grad()
     def probabilities(self, images_BSS3: Tensor, ten_crop: bool = False) -> Tensor:
         """Softmax outputs [B, K] of the centre crop, or their average over ten crops (4.1)."""
-        end = len(self.mean_image) - CROP
+        end = len(self.mean_image) - self.augment["crop_size"]
         places = [(0, 0), (0, end), (end, 0), (end, end), (end // 2, end // 2)]
         views: list[View] = [(top, left, flip) for flip in (False, True) for top, left in places]
         chosen = views if ten_crop else [views[4]]
         return torch.stack([self(self.inputs(images_BSS3, view)).softmax(1) for view in chosen]).mean(0)
 
-    def _relu_lrn_pool(self, x: Tensor, order: str, spatial_norm: bool) -> Tensor:
-        """The operations after conv1 and conv2 in this order, such as "relu-lrn-pool"."""
-        s = self.settings
-        for operation in order.split("-"):
-            if operation == "relu":
-                x = ACTIVATIONS[s["activation"]](x)
-            elif operation == "pool":
-                x = self._pool(x)
-            elif s["lrn"]:
-                x = lrn(x, self.towers, s["lrn_size"], s["lrn_k"], s["lrn_alpha"], s["lrn_beta"])
-                if spatial_norm:
-                    n, k, alpha, beta = SPATIAL_NORM
-                    total = F.avg_pool2d(x * x, n, stride=1, padding=n // 2) * n**2
-                    x = x * (k + alpha * total) ** -beta
-        return x
 
-    def _pool(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, kernel_size=3 if self.settings["overlap"] else 2, stride=2)
+class LocalResponseNorm(nn.Module):
+    """Local response normalisation (3.3) over n channels, of the same tower where `halves` is 2.
 
-
-def lrn(x_BCHW: Tensor, towers: int, n: int, k: float, alpha: float, beta: float) -> Tensor:
-    """Local response normalisation (3.3) over n channels of the same tower.
-
-    alpha is the factor of the sum of squares; torch.nn.functional.local_response_norm divides it by n first.
+    alpha is the factor of the sum of squares; torch.nn.LocalResponseNorm divides it by n first.
     """
-    x = x_BCHW.unflatten(1, (towers, -1))  # [B, tower, C, H, W]
-    squares = F.pad(x * x, (0, 0, 0, 0, n // 2, n // 2))
-    C = x.shape[2]
-    total = sum((squares[:, :, j : j + C] for j in range(n)), start=torch.zeros_like(x))
-    return (x * (k + alpha * total) ** -beta).flatten(1, 2)
+
+    def __init__(self, halves: int, n: int, k: float, alpha: float, beta: float) -> None:
+        super().__init__()
+        self.halves, self.n, self.k, self.alpha, self.beta = halves, n, k, alpha, beta
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape."""
+        x, n = x_BCHW.unflatten(1, (self.halves, -1)), self.n  # [B, halves, C / halves, H, W]
+        squares = F.pad(x * x, (0, 0, 0, 0, n // 2, n // 2))
+        C = x.shape[2]
+        total = sum((squares[:, :, j : j + C] for j in range(n)), start=torch.zeros_like(x))
+        return (x * (self.k + self.alpha * total) ** -self.beta).flatten(1, 2)
+
+
+class SpatialNorm(nn.Module):
+    """cuda-convnet's second normalisation after conv2, over n x n pixels of one channel."""
+
+    def __init__(self, n: int, k: float, alpha: float, beta: float) -> None:
+        super().__init__()
+        self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape."""
+        total_BCHW = F.avg_pool2d(x_BCHW**2, self.n, stride=1, padding=self.n // 2) * self.n**2
+        return x_BCHW * (self.k + self.alpha * total_BCHW) ** -self.beta
+
+
+class PaperDropout(nn.Module):
+    """Dropout (4.2): training sets units to zero with probability p, evaluation multiplies all by 1 - p."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x_BF: Tensor) -> Tensor:
+        """[B, F] -> the same shape."""
+        return x_BF * (torch.rand_like(x_BF) >= self.p) if self.training else x_BF * (1 - self.p)
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

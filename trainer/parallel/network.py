@@ -63,7 +63,7 @@ class ParallelNetwork:
     def forward(self, images_BCHW: Tensor, masks: Sequence[DropoutMasks | None]) -> Activations:
         """The forward pass of a training step.
 
-        images_BCHW: float32 [B, 3, 224, 224]; masks: of dropout, one entry for each tower.
+        images_BCHW: float32 [B, 3, H, W]; masks: of dropout, one entry for each tower.
         """
         inputs: list[Tensor] = []
         outputs: list[list[Tensor]] = []
@@ -84,7 +84,7 @@ class ParallelNetwork:
 
     @torch.no_grad()
     def logits(self, images_BCHW: Tensor) -> Tensor:
-        """Evaluation: images float32 [B, 3, 224, 224] -> logits float32 [B, K], the same on both towers."""
+        """Evaluation: images float32 [B, 3, H, W] -> logits float32 [B, K], the same on both towers."""
         x, no_dropout = images_BCHW, [None] * len(self.towers)
         for stage in self.stages:
             self.mark(f"the evaluation of stage {stage + 1}")

@@ -5,6 +5,7 @@ Every rank takes a few real steps on noise at learning rate 0, with all exchange
 
 from __future__ import annotations
 
+import math
 import resource
 import statistics
 import sys
@@ -31,7 +32,7 @@ FORWARD = 1 / 3  # the share of a step that an evaluation takes: backward costs 
 
 def show(config: Config, topology: Topology) -> None:
     """Every rank calls it; rank 0 prints. Raises UserError where the run would raise one at its start."""
-    store = open_training_data(config.run.store)
+    store = open_training_data(config.run.store, config.augment.crop_size)
     config, reasons = settle(config, len(store.train))
     trainer = Trainer(config, topology, len(store.classes))
     schedule = Schedule(config.optim, len(store.train) / trainer.batch_size)
@@ -46,13 +47,14 @@ def show(config: Config, topology: Topology) -> None:
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
     batch = trainer.batch_size
     parameters = sum(stage.master_weights.numel() for stages in trainer.flat for stage in stages)
-    waiting = (TrainingBatches.AHEAD + 1) * trainer.local_batch * 3 * 224 * 224 * 4
+    waiting = (TrainingBatches.AHEAD + 1) * math.prod(trainer.input_shape) * 4
     # Kept in addition: the one before the newest, the best, and the one that is being written.
     kept = config.checkpoint.keep + 3
     whole = 2 * parameters if topology.world.size > topology.pairs else parameters
     validations = (last - done) / schedule.steps_per_epoch * len(store.val) * FORWARD
     left = seconds * ((last - done) + validations / batch)
     share, fixed = trainer.local_batch, held(trainer)
+    shape = " x ".join(map(str, trainer.input_shape))
     for line in (
         f"{topology.describe()}, {trainer.precision}",
         *reasons,
@@ -63,7 +65,7 @@ def show(config: Config, topology: Topology) -> None:
         f"memory a rank: at least {size(fixed + activations + waiting)}",
         f"  {size(fixed):>8}  {parameters:,} parameters x {fixed / parameters:g} bytes: {arrays(trainer)}",
         f"  {size(activations):>8}  kept for the backward pass by {share} images, measured",
-        f"  {size(waiting):>8}  {TrainingBatches.AHEAD + 1} batches of {share} x 3 x 224 x 224 float32",
+        f"  {size(waiting):>8}  {TrainingBatches.AHEAD + 1} batches of {shape} float32",
         f"  {size(most):>8}  was the peak of this rank in these steps, with all libraries",
         f"disk: {size(kept * 8 * whole)} for at most {kept} checkpoints of {whole:,} parameters x 8 bytes",
         f"time: about {duration(left)} with a validation after each epoch, at "
@@ -76,7 +78,7 @@ def show(config: Config, topology: Topology) -> None:
 def measure(trainer: Trainer) -> tuple[int, float]:
     """Bytes that this rank keeps for the backward pass, and the median of the seconds of a step."""
     device = trainer.topology.device
-    images_BCHW = torch.randn(trainer.local_batch, 3, 224, 224, device=device)
+    images_BCHW = torch.randn(trainer.input_shape, device=device)
     images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
     labels_B = torch.zeros(trainer.local_batch, dtype=torch.int64, device=device)
     flat = [stage for stages in trainer.flat for stage in stages]

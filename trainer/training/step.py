@@ -54,7 +54,7 @@ class Trainer:
         share = o.batch_size // topology.pairs
         require_memory(
             topology,
-            least_bytes(config.network, classes, len(topology.towers), share),
+            least_bytes(config.network, classes, len(topology.towers), share, config.augment.crop_size),
             f"A step (--batch-size {o.batch_size})",
             "choose a smaller --batch-size, --filters or --hidden, or start ranks on more hosts",
         )
@@ -81,6 +81,12 @@ class Trainer:
         """Samples of the global batch that this rank's pair takes."""
         return self.batch_size // self.topology.pairs
 
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """[local_batch, 3, H, W] of a step's images."""
+        side = self.config.augment.crop_size
+        return self.local_batch, 3, side, side
+
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """By tower, parameters in float32 and momenta by name: views, as a checkpoint holds them."""
         return {
@@ -102,7 +108,7 @@ class Trainer:
         def warm_up() -> None:
             for tower, keep in zip(compiled, self._dropout(step=0), strict=True):
                 assert keep is not None
-                shape = (self.local_batch, 3, 224, 224)
+                shape = self.input_shape
                 tower.warm_up(torch.empty(shape, device=place.device), self.network.dtype, keep)
 
         if place.world.size > 1:
@@ -125,7 +131,7 @@ class Trainer:
     ) -> float:
         """Train on this pair's share of a global batch; returns the loss, the mean over the global batch.
 
-        images_BCHW: float32 [local_batch, 3, 224, 224]; labels_B: int64 [local_batch]. Raises DivergedError,
+        images_BCHW: float32 [local_batch, 3, H, W]; labels_B: int64 [local_batch]. Raises DivergedError,
         before any parameter changes, when the loss is not finite.
         """
         mark = self.network.mark

@@ -149,10 +149,10 @@ def test_epochs_differ_and_repeat_exactly():
 
 def test_ten_crops_are_corners_centre_and_the_same_flipped():
     corners = {(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)}
-    assert {(t, left) for t, left, flip in ten_crops() if not flip} == corners
-    assert {(t, left) for t, left, flip in ten_crops() if flip} == corners
-    assert len(ten_crops()) == 10
-    assert center_crop() == [(16, 16, False)]
+    assert {(t, left) for t, left, flip in ten_crops(256, 224) if not flip} == corners
+    assert {(t, left) for t, left, flip in ten_crops(256, 224) if flip} == corners
+    assert len(ten_crops(256, 224)) == 10
+    assert center_crop(256, 224) == [(16, 16, False)]
 
 
 def test_views_join_in_order():
@@ -166,13 +166,13 @@ def test_views_join_in_order():
 def test_images_smaller_than_a_crop_are_one_sentence(side):
     sentence = f"some.zarr has images of {side}x{side} pixels, and the network crops 224x224: make another"
     with pytest.raises(UserError, match=sentence):
-        require_size(side, "some.zarr")
+        require_size(side, 224, "some.zarr")
     with pytest.raises(ValueError, match=r"S at least 224"):
         Cropper(np.zeros((side, side, 3), np.float32), AugmentConfig(), training=False)
 
 
 def test_images_of_a_crops_size_have_one_place(images, mean):
-    require_size(224, "some.zarr")
+    require_size(224, 224, "some.zarr")
     small, mean = np.ascontiguousarray(images[:, :224, :224]), np.ascontiguousarray(mean[:224, :224])
     found = crop(
         small,
@@ -284,9 +284,9 @@ def test_the_colour_shift_is_drawn_along_the_axes():
 
 def test_another_size_of_images_moves_centre_and_corners():
     # 301 - 224 = 77 is the farthest offset, and 38 the last whole one before the middle.
-    assert center_crop(301) == [(38, 38, False)]
+    assert center_crop(301, 224) == [(38, 38, False)]
     corners = [(0, 0, False), (0, 77, False), (77, 0, False), (77, 77, False), (38, 38, False)]
-    assert ten_crops(301)[:5] == corners
+    assert ten_crops(301, 224)[:5] == corners
     views = draw(AugmentConfig(), AXES, 0, 0, 5000, 301)
     assert (views.top_B.min(), views.top_B.max()) == (views.left_B.min(), views.left_B.max()) == (0, 77)
     views = draw(AugmentConfig(crops=False), AXES, 0, 0, 5, 301)

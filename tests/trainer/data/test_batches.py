@@ -19,6 +19,7 @@ from trainer.data import augmentation
 from trainer.data.batches import TrainingBatches, epoch_order, evaluation_batches, open_data
 from trainer.data.input_pipeline import BufferPool
 from trainer.errors import UserError
+from trainer.kernels import CROP
 from trainer.runs.training_set import TrainingSet
 
 PLAIN = AugmentConfig(crops=False, flips=False, color_std=0.0)
@@ -168,7 +169,7 @@ def small_store(tiny_store, tmp_path_factory):
 
 
 def test_preprocessing_makes_no_store_that_the_trainer_refuses():
-    assert IMAGE_SIZES[0] == augmentation.CROP
+    assert IMAGE_SIZES[0] == CROP
 
 
 def test_a_store_of_images_smaller_than_a_crop_is_refused_by_name(small_store):

@@ -120,6 +120,24 @@ SWITCHES = {
         NetworkConfig(**NARROW, conv1_order="lrn-relu-pool", activation="tanh", lrn_size=3, lrn_alpha=0.1),
         AugmentConfig(divisor=60.0),
     ),
+    "Caffe's": (
+        NetworkConfig(
+            **NARROW, lrn_over="both", lrn_k=1.0, lrn_alpha=0.1, conv1_pad=0, inverted_dropout=True
+        ),
+        AugmentConfig(crop_size=227),
+    ),
+    "CaffeNet": (
+        NetworkConfig(
+            **NARROW,
+            lrn_over="both",
+            lrn_alpha=0.1,
+            conv1_pad=0,
+            conv1_order="relu-pool-lrn",
+            conv2_order="relu-pool-lrn",
+        ),
+        AugmentConfig(crop_size=227),
+    ),
+    "54 pixels": (NetworkConfig(**NARROW, lrn_alpha=0.1, conv1_pad=0), AugmentConfig()),
     "without": (NetworkConfig(**NARROW, lrn=False, dropout=0.0, overlap=False), AugmentConfig()),
 }
 
@@ -142,7 +160,9 @@ def test_every_switch_reaches_the_module(name, images, tmp_path):
     )
     write_weights(network, tmp_path / "w.safetensors")
     module = standalone.AlexNet.load(tmp_path / "w.safetensors")
-    for view in augmentation.ten_crops()[3:6]:  # bottom right, the centre, top left flipped
+    for view in augmentation.ten_crops(256, augment.crop_size)[
+        3:6
+    ]:  # bottom right, the centre, top left flipped
         inputs = network.inputs(images[:2], view)
         close(module.inputs(torch.from_numpy(images[:2]), view), inputs)
         close(module(inputs), network.logits(inputs))

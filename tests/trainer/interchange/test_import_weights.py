@@ -16,7 +16,7 @@ from tests.trainer.in_process import command
 from tests.weights import narrow_alexnet
 from trainer.errors import UserError
 from trainer.evaluation.pretrained import load
-from trainer.interchange import to_towers, weights_file
+from trainer.interchange import weights_file
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 CAFFE = ("--bgr", "--lrn-k", "1", "--lrn-alpha", "2e-5")
@@ -72,47 +72,30 @@ def caffe_npz(tmp_path_factory):
 
 
 def test_caffes_weights_give_caffes_logits(caffe_npz, images, tiny_store, tmp_path):
-    network, output = imported(caffe_npz, tmp_path / "run", tiny_store, *CAFFE)
+    network, _ = imported(caffe_npz, tmp_path / "run", tiny_store, *CAFFE)
     # Caffe with 224 of its 227 pixels and zeros, and with a normalisation within each tower.
     x = F.pad(images, (0, 3, 0, 3)).flip(1).double()
     found = network.logits(images)
     assert difference(found, caffe(narrow_alexnet(), x, towers=2)) < 1e-5
-    assert "weights of fc7 and fc8 are divided by 0.5" in output
     # Caffe's own normalisation crosses the border of the towers, which 4 of only 12 channels are next to.
     assert 1e-4 < difference(found, caffe(narrow_alexnet(), x)) < 0.3
 
 
-def test_without_the_division_the_logits_would_be_others(caffe_npz, images, tiny_store, tmp_path):
-    network, output = imported(caffe_npz, tmp_path / "run", tiny_store, *CAFFE, "--no-inverted-dropout")
+def test_with_the_papers_dropout_the_logits_would_be_others(caffe_npz, images, tiny_store, tmp_path):
+    network, _ = imported(caffe_npz, tmp_path / "run", tiny_store, *CAFFE, "--no-inverted-dropout")
     expected = caffe(narrow_alexnet(), F.pad(images, (0, 3, 0, 3)).flip(1).double(), towers=2)
     assert difference(network.logits(images), expected) > 0.3
-    assert "divided" not in output
     # The paper's dropout: outputs of fc6 and fc7 times 0.5, which is Caffe's network with halved weights.
     halved = {n: a / 2 if n in ("fc7.weight", "fc8.weight") else a for n, a in narrow_alexnet().items()}
     expected = caffe(halved, F.pad(images, (0, 3, 0, 3)).flip(1).double(), towers=2)
     assert difference(network.logits(images), expected) < 1e-5
 
 
-@pytest.mark.parametrize("dropout", ["0", "0.25"])
-def test_the_division_follows_the_dropout(dropout, caffe_npz, images, tiny_store, tmp_path):
-    network, _ = imported(caffe_npz, tmp_path / "run", tiny_store, *CAFFE, "--dropout", dropout)
-    expected = caffe(narrow_alexnet(), F.pad(images, (0, 3, 0, 3)).flip(1).double(), towers=2)
-    assert difference(network.logits(images), expected) < 1e-5
-
-
-def test_a_factor_of_two_is_exact():
-    weights = {name: torch.from_numpy(array.astype(np.float32)) for name, array in narrow_alexnet().items()}
-    for name, tensor in to_towers.from_inverted_dropout(weights, 0.5).items():
-        factor = 2 if name in ("fc7.weight", "fc8.weight") else 1
-        assert torch.equal(tensor, factor * weights[name]), name
-
-
 def test_an_export_of_this_project_is_imported_unchanged(small_run, tiny_store, tmp_path):
     done = command("export", small_run, "--to", tmp_path, "--no-onnx", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     for flag in ("--inverted-dropout", "--no-inverted-dropout"):
-        network, output = imported(tmp_path / "alexnet.safetensors", tmp_path / flag, tiny_store, flag)
-        assert "divided" not in output
+        network, _ = imported(tmp_path / "alexnet.safetensors", tmp_path / flag, tiny_store, flag)
         old = load(small_run, device="cpu")
         for before, after in zip(old.towers, network.towers, strict=True):
             assert torch.equal(before.fc7.weight, after.fc7.weight)

@@ -74,7 +74,7 @@ def first_convolutions():
             for dtype in DTYPES:
                 x = numbers(*shape, scale=60).bfloat16().to(of_images)  # numbers that both dtypes hold
                 weight, bias = numbers(filters, 3, 11, 11, dtype=dtype), numbers(filters, dtype=dtype)
-                arguments = x, weight.requires_grad_(), bias.requires_grad_()
+                arguments = x, weight.requires_grad_(), bias.requires_grad_(), 3
                 yield Case("conv1", name, f"images {of_images}, {dtype}", arguments)
 
 
@@ -132,7 +132,8 @@ def crops():
                 for scale in (1.0, float(np.float32(1 / 60))):
                     where = top, left, flip, shift, angle
                     name = f"rotation={rotation}, centered={centered}, scale={scale:.2g}"
-                    yield Case("crop", f"{B} of {side}", name, (images, means, *where, scale, centered, None))
+                    arguments = images, means, *where, scale, centered, kernels.CROP, None
+                    yield Case("crop", f"{B} of {side}", name, arguments)
 
 
 def updates():

@@ -41,7 +41,7 @@ def crop(**changes):
 
 
 def conv1(x, bias=16, dtype=BF16):
-    return kernels.conv1(x, zeros(16, 3, 11, 11, dtype=dtype), zeros(bias, dtype=dtype))
+    return kernels.conv1(x, zeros(16, 3, 11, 11, dtype=dtype), zeros(bias, dtype=dtype), 3)
 
 
 def conv2d(x, weight=(16, 16, 3, 3), bias=16, pad=1, dtype=BF16):

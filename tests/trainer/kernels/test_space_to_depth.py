@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from trainer.config import NetworkConfig
-from trainer.kernels import reference, space_to_depth
+from trainer.kernels import space_to_depth
 from trainer.model.initial_weights import build_tower
 
 
@@ -33,7 +33,7 @@ def test_the_sums_are_those_of_windows_of_11_pixels_and_so_are_the_gradients():
     draw = torch.Generator().manual_seed(2)
     weight = torch.randn(6, 3, 11, 11, generator=draw, dtype=torch.float64)
     leaves = [weight.clone().requires_grad_() for _ in range(2)]
-    padded = F.pad(x.double(), (0, reference.CONV1_PAD, 0, reference.CONV1_PAD))
+    padded = F.pad(x.double(), (0, 3, 0, 3))
     expected = F.conv2d(padded, leaves[0], stride=4)
     y = F.conv2d(space_to_depth.of_images(x).double(), space_to_depth.of_weights(leaves[1]))
     dy = torch.randn(expected.shape, generator=draw, dtype=torch.float64)

@@ -1,5 +1,7 @@
 """The towers against the paper's counts and against a plain grouped network of torch's own layers."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -99,6 +101,70 @@ def test_equals_a_grouped_network_in_float64_with_all_gradients():
         joined = torch.cat([a, b], dim=1 if layer == "fc8" else 0)
         scale = expected.abs().max().item()
         torch.testing.assert_close(joined, expected, rtol=0, atol=1e-12 * scale, msg=layer)
+
+
+class OfAnotherProgram(Grouped):
+    """The single-device network as Caffe defines it: LRN over all channels, pooling that rounds up."""
+
+    def __init__(self, s: NetworkConfig, classes: int) -> None:
+        super().__init__(s, classes)
+        self.orders = s.conv1_order, s.conv2_order
+
+    def forward(self, x):
+        # Caffe's alpha is divided by n = 5, as torch's is: 0.05 is a factor of 0.01 of each square.
+        after = {
+            "relu": F.relu,
+            "lrn": lambda x: F.local_response_norm(x, 5, 0.05, 0.75, 1.0),
+            "pool": lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True),
+        }
+        for layer, order in zip((self.conv1, self.conv2), self.orders, strict=True):
+            x = layer(x)
+            for operation in order.split("-"):
+                x = after[operation](x)
+        x = F.relu(self.conv4(F.relu(self.conv3(x))))
+        x = after["pool"](F.relu(self.conv5(x))).flatten(1)
+        return self.fc8(F.relu(self.fc7(F.relu(self.fc6(x)))))
+
+
+@pytest.mark.parametrize("order", ["relu-lrn-pool", "relu-pool-lrn"])
+@pytest.mark.parametrize("pixels", [227, 224])  # 55 x 55 and 54 x 54 outputs of conv1
+def test_equals_other_programs_networks_in_float64_with_all_gradients(order, pixels):
+    orders = {"conv1_order": order, "conv2_order": order}
+    constants = {
+        "lrn_over": "both",
+        "lrn_k": 1.0,
+        "lrn_alpha": 0.01,
+        "inverted_dropout": True,
+        "dropout": 0.5,
+    }
+    settings = dataclasses.replace(SMALL, conv1_pad=0, **orders, **constants)
+    two, theirs = two_towers(settings, 10).double(), OfAnotherProgram(settings, 10).double()
+    transplant(two, theirs)
+    images = torch.randn(2, 3, pixels, pixels, dtype=torch.float64) * 60
+    found, expected = two(images), theirs(images)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    for layer in LAYERS:
+        a, b, right = (getattr(m, layer).weight.grad for m in (two.a, two.b, theirs))
+        joined = torch.cat([a, b], dim=1 if layer == "fc8" else 0)
+        torch.testing.assert_close(joined, right, rtol=0, atol=1e-12 * right.abs().max().item(), msg=layer)
+
+
+def test_inverted_dropout_divides_what_it_keeps():
+    settings = dataclasses.replace(SMALL, dropout=0.75, inverted_dropout=True)
+    tower = build_tower(settings, 10, "a", seed=0)
+    reached = {}
+    tower.fc8.register_forward_pre_hook(lambda module, given: reached.update(x=given[0]))
+    x = torch.randn(4, 2 * settings.hidden, generator=torch.Generator().manual_seed(0))
+    last = len(tower.stages) - 1
+    keep = torch.rand(4, settings.hidden, generator=torch.Generator().manual_seed(1)) < 0.5
+    with torch.no_grad():
+        tower.stage(last, x)
+        plain = F.relu(F.linear(x, tower.fc7.weight, tower.fc7.bias))
+        torch.testing.assert_close(reached["x"], plain)
+        tower.stage(last, x, lambda layer: keep)
+    torch.testing.assert_close(reached["x"], torch.where(keep, 4 * plain, 0.0))
 
 
 def test_full_width_equals_the_grouped_network_in_float32():

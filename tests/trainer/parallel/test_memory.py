@@ -42,10 +42,10 @@ def test_memory_is_the_hosts_or_the_least_limit_of_its_groups(name, tmp_path, mo
 
 def test_the_least_bytes_of_the_papers_network():
     """Section 3.5's 60,965,224 parameters, and fc8's 1000 biases once more: tower a has them."""
-    one = least_bytes(PAPER.network, 1000, towers=2, images=0)
+    one = least_bytes(PAPER.network, 1000, towers=2, images=0, crop=224)
     assert one == 12 * (60_965_224 + 1000)
     outputs = 2 * (55 * 55 * 48 + 27 * 27 * 128 + 13 * 13 * (192 + 192 + 128))
-    assert least_bytes(PAPER.network, 1000, 2, 1) - one == 2 * outputs + 4 * 3 * 224 * 224
+    assert least_bytes(PAPER.network, 1000, 2, 1, 224) - one == 2 * outputs + 4 * 3 * 224 * 224
 
 
 @pytest.mark.parametrize(
