@@ -56,10 +56,10 @@ def originals(store: Path) -> Originals | None:
         return None
     files = [
         (
-            Path(plan.source, os.fsdecode(name) if file < 0 else plan.archives[file]),
-            *(int(offset), int(length), int(label)),
+            Path(plan.source, os.fsdecode(row["name"]) if row["file"] < 0 else plan.archives[row["file"]]),
+            *(int(row["offset"]), int(row["length"]), int(row["label"])),
         )
-        for name, file, offset, length, label in table
+        for row in table
     ]
     return Originals(files) if files[0][0].is_file() else None
 

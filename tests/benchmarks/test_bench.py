@@ -1,5 +1,6 @@
 """Tests of the harness, which is arithmetic. No test measures a speed."""
 
+import collections
 import importlib
 import json
 import math
@@ -16,6 +17,7 @@ from tests.benchmarks import units
 from tests.benchmarks.fused import FusedGather
 from tests.benchmarks.harness import Contender, Row, contenders, medians, rate, result
 from tests.benchmarks.networks import one_tower, two_towers
+from tests.benchmarks.originals import originals
 from tests.benchmarks.settings import Settings, Stage
 from tests.benchmarks.stages.lrn import forward_backward, lrn, theirs
 from tests.benchmarks.workers.reduce import stage_sizes
@@ -96,6 +98,15 @@ def test_the_loaders_limit_makes_the_trainers_batches(tiny_store, tmp_path):
     for step in range(2):  # 48 of 60 images: some flipped, some not
         expected = ours.make(step).images_BCHW.permute(0, 2, 3, 1).numpy()
         np.testing.assert_allclose(fused(step).reshape(expected.shape), expected, atol=1e-5)
+
+
+def test_the_loaders_peer_reads_the_original_images(tiny_store):
+    dataset = originals(tiny_store)
+    assert dataset is not None
+    assert len(dataset) == 60
+    counts = collections.Counter(dataset[index][1] for index in range(60))
+    assert set(counts.values()) == {6}  # the miniature has ten classes of equal size
+    assert dataset[0][0].shape == (3, 224, 224)
 
 
 def test_the_peers_are_the_networks_that_they_are_called():
