@@ -6,7 +6,7 @@ from tests.launch import PYTEST, ROOT, ranks
 
 ANY_WORLD = [
     f"tests/mpi/test_{name}.py"
-    for name in ("parity", "twenty_steps", "transport", "topology", "evaluation", "divergence")
+    for name in ("parity", "twenty_steps", "transport", "topology", "evaluation", "divergence", "gpus")
 ]
 
 

@@ -75,9 +75,8 @@ def test_a_few_numbers_are_summed_in_float64_and_the_givers_stay(transport):
 
 
 @pytest.mark.mpi(min_size=4)
-def test_bfloat16_gradients_are_summed_in_float32_and_rounded_once():
+def test_bfloat16_gradients_are_summed_in_float32_and_rounded_once(transport):
     t = init_topology("cpu")
-    transport = OverMpi(t)
     # 1031 numbers, which no number of ranks here divides. Ones behind a 256 would vanish one by one.
     parts = [torch.full((1031,), 256.0 if pair == 0 else 1.0) for pair in range(t.pairs)]
     parts = [p + torch.arange(1031) % 7 for p in parts]

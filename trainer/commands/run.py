@@ -57,7 +57,8 @@ def train(config: Config, topology: Topology, requests: Requests) -> int:
         changes = on_root(topology.world, lambda: resuming.begin(start, config, store))
         lock = locks[0] if locks else None
         loop = Loop(config, store, trainer, start.run, requests, watchdog, lock)
-        loop.say(f"{topology.describe()}, {precision}")
+        over = f", exchanges by {trainer.transport.name}" if trainer.transport.name else ""
+        loop.say(f"{topology.describe()}, {precision}{over}")
         loop.say(backends.describe(trainer))
         for line in [*reasons, *summary.settings(config), *start.remarks, *changes]:
             loop.say(line)

@@ -20,6 +20,14 @@ def choose_device(setting: str, host_rank: int) -> torch.device:
     return device
 
 
+def gpu_id(device: torch.device) -> str | None:
+    """The UUID of a GPU, the same in every process; None for the CPU.
+
+    Its number is not: where a scheduler shows each rank its own GPU alone, every rank has cuda:0.
+    """
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
+
+
 def resolve_precision(setting: str, device: torch.device) -> str:
     """`auto` is bfloat16 where the processor multiplies it natively, float32 elsewhere."""
     if setting != "auto":

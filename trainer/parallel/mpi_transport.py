@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainer import kernels
 from trainer.errors import UserError
 from trainer.parallel.mpi import MPI
 from trainer.parallel.topology import Topology
@@ -22,6 +20,8 @@ class OverMpi(Transport):
     Reductions run in a thread of their own: a nonblocking collective advances only inside MPI calls, and the
     main thread is computing. The thread has its own communicator, so that their messages are never mixed up.
     """
+
+    name = "MPI"
 
     def __init__(self, topology: Topology) -> None:
         super().__init__(topology)
@@ -36,6 +36,8 @@ class OverMpi(Transport):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="all-reduce")
         self._staged = topology.device.type != "cpu" and not takes_gpu_memory(topology)
         self._stages: dict[str, Tensor] = {}
+        if topology.device.type != "cpu":
+            self.name = f"MPI {'through host' if self._staged else 'from GPU'} memory"
 
     def _sendrecv(self, mine: Tensor) -> Tensor:
         rows = torch.channels_last if mine.dim() == 4 else torch.contiguous_format
@@ -74,34 +76,21 @@ class OverMpi(Transport):
         host = self._stage("reduction", flat) if self._staged else flat
         if self._staged:
             host.copy_(flat)
-        _finish(host.device)
         if host.dtype == torch.bfloat16:
-            self._reduce_bfloat16(host)
+            self._reduce_bfloat16(host, self._background.rank, self._background.size)
         else:
+            _finish(host.device)
             self._background.Allreduce(MPI.IN_PLACE, _buffer(host))
         if self._staged:
             flat.copy_(host)
 
-    def _reduce_bfloat16(self, host: Tensor) -> None:
-        """Each rank sums one share of the array in float32 and rounds it once. MPI has no bfloat16."""
-        size, rank = self._background.size, self._background.rank
-        ends = [len(host) * r // size for r in range(size + 1)]
-        shares = [host[begin:end] for begin, end in pairwise(ends)]
-        own, others = shares[rank], [r for r in range(size) if r != rank]
-        theirs = host.new_empty(len(others), len(own))
-        self._exchange_with(others, [shares[r] for r in others], list(theirs))
-        kernels.sum_rows_(own, theirs)
-        _finish(host.device)
-        self._exchange_with(others, [own] * len(others), [shares[r] for r in others])
-
     def _exchange_with(self, others: list[int], sent: list[Tensor], received: list[Tensor]) -> None:
-        """Send one tensor to each of these ranks and receive one from each, all at the same time.
-
-        MPI_Alltoallv would copy a rank's own part too, and MPICH 5's MPI_Allgatherv takes ten times as long
-        for arrays of this size.
-        """
+        # MPI_Alltoallv would copy a rank's own part too, and MPICH 5's MPI_Allgatherv takes ten times as long
+        # for arrays of this size.
         world = self._background
-        MPI.Request.Waitall(
+        # Not sooner: kernels that are queued may still use the memory that `received` was given.
+        _finish(sent[0].device)
+        _wait_all(
             [world.Irecv(_buffer(x), source=r) for r, x in zip(others, received, strict=True)]
             + [world.Isend(_buffer(x), dest=r) for r, x in zip(others, sent, strict=True)]
         )
@@ -110,6 +99,9 @@ class OverMpi(Transport):
         out = values.to("cpu", torch.float64, copy=True)
         self._foreground.Allreduce(MPI.IN_PLACE, out.numpy())
         return out
+
+
+_wait_all = MPI.Request.Waitall
 
 
 def _bytes(x: Tensor) -> Tensor:

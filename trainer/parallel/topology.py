@@ -22,7 +22,7 @@ from trainer import kernels
 from trainer.errors import UserError
 from trainer.model.network import TOWERS, TowerName
 from trainer.parallel import launcher
-from trainer.parallel.device import choose_device
+from trainer.parallel.device import choose_device, gpu_id
 from trainer.parallel.malloc import configure_malloc
 from trainer.parallel.mpi import MPI
 
@@ -96,6 +96,8 @@ def init_topology(device: str = "auto", world: MPI.Comm = MPI.COMM_WORLD, towers
             f"start {size - 1} or {size + 1} ranks, or one rank to hold both towers."
         )
     host = world.Split_type(MPI.COMM_TYPE_SHARED)
+    chosen = choose_device(device, host.rank)
+    gpus = host.allgather(gpu_id(chosen))
     pair_comm = world.Split(rank // towers, rank)
     _refuse_cut_pairs(world, pair_comm)
     threads = max(1, available_cores() // host.size)
@@ -108,9 +110,9 @@ def init_topology(device: str = "auto", world: MPI.Comm = MPI.COMM_WORLD, towers
         pair=rank // towers,
         pairs=max(1, size // towers),
         towers=TOWERS[:towers] if size == 1 else (TOWERS[rank % towers],),
-        device=choose_device(device, host.rank),
+        device=chosen,
         threads=threads,
-        own_gpu=world.allreduce(torch.cuda.device_count() >= host.size, MPI.LAND),
+        own_gpu=world.allreduce(None not in gpus and len(set(gpus)) == host.size, MPI.LAND),
         hosts=tuple(world.allgather(MPI.Get_processor_name())),
     )
 

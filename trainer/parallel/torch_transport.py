@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -25,9 +26,14 @@ class OverTorch(Transport):
     def __init__(self, topology: Topology) -> None:
         super().__init__(topology)
         self._device = topology.device
+        self.name = "NCCL" if topology.device.type == "cuda" else "gloo"
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="all-reduce")
+        self._pairs = range(self._index, topology.world.size, self._pair_size)  # ranks of this tower
+        self._pair_index = topology.pair
         if not dist.is_initialized():
             _join(topology)
         # Every rank must call new_group for every group, also for those that it does not belong to.
+        self._stream: torch.cuda.Stream | None = None
         self._tower = [
             dist.new_group(list(range(tower, topology.world.size, self._pair_size)))
             for tower in range(self._pair_size)
@@ -59,14 +65,49 @@ class OverTorch(Transport):
     def all_reduce_async(self, flat: Tensor) -> Pending:
         if self._tower.size() == 1:
             return Done()
+        if flat.dtype == torch.bfloat16:
+            return self._reduce_bfloat16_async(flat)
         work = dist.all_reduce(flat, group=self._tower, async_op=True)
         assert work is not None
         return Waiting(work)
+
+    def _reduce_bfloat16_async(self, flat: Tensor) -> Pending:
+        """On a GPU in a stream of its own; on a CPU in a thread."""
+        place = self._pair_index, len(self._pairs)
+        if self._device.type != "cuda":
+            return self._thread.submit(self._reduce_bfloat16, flat, *place)
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self._device)
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            self._reduce_bfloat16(flat, *place)
+        flat.record_stream(self._stream)
+        return OnStream(self._stream)
+
+    def _exchange_with(self, others: list[int], sent: list[Tensor], received: list[Tensor]) -> None:
+        pairs, group = self._pairs, self._tower
+        operations = []
+        for r, out, into in zip(others, sent, received, strict=True):
+            operations.append(dist.P2POp(dist.isend, out.view(torch.uint8), pairs[r], group))
+            operations.append(dist.P2POp(dist.irecv, into.view(torch.uint8), pairs[r], group))
+        for work in dist.batch_isend_irecv(operations):
+            work.wait()
 
     def all_reduce_scalars(self, values: Tensor) -> Tensor:
         out = values.to(self._device, torch.float64, copy=True)
         dist.all_reduce(out, group=self._tower)
         return out.cpu()
+
+
+class OnStream:
+    """Work on another stream of the GPU; the current stream waits for it, not the host."""
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        self._stream = stream
+
+    def result(self) -> None:
+        """The current stream waits until it is done."""
+        torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
 
 
 class Waiting:

@@ -6,6 +6,9 @@
     all_reduce_async     sums one flat array in place over all ranks that hold the same tower
     all_reduce_scalars   sums a few numbers over the same ranks
 
+Sums are float32. Of bfloat16 numbers each rank sums one share in float32, rounds it once and sends it to the
+others. A library's own all-reduce would round after each addition.
+
 The first three need one primitive, `_sendrecv` with the partner. `OneProcess` exchanges nothing;
 mpi_transport.py and torch_transport.py are the other two kinds.
 """
@@ -13,11 +16,13 @@ mpi_transport.py and torch_transport.py are the other two kinds.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import pairwise
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from trainer import kernels
 from trainer.parallel.topology import Topology
 
 
@@ -37,6 +42,9 @@ class Done:
 
 class Transport(ABC):
     """All exchanges of a step. Lists hold one tensor for each tower on this rank."""
+
+    name = ""
+    """The library that carries them, for the user."""
 
     def __init__(self, topology: Topology) -> None:
         self._pair_size = topology.pair_comm.size
@@ -71,6 +79,20 @@ class Transport(ABC):
     def _sendrecv(self, mine: Tensor) -> Tensor:
         """The partner's tensor, of the same shape and dtype, for mine; its memory format is mine's."""
 
+    def _reduce_bfloat16(self, flat: Tensor, rank: int, size: int) -> None:
+        """Sum `flat`, bfloat16 [N], over the pairs, in place; rank, size: of this rank among them."""
+        ends = [len(flat) * r // size for r in range(size + 1)]
+        shares = [flat[begin:end] for begin, end in pairwise(ends)]
+        own, others = shares[rank], [r for r in range(size) if r != rank]
+        theirs = flat.new_empty(len(others), len(own))
+        self._exchange_with(others, [shares[r] for r in others], list(theirs))
+        kernels.sum_rows_(own, theirs)
+        self._exchange_with(others, [own] * len(others), [shares[r] for r in others])
+
+    @abstractmethod
+    def _exchange_with(self, others: list[int], sent: list[Tensor], received: list[Tensor]) -> None:
+        """Send one flat tensor to each of these pairs and receive one from each, all at the same time."""
+
     @abstractmethod
     def all_reduce_async(self, flat: Tensor) -> Pending:
         """Begin to sum `flat`, float32 or bfloat16 [N], over the pairs, in place."""
@@ -85,6 +107,9 @@ class OneProcess(Transport):
 
     def _sendrecv(self, mine: Tensor) -> Tensor:
         raise AssertionError("there is no partner")
+
+    def _exchange_with(self, others: list[int], sent: list[Tensor], received: list[Tensor]) -> None:
+        raise AssertionError("there are no other pairs")
 
     def all_reduce_async(self, flat: Tensor) -> Pending:
         return Done()

@@ -62,10 +62,10 @@ class Observation:
             ]
             pairs = transport.all_reduce_scalars(torch.ones(1))
             scales = transport.all_reduce_scalars(torch.stack([squares[w] for w in WATCHED])) / pairs
-            shares.append(
-                torch.stack([torch.stack(dead), scales, torch.stack([gradients[w] for w in WATCHED]).cpu()])
-            )
-        both = (transport.pair_all_reduce([s.float() for s in shares]) / transport.towers).tolist()
+            g = torch.stack([gradients[w] for w in WATCHED])
+            share = torch.stack([torch.stack(dead), scales, g.cpu()])
+            shares.append(share.float().to(g.device))  # NCCL takes no tensors of the CPU
+        both = (transport.pair_all_reduce(shares) / transport.towers).tolist()
         found: dict[str, float] = {}
         for kind, values in zip(("dead", "activation", "gradient"), both, strict=True):
             for layer, value in zip(WATCHED, values, strict=True):
