@@ -43,8 +43,8 @@ class Arguments(Ranged):
     """Another store than the one the run was trained on; its classes are matched by name."""
     json: Path | None = None
     """Write the figures to this file too."""
-    batch_size: Annotated[int, Range("[1, 65536]")] = 64
-    """Images that each pair of ranks computes at a time."""
+    batch_size: Annotated[int | None, Range("[1, 65536]")] = None
+    """Images that each pair of ranks computes at a time. None: 64 on the CPU, 512 on a GPU."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: what the run was trained with."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,10 +53,10 @@ def open_training_data(path: Path, crop: int = CROP) -> Store:
     return store
 
 
-def _read(split: Split, indices_B: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Images of a split. Raises UserError for damage that is found while reading."""
+def _read_into(split: Split, indices_B: NDArray[np.int64], images_BSS3: NDArray[np.uint8]) -> None:
+    """Read images of a split. Raises UserError for damage that is found while reading."""
     try:
-        return split.read(indices_B)
+        split.read_into(indices_B, images_BSS3)
     except ValueError as error:
         raise UserError(str(error)) from None
 
@@ -169,13 +170,30 @@ class TrainingBatches:
 
 
 def evaluation_batches(
-    split: Split, batch: int, share: int, shares: int
-) -> Iterator[tuple[NDArray[np.uint8], Tensor]]:
-    """Batches of one share of a split: images uint8 [B, S, S, 3] and labels int64 [B].
+    split: Split, batch: int, share: int, shares: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of one share of a split on the device: images uint8 [B, S, S, 3] and labels int64 [B].
 
-    The shares together hold each image exactly once; the last batch is short, never padded.
+    The shares together hold each image exactly once; the last batch is short, never padded. For a GPU the
+    next batch is read into pinned memory meanwhile.
     """
     begin, end = (len(split) * s // shares for s in (share, share + 1))
-    for first in range(begin, end, batch):
+    on_gpu = device.type == "cuda"
+
+    def read(first: int) -> tuple[Tensor, Tensor]:
         indices = np.arange(first, min(first + batch, end))
-        yield _read(split, indices), torch.from_numpy(split.labels[indices].astype(np.int64))
+        images_BSS3 = torch.empty((len(indices), *split.shape[1:]), dtype=torch.uint8, pin_memory=on_gpu)
+        _read_into(split, indices, images_BSS3.numpy())
+        return images_BSS3, torch.from_numpy(split.labels[indices].astype(np.int64))
+
+    firsts = range(begin, end, batch)
+    if not on_gpu:
+        yield from map(read, firsts)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="images") as thread:
+        ahead = [thread.submit(read, first) for first in firsts[:1]]
+        for following in [*firsts[1:], None]:
+            images_BSS3, labels_B = ahead.pop().result()
+            if following is not None:
+                ahead.append(thread.submit(read, following))
+            yield images_BSS3.to(device, non_blocking=True), labels_B.to(device)

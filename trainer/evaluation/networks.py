@@ -15,7 +15,7 @@ from trainer.data.batches import open_data
 from trainer.errors import UserError
 from trainer.evaluation.ensemble import Ensemble
 from trainer.evaluation.results import Result
-from trainer.evaluation.validation import evaluate
+from trainer.evaluation.validation import BATCH, evaluate
 from trainer.model.initial_weights import empty_tower
 from trainer.parallel.connect import connect
 from trainer.parallel.device import resolve_precision
@@ -108,7 +108,7 @@ def evaluate_all(
     ten_crop: bool = False,
     ensemble: bool = False,
     held_classes: bool = False,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     precision: str = "auto",
     remark: Callable[[str], None] = print,
     stop: Callable[[], bool] = lambda: False,
@@ -134,10 +134,11 @@ def evaluate_all(
         seen, remarks = _seen(member, store)
         for sentence in [*member.remarks, *remarks]:
             remark(sentence)
-        images = min(batch_size, -(-len(seen.val) // topology.pairs))
+        batch = batch_size or BATCH[topology.device.type]
+        images = min(batch, -(-len(seen.val) // topology.pairs))
         crop = member.config.augment.crop_size
         bytes_of_one = 3 * (seen.image_size**2 + 4 * crop**2)  # stored, and as input in float32
-        work = f"Evaluation (--batch-size {batch_size})"
+        work = f"Evaluation (--batch-size {batch})"
         require_memory(topology, images * bytes_of_one, work, "choose a smaller --batch-size")
         network = load(member, precision, topology, transport, len(seen.classes))
         tallies = evaluate(
@@ -145,7 +146,7 @@ def evaluate_all(
             seen,
             member.config.augment,
             ten_crop=ten_crop,
-            batch=batch_size,
+            batch=batch,
             title=member.run.name,
             ensemble=together,
             held_K=_held(seen) if held_classes else None,

@@ -20,6 +20,9 @@ from trainer.evaluation.metrics import Tally
 from trainer.evaluation.results import CENTER, TEN
 from trainer.parallel.network import ParallelNetwork
 
+BATCH = {"cpu": 64, "cuda": 512}
+"""Images at a time by the kind of device."""
+
 NEVER = -1.0  # below every softmax output: a class with this score comes after all others
 
 
@@ -33,7 +36,7 @@ def evaluate(
     settings: AugmentConfig,
     *,
     ten_crop: bool = False,
-    batch: int = 64,
+    batch: int | None = None,
     title: str = "",
     ensemble: Ensemble | None = None,
     held_K: Tensor | None = None,
@@ -44,7 +47,7 @@ def evaluate(
     Args:
         settings: how the network's input is made of stored images.
         ten_crop: count the average of ten crops too; the centre crop is one of them.
-        batch: images at a time on each pair of ranks.
+        batch: images at a time on each pair of ranks; None: by the device, as BATCH has it.
         title: of the progress that rank 0 shows; none without it.
         ensemble: the softmax outputs are added to it too.
         held_K: bool [K], the classes that a guess may be; None: all.
@@ -54,7 +57,8 @@ def evaluate(
         StoppedError: `stop` returned True.
     """
     found = {views: Tally(network.classes) for views in ((CENTER, TEN) if ten_crop else (CENTER,))}
-    batches = _outputs(network, store, settings, ten_crop, batch, title, stop)
+    size = batch or BATCH[network.topology.device.type]
+    batches = _outputs(network, store, settings, ten_crop, size, title, stop)
     for number, (labels_B, outputs) in enumerate(batches):
         if held_K is not None:
             for p_BK in outputs.values():
@@ -81,7 +85,8 @@ def _outputs(
     (center,) = augmentation.center_crop(*sides)
     crops = augmentation.ten_crops(*sides) if ten_crop else [center]
     bar = progress.images(len(store.val), 0, title, bool(title) and topology.is_root, leave=False)
-    batches = evaluation_batches(store.val, batch, topology.pair, topology.pairs)
+    batches = evaluation_batches(store.val, batch, topology.pair, topology.pairs, topology.device)
+    cropper = augmentation.Cropper(store.mean, settings, training=False, device=topology.device)
     largest_share = -(-len(store.val) // topology.pairs)
     try:
         for _ in range(-(-largest_share // batch)):  # as often on all ranks: `stop` is asked by all
@@ -94,14 +99,13 @@ def _outputs(
             average_BK = torch.zeros(len(labels), network.classes, device=topology.device)
             for crop in crops:
                 view = augmentation.fixed(len(labels), *crop)
-                x_BCHW = augmentation.crop(images, store.mean, view, settings, training=False)
-                p_BK = network.logits(x_BCHW.to(topology.device)).softmax(1)
+                p_BK = network.logits(cropper.crop(images, view)).softmax(1)
                 average_BK += p_BK / len(crops)
                 if crop == center:
                     found[CENTER] = p_BK
             if ten_crop:
                 found[TEN] = average_BK
-            yield labels.to(topology.device), found
+            yield labels, found
             bar.update(len(labels) * topology.pairs)
     finally:
         bar.close()

@@ -153,9 +153,9 @@ def test_a_closed_loader_leaves_no_thread(store):
 @pytest.mark.parametrize(("batch", "shares"), [(7, 1), (4, 4), (64, 3), (1, 8)])
 def test_evaluation_shares_hold_each_image_once(store, batch, shares):
     seen = [
-        image.tobytes()
+        image.numpy().tobytes()
         for share in range(shares)
-        for images, labels in evaluation_batches(store.val, batch, share, shares)
+        for images, labels in evaluation_batches(store.val, batch, share, shares, torch.device("cpu"))
         for image in images
     ]
     assert len(seen) == len(store.val)
