@@ -206,6 +206,10 @@ class HardwareConfig(Ranged):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Data type of the network's arithmetic; master weights and momenta are always float32. auto: bfloat16
     where the device has instructions for it."""
+    deterministic: bool = False
+    """On a GPU: the same step has the same bits, and float32 is computed without TF32; slower. Without it,
+    gradients of pooling and of convolutions are summed in any order, so that a run that goes on after a kill
+    differs in the last bits from one that was not killed. On the CPU both hold always."""
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
     """Data type of the gradients that travel between pairs. bfloat16 halves the bytes; sums stay float32."""
     compile: bool = False

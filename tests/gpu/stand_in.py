@@ -279,6 +279,25 @@ class Stream:
         """The stream waits, not the host."""
 
 
+class Event:
+    """A CUDA event, on a GPU that takes a millisecond for each kernel, and on which the host never waits."""
+
+    def __init__(self, enable_timing: bool = False) -> None:
+        self.at = 0
+
+    def record(self, stream: Any = None) -> None:
+        """After the kernels so far."""
+        self.at = LOG.kernels.total()
+
+    def synchronize(self) -> None:
+        """The host waits."""
+        LOG.waits[f"synchronize at {place()}"] += 1
+
+    def elapsed_time(self, end: Event) -> float:
+        """In milliseconds."""
+        return float(end.at - self.at)
+
+
 _backward = Tensor.backward
 
 
@@ -303,6 +322,7 @@ def gpus(count: int = 1, nccl: bool = False, ids: tuple[str, ...] = IDS) -> Iter
         ),
         "is_bf16_supported": lambda including_emulation=True: True,
         "Stream": Stream,
+        "Event": Event,
         "current_stream": lambda device=None: Stream(),
         "stream": lambda stream: contextlib.nullcontext(),
         "synchronize": lambda device=None: LOG.waits.update([f"synchronize at {place()}"]),

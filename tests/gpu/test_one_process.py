@@ -4,14 +4,18 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.gpu.stand_in import Log, gpus, host_of
+from trainer import kernels
+from trainer.commands.timeline import record
 from trainer.config import NetworkConfig, with_changes
 from trainer.data.batches import open_data
 from trainer.evaluation.metrics import Tally
 from trainer.evaluation.validation import evaluate
 from trainer.parallel.topology import init_topology
 from trainer.recipes import CUDA_CONVNET, PAPER
+from trainer.timeline import Arguments
 from trainer.training.step import Trainer
 
 CLASSES, BATCH = 7, 4
@@ -30,13 +34,18 @@ NETWORKS = {
 
 
 def train(
-    network: NetworkConfig, device: str, precision: str = "float32", log: Log | None = None
+    network: NetworkConfig,
+    device: str,
+    precision: str = "float32",
+    log: Log | None = None,
+    deterministic: bool = False,
 ) -> tuple[list[float], list[torch.Tensor], torch.Tensor]:
     """Three steps, conv1 frozen in the last; losses, weights and an evaluation's logits."""
     optim = dataclasses.replace(PAPER.optim, batch_size=BATCH, bias_lr=2.0, bias_decay=False)
     config = with_changes(
         dataclasses.replace(PAPER, network=network, optim=optim), precision=precision, device=device
     )
+    config = with_changes(config, deterministic=deterministic)
     trainer = Trainer(config, init_topology(device, towers=network.towers), CLASSES)
     draw, losses = torch.Generator().manual_seed(0), []
     for step in range(3):
@@ -67,6 +76,51 @@ def test_the_host_waits_for_one_number_in_a_step():
         train(SMALL, "cuda", "bfloat16", log)
         waits = {place: count for place, count in log.waits.items() if "to the GPU" not in place}
     assert list(waits.values()) == [1], waits
+
+
+def test_deterministic_steps_are_those_of_the_cpu():
+    network = NETWORKS["Caffe's"]  # pools apart from LRN, and rounds up
+    _, weights, _ = train(network, "cpu")
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32
+    try:
+        with gpus():
+            _, found, _ = train(network, "cuda", deterministic=True)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cudnn.allow_tf32
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+    for a, b in zip(found, weights, strict=True):
+        assert float((a - b).norm() / b.norm()) < 1e-6
+
+
+@pytest.mark.parametrize("window", [2, 3])
+@pytest.mark.parametrize("ceil", [False, True])
+@pytest.mark.parametrize("side", [6, 7])
+def test_the_deterministic_gradient_of_pooling_is_torchs(window, ceil, side, monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 5, (2, 3, side, side), generator=draw).double().requires_grad_()  # with equal maxima
+    y = F.max_pool2d(x, window, 2, ceil_mode=ceil)
+    dy = torch.randn(y.shape, dtype=torch.float64, generator=draw)
+    y.backward(dy)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    with gpus():
+        again = x.detach().to("cuda:0").requires_grad_()
+        found = kernels.max_pool2d(again, window, ceil)
+        assert type(found.grad_fn).__name__ == "_DeterministicMaxPoolBackward"
+        found.backward(dy.to("cuda:0"))
+        torch.testing.assert_close(host_of(again.grad), x.grad)
+
+
+def test_a_timeline_has_the_times_of_the_gpu_and_not_of_its_launches():
+    arguments = Arguments(steps=2, batch_size=BATCH, precision="float32", network=SMALL)
+    with gpus() as log:
+        spans, seconds, _ = record(arguments, init_topology("cuda"))
+        kernels_of_all_steps = log.kernels.total()
+    # Two of the four steps were recorded. A kernel takes a millisecond there.
+    assert 1e3 * seconds * 2 == pytest.approx(kernels_of_all_steps / 2, rel=0.1)
+    of_update = [span for span in spans if span.name.startswith("the update")]
+    assert all(1e3 * (span.end - span.begin) >= 1 for span in of_update)
 
 
 @pytest.mark.parametrize("ten_crop", [False, True])

@@ -60,7 +60,7 @@ def train(config: Config, topology: Topology, requests: Requests) -> int:
         over = f", exchanges by {trainer.transport.name}" if trainer.transport.name else ""
         loop.say(f"{topology.describe()}, {precision}{over}")
         loop.say(backends.describe(trainer))
-        for line in [*reasons, *summary.settings(config), *start.remarks, *changes]:
+        for line in [*trainer.left_out, *reasons, *summary.settings(config), *start.remarks, *changes]:
             loop.say(line)
         if start.found:
             watchdog.mark("reading the checkpoint", waiting=topology.pair > 0)

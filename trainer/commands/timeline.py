@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,39 +41,69 @@ class Span(NamedTuple):
     end: float
 
 
+class HostClock:
+    """Times at which this thread comes to a place."""
+
+    def moment(self) -> float:
+        """Now."""
+        return time.perf_counter()
+
+    def seconds(self, begin: float, end: float) -> float:
+        """Between two moments."""
+        return end - begin
+
+
+class GpuClock:
+    """Times at which the GPU comes to a place: the host only launches its work, and is ahead of it."""
+
+    def moment(self) -> torch.cuda.Event:
+        """After the work that was launched so far."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, begin: torch.cuda.Event, end: torch.cuda.Event) -> float:
+        """Between two moments; waits for the second."""
+        end.synchronize()
+        return begin.elapsed_time(end) / 1e3
+
+
 class Recorder:
     """Records the phases that a trainer marks, and its all-reduces where a thread of their own runs them."""
 
     def __init__(self, trainer: Trainer) -> None:
-        self.spans: list[Span] = []
-        self._open: tuple[str, bool, float] | None = None
+        self._clock: Any = GpuClock() if trainer.topology.device.type == "cuda" else HostClock()
+        self._marks: list[tuple[str, bool, Any]] = []
+        self._reductions: list[Span] = []
         trainer.topology.world.Barrier()
-        self._start = time.perf_counter()
+        self._start, self._first = time.perf_counter(), self._clock.moment()
         trainer.network.mark = self.mark
         if isinstance(trainer.transport, OverMpi):
             self._record_reductions(trainer.transport)
 
-    def now(self) -> float:
-        """Seconds since the barrier."""
-        return time.perf_counter() - self._start
-
     def mark(self, phase: str, waiting: bool = False) -> None:
         """Begin a phase and end the one before. waiting: it is communication."""
-        now = self.now()
-        if self._open:
-            name, waited, begin = self._open
-            self.spans.append(Span(MAIN, name, waited, begin, now))
-        self._open = (phase, waiting, now)
+        self._marks.append((phase, waiting, self._clock.moment()))
+
+    def spans(self) -> list[Span]:
+        """All phases between two marks, and the all-reduces."""
+        at = [self._clock.seconds(self._first, moment) for _, _, moment in self._marks]
+        phases = zip(self._marks, pairwise(at), strict=False)
+        return [Span(MAIN, name, waiting, *ends) for (name, waiting, _), ends in phases] + self._reductions
+
+    def _now(self) -> float:
+        """Seconds since the barrier, on the host."""
+        return time.perf_counter() - self._start
 
     def _record_reductions(self, transport: OverMpi) -> None:
         """Replace the transport's `reduce` by one that records its time."""
         reduce = transport.reduce
 
         def recorded(flat: Tensor) -> None:
-            begin = self.now()
+            begin = self._now()
             reduce(flat)
             name = f"all-reduce of {flat.nbytes / 1e6:.1f} MB"
-            self.spans.append(Span(REDUCTIONS, name, True, begin, self.now()))
+            self._reductions.append(Span(REDUCTIONS, name, True, begin, self._now()))
 
         transport.reduce = recorded  # type: ignore[method-assign]
 
@@ -95,7 +126,8 @@ def record(arguments: Arguments, topology: Topology) -> tuple[list[Span], float,
     for step in range(2, 2 + arguments.steps):
         trainer.train_step(images, labels, step, lr=1e-3)
         recorder.mark("between two steps")
-    seconds, spans = recorder.now() / arguments.steps, list(recorder.spans)
+    spans = recorder.spans()
+    seconds = max(span.end for span in spans if span.row == MAIN) / arguments.steps
     topology.world.Barrier()
     begin = time.perf_counter()
     pending: list[Pending] = [
@@ -105,6 +137,8 @@ def record(arguments: Arguments, topology: Topology) -> tuple[list[Span], float,
     ]
     for reduction in pending:
         reduction.result()
+    if topology.device.type == "cuda":
+        torch.cuda.synchronize(topology.device)
     return spans, seconds, time.perf_counter() - begin
 
 

@@ -5,6 +5,7 @@ and shape; reference.py has one in plain torch for each. `use("reference")` take
 raises ValueError for arrays that do not belong together: checks.py.
 
     conv1, conv2d, relu_lrn_pool, linear    the layers
+    max_pool2d                              pooling alone, in torch everywhere
     crop                                    stored images -> network input
     sgd_, sum_rows_                         the update, and sums of gradients
     uniform                                 random numbers for dropout
@@ -32,6 +33,7 @@ from trainer.kernels.checks import (
 from trainer.kernels.counter_rng import Purpose, generator
 from trainer.kernels.crop_numba import CROP
 from trainer.kernels.cuda import AVAILABLE as HAS_TRITON
+from trainer.kernels.reference import max_pool2d
 from trainer.kernels.table import chosen, run, use
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "crop",
     "generator",
     "linear",
+    "max_pool2d",
     "relu_lrn_pool",
     "set_threads",
     "sgd_",

@@ -8,11 +8,11 @@ from __future__ import annotations
 import importlib.util
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.kernels.custom_op import custom_op
-from trainer.kernels.lrn_function import STRIDE, empty_gradient, empty_outputs, lrn_function
+from trainer.kernels.lrn_function import empty_gradient, empty_outputs, lrn_function
+from trainer.kernels.reference import max_pool2d
 
 AVAILABLE = importlib.util.find_spec("triton") is not None and torch.cuda.is_available()
 
@@ -60,7 +60,7 @@ def relu_lrn_pool(
 ) -> Tensor:
     """See `kernels.relu_lrn_pool`; torch pools."""
     y = _relu_lrn(x_BCHW, relu, None, n, k, alpha, beta)
-    return y if window is None else F.max_pool2d(y, window, STRIDE)
+    return y if window is None else max_pool2d(y, window)
 
 
 def sgd_fits(w_N: Tensor, v_N: Tensor, g_N: Tensor, rounded_N: Tensor | None, *rates: float) -> bool:

@@ -8,6 +8,8 @@ and F outputs of a fully connected layer; S side of a stored image; N elements o
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -47,7 +49,44 @@ def relu_lrn_pool(
     padded = F.pad(a * a, (0, 0, 0, 0, half, half))
     total = sum((padded[:, j : j + C] for j in range(n)), start=torch.zeros_like(a))
     y = (a * (k + alpha * total) ** -beta).to(x_BCHW.dtype)
-    return y if window is None else F.max_pool2d(y, window, POOL_STRIDE)
+    return y if window is None else max_pool2d(y, window)
+
+
+def max_pool2d(x_BCHW: Tensor, window: int, ceil: bool = False) -> Tensor:
+    """Max-pooling (paper, section 3.4), windows 2 apart; ceil: windows may reach beyond the edge.
+
+    The gradient of torch's own is summed by atomic additions on a GPU. Where algorithms must be deterministic
+    it is summed in the order of a window's pixels instead.
+    """
+    if x_BCHW.device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
+        y: Tensor = _DeterministicMaxPool.apply(x_BCHW, window, ceil)
+        return y
+    return F.max_pool2d(x_BCHW, window, POOL_STRIDE, ceil_mode=ceil)
+
+
+class _DeterministicMaxPool(torch.autograd.Function):
+    """Max-pooling whose gradient has one order of sums."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BCHW: Tensor, window: int, ceil: bool) -> Tensor:
+        y, index = F.max_pool2d(x_BCHW, window, POOL_STRIDE, ceil_mode=ceil, return_indices=True)
+        ctx.save_for_backward(index)
+        ctx.shape, ctx.window = x_BCHW.shape, window
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (index_BChw,), (dy_BChw,), (H, W), s = ctx.saved_tensors, grads, ctx.shape[2:], POOL_STRIDE
+        h, w = dy_BChw.shape[2:]
+        # With room for windows that reach beyond the edge.
+        dx = dy_BChw.new_zeros(*ctx.shape[:2], s * h + ctx.window, s * w + ctx.window)
+        row_h1 = s * torch.arange(h, device=dy_BChw.device)[:, None]
+        column_w = s * torch.arange(w, device=dy_BChw.device)
+        for i in range(ctx.window):
+            for j in range(ctx.window):
+                here = index_BChw == (row_h1 + i) * W + column_w + j
+                dx[:, :, i : i + s * h : s, j : j + s * w : s] += dy_BChw * here
+        return dx[:, :, :H, :W].contiguous(memory_format=torch.channels_last), None, None
 
 
 def linear(x_BI: Tensor, weight_FI: Tensor, bias_F: Tensor | None) -> Tensor:

@@ -135,6 +135,11 @@ def use(mode: Mode) -> None:
     _mode = mode
 
 
+def leave_out(operation: str, backend: str) -> None:
+    """Take a backend out of the table of this process: it failed its trial (self_check.py)."""
+    TABLE[operation] = tuple(found for found in TABLE[operation] if found.name != backend)
+
+
 def choose(operation: str, arguments: tuple[Any, ...], compiled: bool) -> Backend:
     """The backend that the operation takes for these arguments; `compiled`: within a compiled stage."""
     *others, last = TABLE[operation]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -18,6 +19,20 @@ def choose_device(setting: str, host_rank: int) -> torch.device:
     device = torch.device("cuda", host_rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
+
+
+def make_deterministic(device: torch.device) -> None:
+    """On a GPU: sums in one order, so that the same step has the same bits; float32 without TF32.
+
+    On the CPU both hold always.
+    """
+    if device.type != "cuda":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def gpu_id(device: torch.device) -> str | None:
