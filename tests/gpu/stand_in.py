@@ -278,6 +278,15 @@ class Stream:
     def wait_stream(self, other: Any) -> None:
         """The stream waits, not the host."""
 
+    def wait_event(self, event: Event) -> None:
+        """The stream waits, not the host."""
+
+    def record_event(self) -> Event:
+        """An event after the work so far."""
+        event = Event()
+        event.record()
+        return event
+
 
 class Event:
     """A CUDA event, on a GPU that takes a millisecond for each kernel, and on which the host never waits."""
@@ -335,6 +344,11 @@ def gpus(count: int = 1, nccl: bool = False, ids: tuple[str, ...] = IDS) -> Iter
         with Factories(nccl):
             in_thread(thread)
 
+    def pin_memory(tensor: Tensor) -> Tensor:
+        pinned = tensor.clone()
+        pinned.pinned = True  # type: ignore[attr-defined]
+        return pinned
+
     swap = torch.__future__.get_overwrite_module_params_on_conversion()
     LOG.clear()
     start = torch.distributed.init_process_group
@@ -349,6 +363,7 @@ def gpus(count: int = 1, nccl: bool = False, ids: tuple[str, ...] = IDS) -> Iter
         for name, value in cuda.items():
             stack.enter_context(unittest.mock.patch.object(torch.cuda, name, value))
         stack.enter_context(unittest.mock.patch.object(Tensor, "backward", backward))
+        stack.enter_context(unittest.mock.patch.object(Tensor, "pin_memory", pin_memory))
         stack.enter_context(unittest.mock.patch.object(threading.Thread, "run", with_factories))
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, swap)
         torch.__future__.set_overwrite_module_params_on_conversion(True)  # as between real devices

@@ -10,7 +10,7 @@ from tests.gpu.stand_in import Log, gpus, host_of
 from trainer import kernels
 from trainer.commands.timeline import record
 from trainer.config import NetworkConfig, with_changes
-from trainer.data.batches import open_data
+from trainer.data.batches import TrainingBatches, open_data
 from trainer.evaluation.metrics import Tally
 from trainer.evaluation.validation import evaluate
 from trainer.parallel.topology import init_topology
@@ -121,6 +121,27 @@ def test_a_timeline_has_the_times_of_the_gpu_and_not_of_its_launches():
     assert 1e3 * seconds * 2 == pytest.approx(kernels_of_all_steps / 2, rel=0.1)
     of_update = [span for span in spans if span.name.startswith("the update")]
     assert all(1e3 * (span.end - span.begin) >= 1 for span in of_update)
+
+
+def test_the_loader_makes_the_cpus_batches_and_the_host_never_waits_for_the_gpu(tiny_store):
+    store, steps = open_data(tiny_store), 5
+
+    def batches(device: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        place = torch.device(device)
+        loader = TrainingBatches(store, PAPER.augment, 3, 16, torch.arange(16), 0, steps, 2, place)
+        try:
+            return [(host_of(b.images_BCHW), host_of(b.labels_B)) for b in loader]
+        finally:
+            loader.close()
+
+    expected = batches("cpu")
+    with gpus() as log:
+        found = batches("cuda:0")
+        copies = [place for place in log.waits if "reference.py" not in place and "__init__" not in place]
+    for (x, labels), (y, others) in zip(found, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=1e-4)  # of values up to 255
+        assert torch.equal(labels, others)
+    assert copies == []  # but for the mean image, once, and where each image is cropped: 25 bytes an image
 
 
 @pytest.mark.parametrize("ten_crop", [False, True])

@@ -75,6 +75,8 @@ class Batch:
     labels_B: Tensor
     indices_B: NDArray[np.int64]
     """Their places in the training set."""
+    ready: torch.cuda.Event | None
+    """When images and labels are on the GPU: another stream copies and crops them."""
 
 
 class TrainingBatches:
@@ -111,8 +113,11 @@ class TrainingBatches:
             item = self._ready.get()
             if isinstance(item, BaseException):
                 raise item
-            if item.images_BCHW.is_cuda:  # made on another stream: free its memory after this one used it
-                item.images_BCHW.record_stream(torch.cuda.current_stream())
+            if item.ready:
+                stream = torch.cuda.current_stream(item.images_BCHW.device)
+                stream.wait_event(item.ready)
+                for made in (item.images_BCHW, item.labels_B):  # their memory is free after this stream's use
+                    made.record_stream(stream)
             yield item
 
     def close(self) -> None:
@@ -139,8 +144,9 @@ class TrainingBatches:
     def make(self, step: int) -> Batch:
         """The batch of one step, independent of those made before."""
         indices_B, views = self.plan(step)
-        labels_B = self._store.train.labels[indices_B].astype(np.int64)
-        return Batch(step, self._pipeline.make(indices_B, views), torch.from_numpy(labels_B), indices_B)
+        images_BCHW = self._pipeline.make(indices_B, views)
+        labels_B = self._pipeline.labels(self._store.train.labels[indices_B].astype(np.int64))
+        return Batch(step, images_BCHW, labels_B, indices_B, self._pipeline.ready())
 
     def read(self, step: int) -> Tensor:
         """The stored images of the same batch, uint8 [B, S, S, 3]: what is copied to a GPU."""

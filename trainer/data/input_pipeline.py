@@ -70,7 +70,10 @@ class InputPipeline:
             self._stream = torch.cuda.Stream(self._device)
 
     def make(self, indices_B: NDArray[np.int64], views: augmentation.Views) -> Tensor:
-        """Float32 [B, 3, H, W] in channels_last. Raises UserError where the store is damaged."""
+        """Float32 [B, 3, H, W] in channels_last. Raises UserError where the store is damaged.
+
+        On a GPU the images are there once `ready` has come: the host does not wait for it.
+        """
         if self._device.type == "cuda":
             return self._on_gpu(indices_B, views)
         shape = (len(indices_B), self._size, self._size, 3)
@@ -106,13 +109,23 @@ class InputPipeline:
         self._divide_among_threads(read, len(indices_B))
         return images
 
+    def labels(self, labels_B: NDArray[np.int64]) -> Tensor:
+        """Labels int64 [B] on the device, as `make` has images there."""
+        labels = torch.from_numpy(labels_B)
+        if self._device.type != "cuda":
+            return labels
+        with torch.cuda.stream(self._stream):
+            return labels.pin_memory().to(self._device, non_blocking=True)
+
+    def ready(self) -> torch.cuda.Event | None:
+        """When a GPU is done with what was made so far; None on a CPU, where it is done already."""
+        return self._stream.record_event() if self._device.type == "cuda" else None
+
     def _on_gpu(self, indices_B: NDArray[np.int64], views: augmentation.Views) -> Tensor:
         images = self.read(indices_B, pinned=True)
         with torch.cuda.stream(self._stream):  # in this thread, while another stream trains
             bytes_BSS3 = images.to(self._device, non_blocking=True)
-            x = self._cropper.crop(bytes_BSS3, views)
-        self._stream.synchronize()
-        return x
+            return self._cropper.crop(bytes_BSS3, views)
 
     def _divide_among_threads(self, work: Callable[[range], None], images: int) -> None:
         """Call `work` on an equal part of the images in each thread, on the first part in this one."""

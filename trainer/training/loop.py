@@ -181,10 +181,10 @@ class Loop:
 
     def _train_on(self, batch: Batch, lr: float, observation: Observation | None) -> float:
         """One step; returns its loss."""
-        device, freeze = self.topology.device, self.config.optim.freeze_conv1_epoch
+        freeze = self.config.optim.freeze_conv1_epoch
         return self.trainer.train_step(
-            batch.images_BCHW.to(device),
-            batch.labels_B.to(device),
+            batch.images_BCHW,
+            batch.labels_B,
             self.state.step,
             lr,
             frozen=("conv1",) if freeze is not None and self.state.epoch >= freeze else (),

@@ -60,7 +60,7 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
 
         def loaded(trainer: Trainer = trainer, ready=ready) -> None:
             made = next(ready)
-            trainer.train_step(made.images_BCHW, made.labels_B.to(trainer.topology.device), made.step, 1e-3)
+            trainer.train_step(made.images_BCHW, made.labels_B, made.step, 1e-3)
 
         peer = Contender(
             "the one-tower AlexNet of model zoos (no LRN), bfloat16 autocast, channels_last, fused SGD",
