@@ -1,7 +1,8 @@
 """Reads a finished store. This module is the interface between preprocessing and training.
 
-    store = open_store(Path("data/imagenet256.zarr"))
-    images_BSS3 = store.train.read(np.array([3, 1, 4]))
+    store = open_store("data/imagenet256.zarr")
+    images_BSS3 = store.train.read([3, 1, 4])
+    image_SS3, label = store.train[3]    # a split is a map-style dataset of torch
 
 Legend: N images of a split, B images of a batch, S image size in pixels.
 
@@ -9,13 +10,14 @@ Usage: python -m preprocess.store --store PATH    (prints what a finished store 
 """
 
 import argparse
+import operator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, TypeVar
+from typing import Any, NotRequired, SupportsIndex, TypedDict, TypeVar
 
 import numpy as np
 import tensorstore
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from preprocess import stage
 from preprocess.errors import UserError
@@ -55,7 +57,11 @@ class StoreError(UserError, ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Images and labels of a split, in the shuffled order of the store."""
+    """Images and labels of a split, in the shuffled order of the store.
+
+    A map-style dataset, as torch.utils.data calls it, of pairs (image, label). A pickle of it has the labels
+    and the path of the images; the process that reads it opens the files itself.
+    """
 
     path: Path
     labels: NDArray[np.int16]  # [N] index into the store's classes
@@ -66,11 +72,16 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def __getitem__(self, index: SupportsIndex) -> tuple[NDArray[np.uint8], int]:
+        """An image, uint8 [S, S, 3], and its label. index: 0..N-1. Raises as `read` does."""
+        images = self.read([operator.index(index)])
+        return images[0], int(self.labels[index])
+
+    def read(self, indices: ArrayLike) -> NDArray[np.uint8]:
         """Read images, in any order and with repeats. Thread-safe; lets other threads run meanwhile.
 
         Args:
-            indices: int64 [B], 0..N-1.
+            indices: B whole numbers, 0..N-1: a list, a NumPy array or a tensor.
 
         Returns:
             uint8 [B, S, S, 3], 0..255, RGB; a new array.
@@ -78,13 +89,16 @@ class Split:
         Raises:
             StoreError: an image is missing or does not match its checksum.
             IndexError: an index is outside of 0..N-1.
+            TypeError: the indices are no whole numbers in one dimension.
         """
+        indices = _as_indices(indices)
         images = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
         self.read_into(indices, images)
         return images
 
-    def read_into(self, indices: NDArray[np.int64], images: NDArray[np.uint8]) -> None:
+    def read_into(self, indices: ArrayLike, images: NDArray[np.uint8]) -> None:
         """Read images into `images`, uint8 [B, S, S, 3], contiguous. Raises as `read` does."""
+        indices = _as_indices(indices)
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(f"{self.path} has images 0 to {len(self) - 1}, not {indices}")
         if isinstance(self._images, ShardReader):
@@ -94,6 +108,15 @@ class Split:
                 raise StoreError(f"{error}: {repair(self.path.parent)}") from None
         else:
             images[:] = _read(self._images[indices], self.path)
+
+
+def _as_indices(indices: ArrayLike) -> NDArray[np.int64]:
+    """Indices as int64 [B]. Raises TypeError."""
+    found = np.asarray(indices)
+    if found.ndim != 1 or (found.dtype.kind not in "iu" and found.size):
+        kind = f"{found.dtype} of shape {list(found.shape)}"
+        raise TypeError(f"indices must be whole numbers in one dimension, not {kind}")
+    return found.astype(np.int64, copy=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

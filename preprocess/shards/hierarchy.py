@@ -14,6 +14,16 @@ from preprocess.plan import SPLITS, Plan, Tables, manifest, record_path, save_pl
 from preprocess.shards.layout import shard_path
 from preprocess.shared.files import write_atomically, write_json
 
+DIMENSIONS = {
+    "images": ("image", "row", "column", "channel"),
+    "labels": ("image",),
+    "mean": ("row", "column", "channel"),
+    "covariance": ("channel", "other_channel"),
+    "eigenvalues": ("component",),
+    "eigenvectors": ("channel", "component"),
+}
+"""The names of each array's dimensions, for readers such as xarray; no two of an array are the same."""
+
 
 def publish(store: Path, plan: Plan, tables: Tables) -> None:
     """Write plan, tables and metadata of a new or changed plan, and the manifest of stage 1 last.
@@ -48,6 +58,7 @@ def _create(store: Path, plan: Plan, tables: Tables) -> None:
             chunks=(1, side, side, 3),
             dtype="uint8",
             compressors=[Crc32cCodec()],
+            dimension_names=DIMENSIONS["images"],
         )
         _add(group, "labels", tables[split]["label"])
     _write(memory, store)
@@ -66,7 +77,12 @@ def _add(group: zarr.Group, name: str, array: NDArray[Any]) -> None:
     """Add a small array in one chunk with a checksum; a chunk of zeros is written too."""
     chunks = tuple(max(1, length) for length in array.shape)
     group.create_array(
-        name, data=array, chunks=chunks, compressors=[Crc32cCodec()], config={"write_empty_chunks": True}
+        name,
+        data=array,
+        chunks=chunks,
+        compressors=[Crc32cCodec()],
+        dimension_names=DIMENSIONS[name],
+        config={"write_empty_chunks": True},
     )
 
 

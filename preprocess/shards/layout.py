@@ -10,7 +10,7 @@
 
 Chunks are uncompressed, which makes random reads fast. A CRC-32C follows every chunk and every shard's index.
 Shards are encoded here, image after image, so that a worker never holds a whole shard. All other files are
-made by zarr itself (hierarchy.py).
+made by zarr itself (hierarchy.py, which has the names of the dimensions).
 """
 
 from collections.abc import Iterable, Iterator

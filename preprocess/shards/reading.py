@@ -40,13 +40,16 @@ class ShardReader:
     """The images of one zarr array, uint8 [N, S, S, 3], one image an inner chunk."""
 
     def __init__(self, array: Path, metadata: dict[str, Any]) -> None:
-        self._array = array
+        self._array, self._metadata = array, metadata
         self._rows: int = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
         self._side: int = metadata["shape"][1]
         self._bytes = self._side**2 * 3
         self._offsets: dict[int, NDArray[np.uint64]] = {}  # 8 bytes an image: 10 MB for ImageNet
         self._files: dict[int, _File] = {}
         self._opening = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["ShardReader"], tuple[Path, dict[str, Any]]]:
+        return ShardReader, (self._array.absolute(), self._metadata)  # open files stay with their process
 
     @staticmethod
     def supports(metadata: dict[str, Any]) -> bool:
