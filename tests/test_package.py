@@ -41,3 +41,4 @@ def test_a_built_package_holds_every_file_of_the_sources(tmp_path):
         sources = {p.relative_to(tmp_path) for p in (tmp_path / package).rglob("*") if p.is_file()}
         built = {p.relative_to(tmp_path / "built") for p in (tmp_path / "built" / package).rglob("*")}
         assert {path for path in sources - built if path.suffix != ".c"} == set()
+        assert (tmp_path / "built" / package / "py.typed").is_file()  # or type checkers ignore its types
