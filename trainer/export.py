@@ -18,10 +18,25 @@ import tyro
 from trainer.cli import one_sentence, parse, quick_imports
 from trainer.errors import UserError, require_output
 
+License = Literal[
+    "apache-2.0",
+    "bsd-3-clause",
+    "cc-by-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0",
+    "cc-by-sa-4.0",
+    "cc0-1.0",
+    "mit",
+    "other",
+    "unknown",
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     """Write a trained network as safetensors, as a module for torch alone, as ONNX, with a model card.
+
+    The folder is ready for Hugging Face's hub: the card has the metadata that the hub reads.
 
     Example: python -m trainer.export runs/paper-001 --to alexnet-paper
     """
@@ -34,6 +49,13 @@ class Arguments:
     """best: by validation error. latest: the newest."""
     onnx: bool = True
     """Write the ONNX file too."""
+    pt2: bool = False
+    """Write a torch.export program too, which torch runs without any code of this project."""
+    input: Literal["pictures", "crops"] = "pictures"
+    """What the ONNX file and the program take. pictures: uint8 [batch, 256, 256, 3]; the centre crop and the
+    mean image are inside. crops: the network's own input, float32, as alexnet.py's `inputs` makes it."""
+    license: License | None = None
+    """The weights' license in the card's metadata, by the hub's identifier. None: the card has none."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -48,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         network = load(a.run, a.checkpoint, device="cpu")
         if network.run is None:
             raise UserError(f"{network.source} is an exported file already; name a run or a checkpoint.")
-        for line in write_all(network, a.to or network.run / "export", a.onnx):
+        folder = a.to or network.run / "export"
+        for line in write_all(network, folder, onnx=a.onnx, pt2=a.pt2, kind=a.input, license=a.license):
             print(line)
 
 

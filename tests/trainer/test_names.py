@@ -6,6 +6,7 @@ import shlex
 import shutil
 
 import pytest
+import yaml
 
 from preprocess.store import StoreError, open_store
 from tests.launch import NETWORK
@@ -74,7 +75,8 @@ def test_the_model_card_and_the_figures_show_them(workplace):
     done = command("export", "[r]", "--to", "card", "--no-onnx", cwd=workplace)
     assert done.returncode == 0, done.stderr
     card = (workplace / "card/README.md").read_text()
-    assert card.startswith("# AlexNet, \\[r\\]\n")
+    assert "\n# AlexNet, \\[r\\]\n" in card
+    assert yaml.safe_load(card.split("---\n")[1])["model-index"][0]["name"] == "AlexNet, [r]"
     assert r"caf\\xe9" in card
     assert r"a {b} \$c\$ :cat:" in card
     done = command("figures", "[r]", "--only", "predictions", "confusion", cwd=workplace)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from preprocess.shared.names import shown
 from trainer.config import Config
 from trainer.evaluation.pretrained_network import PretrainedNetwork
+from trainer.interchange import hub_metadata, traced
 from trainer.recipes import RECIPES
 from trainer.runs import run_folder
 from trainer.runs.log import having, read_log
@@ -19,23 +22,35 @@ RECIPES_IN_WORDS = {
 }
 
 
-def markdown(network: PretrainedNetwork, figures: list[Path], onnx: bool) -> str:
-    """The card's text. figures: paths relative to the card; onnx: whether there is an ONNX file."""
+def markdown(
+    network: PretrainedNetwork,
+    figures: list[Path],
+    forms: Sequence[str],
+    kind: traced.Input,
+    license: str | None,
+) -> str:
+    """The card's text, after the hub's metadata.
+
+    figures: paths relative to the card. forms: names of the ONNX file and of the torch.export program, as far
+    as they were written. kind: their input. license: of the weights, by the hub's identifier.
+    """
     run = network.run or network.source
+    measured = _measured(network, run)
     parameters = sum(p.numel() for p in network.network.parameters())
     towers = "two towers" if network.config.network.towers == 2 else "one tower"
     return "\n".join(
         [
+            hub_metadata.front_matter(network, f"AlexNet, {run.name}", measured, license),
             f"# AlexNet, {_escaped(run.name)}",
             "",
             f"The network of Krizhevsky, Sutskever, Hinton (2012) in {towers}, {parameters:,} parameters, "
             f"trained from scratch on {len(network.classes):,} classes of images.",
             "",
-            *_errors(network, run),
+            *_errors(measured),
             *_recipe(network.config),
             *_data(network, run),
             *_made_with(network),
-            *_use(onnx, network),
+            *_use(forms, kind, network),
             *_limits(network),
             *_figures(figures),
         ]
@@ -47,21 +62,23 @@ def _escaped(name: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#~$])", r"\\\1", shown(name))
 
 
-def _errors(network: PretrainedNetwork, run: Path) -> list[str]:
-    step = network.state.get("step")
-    measured = having(read_log(run / run_folder.LOG), "val_top1_error", "val_top5_error", "epoch")
-    lines = [line for line in measured if line["step"] == step]
-    if not lines:
+def _measured(network: PretrainedNetwork, run: Path) -> dict[str, Any] | None:
+    """The last line of the log with errors of this checkpoint."""
+    lines = having(read_log(run / run_folder.LOG), "val_top1_error", "val_top5_error", "epoch")
+    return next((line for line in reversed(lines) if line["step"] == network.state.get("step")), None)
+
+
+def _errors(measured: dict[str, Any] | None) -> list[str]:
+    if not measured:
         return ["## Errors", "", "Not measured at this checkpoint.", ""]
-    last = lines[-1]
     return [
         "## Errors",
         "",
-        f"On the validation set, centre crop, at epoch {last['epoch']}:",
+        f"On the validation set, centre crop, at epoch {measured['epoch']}:",
         "",
         "| top-1 | top-5 |",
         "|---|---|",
-        f"| {100 * last['val_top1_error']:.2f} % | {100 * last['val_top5_error']:.2f} % |",
+        f"| {100 * measured['val_top1_error']:.2f} % | {100 * measured['val_top5_error']:.2f} % |",
         "",
         "`python -m trainer.evaluate --ten-crop` measures those of ten crops.",
         "",
@@ -108,8 +125,8 @@ def _made_with(network: PretrainedNetwork) -> list[str]:
     return ["## Made with", "", f"{text}; step {network.state.get('step', 0):,}{on}.", ""]
 
 
-def _use(onnx: bool, network: PretrainedNetwork) -> list[str]:
-    size = network.image_size
+def _use(forms: Sequence[str], kind: traced.Input, network: PretrainedNetwork) -> list[str]:
+    size, crop = network.image_size, network.crop_size
     opened = 'Image.open("image.jpg")'
     if network.upright:
         opened = f"ImageOps.exif_transpose({opened})"
@@ -134,10 +151,14 @@ def _use(onnx: bool, network: PretrainedNetwork) -> list[str]:
         "```",
         "",
     ]
-    if onnx:
+    if forms:
+        files = " and in ".join(f"`{name}`" for name in forms)
+        taken = f"uint8 [batch, {size}, {size}, 3], RGB; the centre is cropped and the mean image subtracted"
+        if kind == "crops":
+            taken = f"float32 [batch, 3, {crop}, {crop}], as `network.inputs` returns them"
         lines += [
-            f"`alexnet.onnx` takes `pictures`, uint8 [batch, {size}, {size}, 3] in RGB, and returns "
-            "the `logits` of their centre crops. The mean image is inside; the classes are in its metadata.",
+            f"The same computation is in {files}, with the classes in the file's metadata. The input is "
+            f"`{kind}`: {taken}. The output is `logits`: float32 [batch, {len(network.classes)}].",
             "",
         ]
     return lines

@@ -1,9 +1,10 @@
-"""Write a trained network for other programs: weights, a torch module, ONNX and a model card.
+"""Write a trained network for other programs: weights, a torch module, ONNX, torch.export and a model card.
 
 alexnet.safetensors   the network of one device: parameters, mean image, settings and classes
 alexnet.py            the module that reads it; needs torch alone
 alexnet.onnx          images in, logits out; where onnx and onnxscript are installed
-README.md             the model card: recipe, data, errors, versions, figures
+alexnet.pt2           the same as a torch.export program, when asked for
+README.md             the model card: recipe, data, errors, versions, figures, and the hub's metadata
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from preprocess.shared.files import write_atomically
 from trainer.data import augmentation
 from trainer.errors import UserError
 from trainer.evaluation.pretrained_network import PretrainedNetwork
-from trainer.interchange import model_card, onnx_file
+from trainer.interchange import model_card, onnx_file, pt2_file, traced
 from trainer.model import standalone
 from trainer.runs import run_folder
 
@@ -28,9 +30,18 @@ FORMAT = "two-tower-alexnet 1"
 TOLERANCE = 1e-5  # of the largest logit: float32 sums in another order
 
 
-def write_all(network: PretrainedNetwork, folder: Path, onnx: bool = True) -> list[str]:
+def write_all(
+    network: PretrainedNetwork,
+    folder: Path,
+    *,
+    onnx: bool = True,
+    pt2: bool = False,
+    kind: traced.Input = "pictures",
+    license: str | None = None,
+) -> list[str]:
     """Write all files into a folder, compare their logits with the towers'; returns a line about each file.
 
+    kind: the input of the ONNX file and of the torch.export program. license: of the weights, for the card.
     Raises UserError when the logits of a file differ from those of the towers.
     """
     weights, module = folder / f"{NAME}.safetensors", folder / f"{NAME}.py"
@@ -38,29 +49,28 @@ def write_all(network: PretrainedNetwork, folder: Path, onnx: bool = True) -> li
     write_atomically(module, Path(standalone.__file__).read_bytes())
     size = network.image_size
     noise = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), np.uint8)
+    noise_BSS3 = torch.from_numpy(noise)
     written = standalone.AlexNet.load(weights)
     (center,) = augmentation.center_crop(size, network.crop_size)
     expected = network.logits(network.inputs(noise, center)).cpu()
-    found = written(written.inputs(torch.from_numpy(noise)))
-    difference = float((found - expected).abs().max() / expected.abs().max())
     lines = [
         f"{weights}: {weights.stat().st_size / 1e6:.1f} MB",
-        f"{module}: its logits differ from the towers' by {difference:.1e} of the largest",
+        _compared(module, "its", written(written.inputs(noise_BSS3)), expected),
     ]
-    _require_equal(module, difference)
+    x = traced.given(written, kind, noise_BSS3)
+    forms = []
     if onnx and onnx_file.missing():
         lines.append(f"no ONNX file: pip install {' '.join(onnx_file.missing())}")
     elif onnx:
-        path = folder / f"{NAME}.onnx"
-        onnx_file.write(written, path)
-        compared = onnx_file.largest_difference(written, path, torch.from_numpy(noise))
-        result = "not compared, for onnxruntime is not installed"
-        if compared is not None:
-            result = f"onnxruntime's logits differ by {compared:.1e} of the largest"
-            _require_equal(path, compared)
-        lines.append(f"{path}: {result}")
+        forms.append(path := folder / f"{NAME}.onnx")
+        onnx_file.write(written, path, kind)
+        lines.append(_compared(path, "onnxruntime's", onnx_file.logits(path, x), expected))
+    if pt2:
+        forms.append(path := folder / f"{NAME}.pt2")
+        pt2_file.write(written, path, kind)
+        lines.append(_compared(path, "its", pt2_file.logits(path, x), expected))
     images = _copy_figures(network.run, folder)
-    card = model_card.markdown(network, images, (folder / f"{NAME}.onnx").exists())
+    card = model_card.markdown(network, images, [path.name for path in forms], kind, license)
     write_atomically(folder / "README.md", card.encode())
     return [*lines, f"{folder / 'README.md'}: the model card"]
 
@@ -74,13 +84,17 @@ def write_weights(network: PretrainedNetwork, path: Path) -> None:
     write_atomically(path, safetensors.torch.save(network.tensors(), {"about": json.dumps(about)}))
 
 
-def _require_equal(path: Path, difference: float) -> None:
-    """Raise UserError for logits that differ by more than rounding."""
+def _compared(path: Path, whose: str, found: Tensor | None, expected: Tensor) -> str:
+    """A line about a file's logits. Raises UserError for those that differ by more than rounding."""
+    if found is None:
+        return f"{path}: not compared, for onnxruntime is not installed"
+    difference = float((found - expected).abs().max() / expected.abs().max())
     if not difference <= TOLERANCE:
         raise UserError(
             f"{path} does not compute the same as the towers: its logits differ by {difference:.1e} of the "
             f"largest, more than {TOLERANCE:g}. Do not use it, and please report this."
         )
+    return f"{path}: {whose} logits differ from the towers' by {difference:.1e} of the largest"
 
 
 def _copy_figures(run: Path | None, folder: Path) -> list[Path]:

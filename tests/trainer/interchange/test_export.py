@@ -3,12 +3,15 @@
 import dataclasses
 import json
 import re
+import shutil
+import zipfile
 
 import numpy as np
 import onnxruntime
 import pytest
 import safetensors.numpy
 import torch
+import yaml
 from PIL import Image
 
 from tests.launch import ROOT, run
@@ -19,8 +22,8 @@ from trainer.data.batches import open_data
 from trainer.errors import UserError
 from trainer.evaluation.pretrained import load
 from trainer.evaluation.pretrained_network import PretrainedNetwork
-from trainer.interchange import to_towers, weights_file
-from trainer.interchange.write import write_weights
+from trainer.interchange import model_card, to_towers, weights_file
+from trainer.interchange.write import write_all, write_weights
 from trainer.model import standalone
 from trainer.model.grouped import merge, split
 from trainer.model.initial_weights import build_tower
@@ -34,8 +37,16 @@ NARROW = {"filters": (6, 8, 12, 12, 8), "hidden": 32, "init": "scaled"}
 @pytest.fixture(scope="module")
 def folder(small_run, tmp_path_factory):
     target = tmp_path_factory.mktemp("exported")
-    done = command("export", small_run, "--to", target, cwd=ROOT)
+    done = command("export", small_run, "--to", target, "--pt2", "--license", "cc-by-4.0", cwd=ROOT)
     assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.fixture(scope="module")
+def of_crops(network, tmp_path_factory):
+    """An ONNX file and a torch.export program of crops."""
+    target = tmp_path_factory.mktemp("crops")
+    write_all(network, target, pt2=True, kind="crops")
     return target
 
 
@@ -94,18 +105,56 @@ print(json.dumps([network.classes, *found]))
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_onnx_gives_the_towers_logits_for_any_number_of_images(count, folder, network, images):
-    session = onnxruntime.InferenceSession(folder / "alexnet.onnx", providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"pictures": images[:count]})
+@pytest.mark.parametrize("kind", ["pictures", "crops"])
+def test_onnx_gives_the_towers_logits_for_any_number_of_images(
+    kind, count, folder, of_crops, network, images
+):
+    path = {"pictures": folder, "crops": of_crops}[kind] / "alexnet.onnx"
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    given = {"pictures": images[:count], "crops": centre(images[:count], network)}
+    (found,) = session.run(None, {kind: given[kind]})
     close(found, network.logits(network.inputs(images[:count], (16, 16, False))))
     names = session.get_modelmeta().custom_metadata_map["classes"]
     assert tuple(json.loads(names)) == network.class_names
 
 
+def centre(images, network):
+    """The input of a network of 224 pixels, by NumPy."""
+    x = (images.astype(np.float32) - network.mean_SS3) / np.float32(network.config.augment.divisor)
+    return x[:, 16:240, 16:240].transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("kind", ["pictures", "crops"])
+def test_the_program_needs_torch_alone_and_gives_the_towers_logits(
+    kind, folder, of_crops, network, images, tmp_path
+):
+    given = {"pictures": images, "crops": centre(images, network)}[kind]
+    np.save(tmp_path / "x.npy", given)
+    script = f"""
+import json, sys
+for name in ("trainer", "preprocess", "alexnet"): sys.modules[name] = None
+import numpy, torch
+files = {{"classes.json": ""}}
+module = torch.export.load("alexnet.pt2", extra_files=files).module()
+x = torch.from_numpy(numpy.load({str(tmp_path / "x.npy")!r}))
+print(json.dumps([json.loads(files["classes.json"]), module(x).tolist(), module(x[:1]).tolist()]))
+"""
+    done = run("python", "-c", script, cwd={"pictures": folder, "crops": of_crops}[kind], PYTHONPATH="")
+    assert done.returncode == 0, done.stderr
+    classes, all_five, one = json.loads(done.stdout)
+    assert tuple(classes) == network.class_names
+    expected = network.logits(network.inputs(images, (16, 16, False)))
+    close(all_five, expected)
+    close(one, expected[:1])
+
+
 def test_no_written_file_has_a_path_of_this_machine(folder, small_run):
-    for file in ("alexnet.onnx", "alexnet.safetensors", "README.md"):
-        for place in (small_run.parent.parent, ROOT):
-            assert str(place).encode() not in (folder / file).read_bytes(), file
+    written = {n: (folder / n).read_bytes() for n in ("alexnet.onnx", "alexnet.safetensors", "README.md")}
+    with zipfile.ZipFile(folder / "alexnet.pt2") as archive:
+        written |= {name: archive.read(name) for name in archive.namelist()}
+    for file, content in written.items():
+        for place in (small_run.parent.parent, ROOT, torch.__path__[0]):
+            assert str(place).encode() not in content, file
 
 
 SWITCHES = {
@@ -284,6 +333,78 @@ def test_the_card_states_the_runs_own_record_and_its_example_runs(folder, small_
     done = run("python", "-c", example, cwd=folder, PYTHONPATH="")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 5
+
+
+def metadata(card):
+    """What the hub reads of a card: YAML between the first two lines of dashes."""
+    before, text, rest = re.split(r"^---\n", card, maxsplit=2, flags=re.MULTILINE)
+    assert before == ""
+    assert rest.startswith("\n# AlexNet, ")
+    return yaml.safe_load(text)
+
+
+def test_the_card_has_the_metadata_of_the_hub(folder, small_run, network):
+    found = metadata((folder / "README.md").read_text())
+    (errors,) = [
+        line
+        for line in read_log(small_run / "metrics.jsonl")
+        if line["step"] == network.state["step"] and "val_top1_error" in line
+    ]
+    (model,) = found.pop("model-index")
+    assert found == {
+        "license": "cc-by-4.0",
+        "library_name": "pytorch",
+        "pipeline_tag": "image-classification",
+        "tags": ["alexnet", "convolutional-neural-network", "image-classification"],
+        "metrics": ["accuracy"],
+    }
+    assert model["name"] == "AlexNet, small"
+    (result,) = model["results"]
+    assert result["task"]["type"] == "image-classification"
+    assert result["dataset"]["type"] == "imagefolder"  # ten classes of drawings are not ImageNet
+    right = [1 - errors["val_top1_error"], 1 - errors["val_top5_error"]]
+    metrics = [(m["type"], m["name"], m["value"]) for m in result["metrics"]]
+    assert metrics == [
+        ("accuracy", f"Top-{k} accuracy", pytest.approx(value, abs=1e-6))
+        for k, value in zip((1, 5), right, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("images", "imagenet"), [(50_000, True), (500, False)])
+def test_results_are_those_of_imagenet_where_all_its_images_were_measured(
+    images, imagenet, small_run, network, tmp_path
+):
+    shutil.copytree(small_run, tmp_path / "run")
+    source = tmp_path / "run" / network.source.relative_to(small_run)
+    counts = {"images": images, "top1_error": 0.4, "top1_wrong": images * 2 // 5, "top5_wrong": images // 5}
+    (source / "validation.json").write_text(json.dumps(counts))
+    classes = tuple(f"n{number:08d}" for number in range(1000))
+    of_imagenet = dataclasses.replace(
+        network, source=source, run=tmp_path / "run", classes=classes, class_names=None
+    )
+    found = metadata(model_card.markdown(of_imagenet, [], [], "pictures", None))
+    assert found.get("datasets") == (["ILSVRC/imagenet-1k"] if imagenet else None)
+    dataset = found["model-index"][0]["results"][0]["dataset"]
+    assert dataset["type"] == ("ILSVRC/imagenet-1k" if imagenet else "imagefolder")
+    assert "license" not in found
+
+
+def test_a_card_without_measured_errors_has_no_results(network):
+    unmeasured = dataclasses.replace(network, state={**network.state, "step": -1})
+    card = model_card.markdown(unmeasured, [], [], "pictures", None)
+    assert not {"model-index", "metrics"} & metadata(card).keys()
+    assert "Not measured at this checkpoint." in card
+
+
+def test_the_card_describes_the_input_of_the_files(folder, of_crops):
+    both = "is in `alexnet.onnx` and in `alexnet.pt2`, "
+    for place, words in (
+        (folder, "`pictures`: uint8 [batch, 256, 256, 3]"),
+        (of_crops, "`crops`: float32 [batch, 3, 224, 224]"),
+    ):
+        card = (place / "README.md").read_text()
+        assert both in card
+        assert words in card
 
 
 def rewritten(whole, change):
