@@ -72,7 +72,7 @@ EDGES = {
     "watch": {"--port": ("-1", "0", "65535", "65536")},
     "timeline": {"--steps": ("0", "1", "10000", "10001"), "--batch-size": COUNT, **NETWORK},
     "import_weights": {**NETWORK, **AUGMENT},
-    "figures": {"--pictures": COUNT},
+    "figures": {"--pictures": COUNT, "--units": FROM_ZERO},
     "scaling": {
         "--gpus": ("6", "8", "1000000", "1000002"),
         "--bandwidth": (*POSITIVE, "1e6", "1e7"),

@@ -1,11 +1,14 @@
 """The numbers in figures against hand counts, and labels that are neither cut nor overlap."""
 
+import copy
 import dataclasses
+import json
 import shutil
 
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
@@ -15,7 +18,18 @@ from tests.trainer.in_process import command
 from trainer import figures
 from trainer.data.batches import open_data
 from trainer.evaluation.pretrained import load
-from trainer.figures import confusion, curves, drawing, filters, neighbours, style
+from trainer.figures import (
+    activations,
+    confusion,
+    curves,
+    drawing,
+    filters,
+    neighbours,
+    responses,
+    strongest,
+    style,
+    units,
+)
 from trainer.figures.run_data import RunData
 from trainer.runs import run_folder
 from trainer.runs.log import read_log
@@ -25,6 +39,15 @@ from trainer.runs.log import read_log
 def small_run(small_run, tmp_path_factory):
     """A copy, in which figures are drawn."""
     return shutil.copytree(small_run, tmp_path_factory.mktemp("figures") / "small")
+
+
+@pytest.fixture(scope="module")
+def exported(small_run, tmp_path_factory):
+    """The small run's network in one file, far from its run and store."""
+    folder = tmp_path_factory.mktemp("exported")
+    done = command("export", small_run, "--to", folder / "files", "--no-onnx", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return (folder / "files" / "alexnet.safetensors").rename(folder / "alexnet.safetensors")
 
 
 def test_a_run_ends_with_all_its_figures(small_run):
@@ -44,9 +67,12 @@ def data(small_run, tiny_store):
     return RunData(network, open_data(tiny_store), read_log(small_run / run_folder.LOG), 60)
 
 
-@pytest.mark.parametrize("name", figures.NAMES)
-def test_no_label_is_cut_or_overlaps_another(name, data, monkeypatch):
-    drawn = {}
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [*((name, None) for name in figures.NAMES), ("strongest", "conv5"), ("strongest", "fc8")],
+)
+def test_no_label_is_cut_or_overlaps_another(name, layer, data, monkeypatch):
+    drawn, data = {}, dataclasses.replace(data, layer=layer)
     draw = Text.draw
 
     def record(self, renderer):
@@ -82,6 +108,78 @@ def test_zero_is_grey_and_filters_are_arranged_row_by_row():
     np.testing.assert_array_equal(page[0, 0], [0.5, 0.5, 0.5])
     np.testing.assert_array_equal(page[3, 1], [0.5, 0, 0.5])
     np.testing.assert_array_equal(page[:, 2], 1)  # white between them
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+def with_conv1(network, weights):
+    """The network with other filters of conv1, the same ones in both towers."""
+    towers = copy.deepcopy(network.network)
+    for tower in towers.towers:
+        tower.conv1.weight.data.copy_(torch.from_numpy(weights))
+    return dataclasses.replace(network, network=towers)
+
+
+@pytest.mark.parametrize("formed", [True, False])
+def test_filters_that_have_not_formed_are_said_to_be_noise(formed, data):
+    weights = np.random.default_rng(0).standard_normal((6, 3, 11, 11)).astype(np.float32)
+    if formed:
+        weights[:] = weights[:, :, :1]  # stripes down: as many neighbours are equal as are independent
+    figure = filters.draw(dataclasses.replace(data, network=with_conv1(data.network, weights)))
+    assert any("have not formed" in text for text in texts(figure)) != formed
+    assert {"Tower a", "Tower b", "mean correlation"} <= {*texts(figure)}
+
+
+def test_the_filters_of_each_tower_are_below_its_measures(data):
+    weights = data.network.towers[0].conv1.weight.numpy()
+    figure = filters.draw(data)
+    image = figure.axes[0].get_images()[0].get_array()
+    page = filters.grid(weights)
+    each = image.shape[0] // page.shape[0]
+    assert each >= 5
+    np.testing.assert_array_equal(image[each // 2 :: each, each // 2 :: each], page)
+
+
+def test_the_chart_has_the_means_of_each_tower(data):
+    means, shares = (axes.get_lines() for axes in activations.draw(data).axes)
+    found = data.network.features(data.store.val.read(np.arange(30)), ("conv1", "conv4"))
+    for layer, place in (("conv1", 0), ("conv4", 3)):
+        for tower, half in enumerate(np.split(found[layer].astype(float), 2, axis=1)):
+            assert means[tower].get_ydata()[place] == pytest.approx(half.mean(), rel=1e-3)
+            assert shares[tower].get_ydata()[place] == pytest.approx(100 * (half > 0).mean(), rel=1e-3)
+
+
+def test_a_patch_is_what_the_filter_sees_where_it_responds_most(data):
+    chosen = units.most_selective(data, "conv1", 4)
+    assert [unit // 6 for unit in chosen] == [0, 0, 1, 1]  # as many of each tower
+    images = data.store.val.read(np.arange(30))
+    for number, unit in zip(chosen, units.units(data, "conv1", chosen), strict=True):
+        tower = data.network.towers[number // 6]
+        x = data.network.inputs(images, (16, 16, False)).double().numpy()
+        w, bias = tower.conv1.weight.double().numpy(), float(tower.conv1.bias[number % 6])
+        windows = np.lib.stride_tricks.sliding_window_view(x, (11, 11), (2, 3))[:, :, ::4, ::4]
+        y = np.einsum("nchwij,cij->nhw", windows, w[number % 6]) + bias
+        for s, patch in zip(unit.strongest[:3], unit.patches(), strict=False):
+            if max(s.row, s.column) == 54:  # beyond the edge are zeros
+                continue
+            assert y[s.image, s.row, s.column] == pytest.approx(s.output, rel=1e-3)
+            top, left = 16 + 4 * s.row, 16 + 4 * s.column
+            np.testing.assert_array_equal(patch, images[s.image, top : top + 11, left : left + 11])
+
+
+def test_images_of_other_classes_are_known_for_fc8(data):
+    (unit,) = units.units(data, "fc8", [1])
+    labels = data.store.val.labels[[s.image for s in unit.strongest]]
+    assert unit.of_others == [label != 1 for label in labels]
+    assert unit.patches()[0].shape == (224, 224, 3)
+
+
+def test_a_unit_that_is_never_active_has_no_images(data, monkeypatch):
+    monkeypatch.setattr(responses.Responses, "strongest", lambda self, unit: [])
+    figure = strongest.draw(dataclasses.replace(data, layer="fc6", units=(5,)))
+    assert "tower a, unit 5: active for no image" in texts(figure)
 
 
 def test_only_a_drop_of_the_learning_rate_is_marked():
@@ -153,6 +251,70 @@ def test_the_command_draws_the_figures_of_only(small_run):
     done = command("figures", small_run, "--only", "conv1-filters", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert target.exists()
+
+
+def test_the_units_of_a_layer_are_a_figure_of_their_own(small_run, tmp_path):
+    words = (small_run, "--layer", "conv5", "--to", tmp_path, "--pictures", "20")
+    done = command("figures", *words, "--units", "3", "12", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        "strongest-conv5.png",
+        "strongest-conv5.svg",
+    ]
+    drawn = (tmp_path / "strongest-conv5.svg").read_text()
+    assert "tower a, unit 3: " in drawn
+    assert "tower b, unit 12: " in drawn
+    done = command("figures", *words, "--units", "16", cwd=ROOT)
+    assert done.returncode == 1
+    assert "strongest: left out, for conv5 has the units 0 to 15, and no 16" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--units", "3"), "--units are those of a layer"),
+        (("another", "--to", "here"), "--to is the folder of one run's figures"),
+    ],
+)
+def test_flags_that_need_another_are_refused(flags, sentence, small_run):
+    done = command("figures", small_run, *flags, cwd=ROOT)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+
+
+def test_an_exported_file_has_figures_and_with_a_store_those_of_images(exported, tiny_store):
+    done = command("figures", exported, cwd=exported.parent)
+    assert done.returncode == 0, done.stderr
+    folder = exported.parent / "figures"
+    assert {path.name for path in folder.iterdir()} == {"conv1-filters.png", "conv1-filters.svg"}
+    for name in ("strongest", "activations", "predictions", "ten-crops", "pca-colour"):
+        assert f"{name}: left out, for it needs images: name a store with --store" in done.stdout
+    assert "learning-curves: left out, for there is no log with losses" in done.stdout
+    done = command("figures", exported, "--store", tiny_store, "--pictures", "20", cwd=exported.parent)
+    assert done.returncode == 0, done.stderr
+    names = {path.stem for path in folder.iterdir()}
+    assert names == {*figures.NAMES} - {"learning-curves"}
+
+
+def test_a_checkpoint_has_a_folder_of_its_own(small_run):
+    checkpoint = min((small_run / "checkpoints").glob("step-*"))
+    done = command("figures", checkpoint, "--only", "conv1-filters", "learning-curves", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    folder = small_run / "figures" / checkpoint.name
+    assert {path.name for path in folder.glob("*.png")} == {"conv1-filters.png", "learning-curves.png"}
+
+
+def test_a_run_whose_store_is_gone_has_the_figures_without_images(small_run, tmp_path):
+    run = shutil.copytree(small_run, tmp_path / "moved", ignore=shutil.ignore_patterns("figures"))
+    config = run / run_folder.CONFIG
+    found = json.loads(config.read_text())
+    found["config"]["run"]["store"] = str(tmp_path / "gone.zarr")
+    config.write_text(json.dumps(found))
+    done = command("figures", run, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert {path.stem for path in (run / "figures").iterdir()} == {"conv1-filters", "learning-curves"}
+    assert f"no images: there is no store at {tmp_path / 'gone.zarr'}" in done.stdout
+    assert "confusion: left out, for it needs images: name a store with --store" in done.stdout
 
 
 def test_the_error_for_a_wrong_name_lists_the_right_ones():

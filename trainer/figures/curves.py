@@ -25,7 +25,7 @@ def draw(data: RunData) -> Figure:
     steps = having(data.log, "loss", "lr", "epoch")
     epochs = having(data.log, "val_top1_error", "val_top5_error", "epoch")
     if not steps:
-        raise UserError("the run's log has no losses yet")
+        raise UserError("there is no log with losses")
     figure = style.figure(5.2 if epochs else 3.4, "Learning curves")
     heights = (3, 3, 1.4) if epochs else (3, 1.4)
     panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)

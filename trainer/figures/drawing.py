@@ -1,4 +1,4 @@
-"""The drawing of a run's figures into its folder."""
+"""The drawing of a run's figures, or an exported file's, into a folder."""
 
 from __future__ import annotations
 
@@ -7,12 +7,27 @@ import shlex
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from preprocess.store import Store
 from trainer.data.batches import open_training_data
 from trainer.errors import UserError, require_output
 from trainer.evaluation.pretrained import load
-from trainer.figures import NAMES, Name, confusion, curves, filters, neighbours, predictions, style, views
+from trainer.evaluation.pretrained_network import PretrainedNetwork
+from trainer.figures import (
+    NAMES,
+    Layer,
+    Name,
+    activations,
+    confusion,
+    curves,
+    filters,
+    neighbours,
+    predictions,
+    strongest,
+    style,
+    views,
+)
 from trainer.figures.run_data import LIMIT_CPU, LIMIT_GPU, RunData
 from trainer.runs import run_folder
 from trainer.runs.log import LogReader, read_log, unreadable_lines
@@ -26,55 +41,61 @@ FOLDER = run_folder.FIGURES
 DRAWERS: dict[Name, Callable[[RunData], Figure]] = {
     "learning-curves": curves.draw,
     "conv1-filters": filters.draw,
+    "strongest": strongest.draw,
+    "activations": activations.draw,
     "predictions": predictions.draw,
     "neighbours": neighbours.draw,
     "confusion": confusion.draw,
     "ten-crops": views.ten_crops,
     "pca-colour": views.color_range,
 }
-NEED_VALIDATION = ("predictions", "neighbours", "confusion")
 
 
 def draw(
-    run: Path,
+    path: Path,
     *,
     names: Iterable[Name] = NAMES,
     checkpoint: Literal["best", "latest"] = "best",
     store: Path | None = None,
     device: str = "auto",
     images: int | None = None,
+    layer: Layer | None = None,
+    units: tuple[int, ...] = (),
+    to: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Path]:
-    """Draw a run's figures into run/figures; returns the files.
+    """Draw the figures of a run, a checkpoint or an exported file; returns the files.
 
     Args:
         names: the figures to draw.
         checkpoint: the run's, best or latest.
         store: another store than the one that the run was trained on.
         images: the largest number of images of a split; None: LIMIT_CPU or LIMIT_GPU.
+        layer, units: what `strongest` shows.
+        to: the folder. None: run/figures; below it one with the checkpoint's name, where that was given;
+            figures/ next to an exported file.
         say: is called with a line for each figure that is drawn or cannot be drawn.
 
-    Raises UserError when there is no such run or store, or no matplotlib. An error in one figure is reported
-    by `say`, and the others are drawn.
+    Raises UserError when there is no such network, no such `store`, or no matplotlib. An error in one figure
+    is reported by `say`, and the others are drawn. Without images, so are the figures that need none.
     """
     style.require_matplotlib()
-    network = load(run, checkpoint, device)
-    seen, remarks = as_seen(open_training_data(store or network.config.run.store), network.trained_on)
-    for remark in remarks:
-        say(remark)
+    network = load(path, checkpoint, device)
+    lines: list[dict[str, Any]] = []
+    if network.run:
+        reader = LogReader(network.run / run_folder.LOG)
+        _, lines = reader.read(to_end=True)
+        if reader.unreadable:
+            say(unreadable_lines(reader.unreadable))
+    opened = _open(network, store, say)
     limit = images or (LIMIT_GPU if network.device.type == "cuda" else LIMIT_CPU)
-    reader = LogReader(run / run_folder.LOG)
-    _, lines = reader.read(to_end=True)
-    if reader.unreadable:
-        say(unreadable_lines(reader.unreadable))
-    data = RunData(network, seen, lines, limit)
+    data = RunData(network, opened, lines, limit, layer, units)
+    folder = to or _folder(path, network)
     written: list[Path] = []
     for name in names:
-        if name in NEED_VALIDATION and not len(seen.val):
-            say(f"{name}: left out, for the store has no validation images")
-            continue
         try:
-            paths = [run / FOLDER / f"{name}.{kind}" for kind in ("png", "svg")]
+            stem = f"{name}-{layer}" if name == "strongest" and layer else name
+            paths = [folder / f"{stem}.{kind}" for kind in ("png", "svg")]
             style.save(functools.partial(DRAWERS[name], data), paths)
         except UserError as error:
             say(f"{name}: left out, for {error}")
@@ -85,6 +106,34 @@ def draw(
         say(f"{name}: {paths[0]}")
         written += paths
     return written
+
+
+def _open(network: PretrainedNetwork, path: Path | None, say: Callable[[str], None]) -> Store | None:
+    """The store at `path`, or the run's own, as the network sees it; None where there is none of its own.
+
+    Raises UserError when the store at `path` cannot be used.
+    """
+    if not path and not network.run:
+        return None
+    try:
+        own = open_training_data(path or network.config.run.store)
+        seen, remarks = as_seen(own, network.trained_on)
+    except UserError as error:
+        if path:
+            raise
+        say(f"no images: {error}")
+        return None
+    for remark in remarks:
+        say(remark)
+    return seen
+
+
+def _folder(path: Path, network: PretrainedNetwork) -> Path:
+    """Where the figures of this run, checkpoint or file go."""
+    if not network.run:
+        return path.parent / FOLDER
+    is_run = (path / run_folder.CONFIG).exists()
+    return network.run / FOLDER / ("" if is_run else path.name)
 
 
 def draw_together(of: Sequence[Path], path: Path) -> None:

@@ -19,7 +19,7 @@ LETTERS = 16  # of a class's name, as wide as an image; bold ones are wider
 
 def draw(data: RunData) -> Figure:
     """Draw a row for each validation image: the image, then the training images nearest to it by fc7."""
-    val, train, network = data.store.val, data.store.train, data.network
+    val, train, network = data.val, data.store.train, data.network
     chosen = data.of_different_classes(ROWS)
     queries = val.read(chosen)
     features = data.compute(train, lambda images: network.features(images)["fc7"])

@@ -21,7 +21,7 @@ IMAGES, CLASSES = 8, 5
 def draw(data: RunData) -> Figure:
     """Draw two rows of four images, each above the bars of its probabilities."""
     chosen = data.of_different_classes(IMAGES)
-    images = data.store.val.read(chosen)
+    images = data.val.read(chosen)
     figure = style.figure(6.0, "Validation images, with the five most probable classes")
     columns = IMAGES // 2
     places = figure.subplots(4, columns, height_ratios=(1.6, 1, 1.6, 1), squeeze=False)

@@ -49,6 +49,11 @@ def figure(height: float, title: str) -> Figure:
     return empty
 
 
+def note(figure: Figure, text: str) -> None:
+    """Write lines below a figure, from its left edge."""
+    figure.supxlabel(text, x=0.01, ha="left", ma="left", fontsize=7, color=GREY)
+
+
 def save(draw: Callable[[], Figure], paths: Sequence[Path]) -> None:
     """Draw a figure with these settings and write it to each path, in the format of its suffix."""
     import matplotlib
