@@ -274,9 +274,10 @@ def test_the_units_of_a_layer_are_a_figure_of_their_own(small_run, tmp_path):
     [
         (("--units", "3"), "--units are those of a layer"),
         (("another", "--to", "here"), "--to is the folder of one run's figures"),
+        (("--to", "README.md/figures"), "README.md/figures/figure.png cannot be written"),
     ],
 )
-def test_flags_that_need_another_are_refused(flags, sentence, small_run):
+def test_flags_that_cannot_be_followed_are_refused(flags, sentence, small_run):
     done = command("figures", small_run, *flags, cwd=ROOT)
     assert done.returncode == 1
     assert sentence in done.stderr

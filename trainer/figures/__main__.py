@@ -43,7 +43,8 @@ class Arguments(Ranged):
     units: Annotated[tuple[int, ...], Range("[0, 1e6]")] = ()
     """The units of --layer, from 0: tower a's, then tower b's. None: the most selective ones."""
     to: Path | None = None
-    """The folder. None: figures/ in the run's folder, or next to the exported file."""
+    """The folder. None: figures/ in the run's folder, a folder in that for a checkpoint, or figures/ next to
+    the exported file."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU where there is one."""
 

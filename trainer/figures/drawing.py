@@ -76,11 +76,14 @@ def draw(
             figures/ next to an exported file.
         say: is called with a line for each figure that is drawn or cannot be drawn.
 
-    Raises UserError when there is no such network, no such `store`, or no matplotlib. An error in one figure
-    is reported by `say`, and the others are drawn. Without images, so are the figures that need none.
+    Raises UserError when there is no such network, no such `store`, no access to the folder, or no
+    matplotlib. An error in one figure is reported by `say`, and the others are drawn. Without images, so are
+    the figures that need none.
     """
     style.require_matplotlib()
     network = load(path, checkpoint, device)
+    folder = to or _folder(path, network)
+    require_output(folder / "figure.png")
     lines: list[dict[str, Any]] = []
     if network.run:
         reader = LogReader(network.run / run_folder.LOG)
@@ -90,7 +93,6 @@ def draw(
     opened = _open(network, store, say)
     limit = images or (LIMIT_GPU if network.device.type == "cuda" else LIMIT_CPU)
     data = RunData(network, opened, lines, limit, layer, units)
-    folder = to or _folder(path, network)
     written: list[Path] = []
     for name in names:
         try:

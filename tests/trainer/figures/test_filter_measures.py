@@ -44,6 +44,13 @@ def test_the_correlation_is_that_of_neighbours_in_rows_and_columns():
     np.testing.assert_allclose(neighbour_correlations(patterns.astype(np.float32)), [-1, 0], atol=1e-12)
 
 
+def test_one_colour_with_noise_is_not_correlated():
+    noise = np.random.default_rng(0).standard_normal((500, 3, 11, 11)).astype(np.float32)
+    red = noise + 5 * np.array([1, 0, 0], np.float32)[:, None, None]
+    assert neighbour_correlations(red).mean() == pytest.approx(0, abs=0.02)
+    assert colour_shares(red).mean() > 0.9
+
+
 def test_the_correlation_of_a_first_order_process_is_its_coefficient():
     field = np.random.default_rng(1).standard_normal((1, 3, 400, 400))
     for axis in (2, 3):  # x_i = 0.6 x_(i-1) + noise, down and then across
