@@ -5,7 +5,7 @@ A trained network in a program or a notebook:
     from trainer import load
 
     network = load("runs/auto-001")
-    p_BK = network.probabilities(images_BSS3)    # uint8 [B, 256, 256, 3] -> float32 [B, K]
+    p_BK = network.probabilities(["cat.jpg", "dog.jpg"])    # float32 [B, K]
 """
 
 import os

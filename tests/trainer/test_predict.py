@@ -3,9 +3,7 @@
 import dataclasses
 import io
 import json
-import os
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +16,6 @@ from tests.preprocess.helpers import draw
 from tests.trainer.in_process import command
 from trainer.commands import predict
 from trainer.data.batches import open_data
-from trainer.errors import UserError
 from trainer.evaluation.pretrained import load
 from trainer.interchange.write import write_weights
 
@@ -110,79 +107,8 @@ def test_a_photograph_is_turned_as_for_the_store(exported, tmp_path):
         assert not np.array_equal(found[0].p_K, found[3 - alike].p_K)
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match="There is no image"):
-        predict.find([tmp_path / "none.jpg"])
-    with pytest.raises(UserError, match="There is no image in"):
-        predict.find([tmp_path])
-    with pytest.raises(UserError, match="Name images or folders"):
-        predict.find([])
-
-
-def test_the_images_of_a_folder_are_found_as_in_preprocessing(tmp_path, capsys):
-    """Links are followed; what is hidden is counted, and links that lead nowhere are named."""
-    folder = tmp_path / ".photos"  # hidden itself, but named by the user
-    for name in (
-        *("b.jpg", "a.PNG", "2024/c.jpeg", "notes.txt", "d.avif"),
-        *(
-            "._b.jpg",
-            ".DS_Store",
-            "Thumbs.db",
-            ".trash/e.jpg",
-            "2024/@eaDir/c.jpeg/thumb.jpg",
-            "__MACOSX/f.jpg",
-        ),
-    ):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"")
-    (tmp_path / "more").mkdir()
-    (tmp_path / "more/g.jpg").write_bytes(b"")
-    (folder / "linked").symlink_to(tmp_path / "more")
-    (folder / "h.jpg").symlink_to(tmp_path / "more/g.jpg")
-    (folder / "circle").symlink_to(folder)
-    (folder / "broken.jpg").symlink_to("nothing")
-    names = ["2024/c.jpeg", "a.PNG", "b.jpg", "h.jpg", "linked/g.jpg"]
-    assert predict.find([folder]) == [folder / name for name in names]
-    assert capsys.readouterr().err.splitlines() == [
-        f"note: {folder}/broken.jpg is left aside: a broken link",
-        f"note: {folder}/circle is left aside: a link to a folder that contains it",
-        f"note: {folder}: files in formats that cannot be read: 1 AVIF; convert them to JPEG or PNG",
-        f"note: {folder}: hidden entries left aside: 6",
-    ]
-    assert predict.find([folder / "._b.jpg"]) == [folder / "._b.jpg"]
-
-
-def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
-    def scandir(path):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr("os.scandir", scandir)
-    with pytest.raises(
-        UserError, match=rf"{tmp_path} cannot be listed \(Permission denied\): make it readable"
-    ):
-        predict.find([tmp_path])
-
-
 def test_equal_probabilities_come_in_the_classes_order():
     assert predict.best(np.array([0.2, 0.3, 0.2, 0.3], np.float32), 3) == [1, 3, 0]
-
-
-def test_what_is_no_regular_file_or_too_large_is_not_read(exported, tmp_path, monkeypatch):
-    os.mkfifo(tmp_path / "pipe.jpg")
-    with (tmp_path / "sparse.jpg").open("wb") as file:
-        file.truncate(40 * 2**30)
-    with (tmp_path / "largest.jpg").open("wb") as file:
-        file.truncate(2**28 + 1)
-    (tmp_path / "null.jpg").symlink_to("/dev/zero")
-    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
-    names = ("pipe.jpg", "sparse.jpg", "largest.jpg", "null.jpg")
-    found = predict.predictions(load(exported, device="cpu"), [tmp_path / name for name in names], False)
-    assert [p.error for p in found] == [
-        "is no regular file",
-        "has 42,949,672,960 bytes, more than 268,435,456",
-        "has 268,435,457 bytes, more than 268,435,456",
-        "is no regular file",
-    ]
 
 
 def test_a_network_whose_outputs_are_not_finite_is_one_sentence(files, exported, tmp_path):

@@ -3,7 +3,7 @@
     from trainer import load
 
     network = load("runs/auto-001")
-    p_BK = network.probabilities(images_BSS3, ten_crop=True)
+    p_BK = network.probabilities("cat.jpg", ten_crop=True)
 
 Neither MPI nor the store is needed: mean image and classes come with the checkpoint or the exported file.
 """
@@ -50,7 +50,7 @@ def load(
         from trainer import load
 
         network = load("runs/auto-001", checkpoint="latest")
-        features = network.features(images_BSS3, ("conv5", "fc7"))
+        features = network.features(["cat.jpg", "dog.jpg"], ("conv5", "fc7"))
     """
     path = run_folder.latest() if path is None else Path(path)
     found = _of_exported(path) if path.suffix == EXPORTED else _of_run(path, checkpoint)

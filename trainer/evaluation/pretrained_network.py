@@ -9,8 +9,9 @@ K classes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,12 @@ from torch import Tensor
 
 from trainer.config import CheckpointConfig, Config, HardwareConfig, RunConfig, to_dict
 from trainer.data import augmentation
+from trainer.errors import UserError
+from trainer.evaluation import image_files
+from trainer.evaluation.image_files import Images
+from trainer.evaluation.layers import outputs, refusal
 from trainer.model.grouped import Weights, merge
-from trainer.model.network import LAYERS, Tower, TwoTowerAlexNet
+from trainer.model.network import Tower, TwoTowerAlexNet
 from trainer.model.standalone import AlexNet
 from trainer.runs.training_set import MEAN, TrainingSet
 
@@ -33,7 +38,7 @@ class PretrainedNetwork:
 
     Example:
         network = load("runs/auto-001")
-        p_BK = network.probabilities(images_BSS3)
+        p_BK = network.probabilities(["cat.jpg", "dog.jpg"])
         print(network.classes[p_BK[0].argmax()])
     """
 
@@ -109,79 +114,94 @@ class PretrainedNetwork:
         logits_BK: Tensor = self.network(x_BCHW.to(self.device))
         return logits_BK
 
-    def probabilities(
-        self, images_BSS3: NDArray[np.uint8], ten_crop: bool = False, batch: int = 64
-    ) -> NDArray[np.float32]:
+    def preprocess(self, path: str | Path) -> NDArray[np.uint8]:
+        """Make of an image file the image that the store would hold, uint8 [S, S, 3], RGB.
+
+        The shorter side becomes S pixels, of which the central square is kept. The image is turned as its
+        EXIF data say where the training set's images were.
+
+        Raises UserError where the file cannot be read; the message has the reason.
+
+        Example: network.preprocess("photographs/cat.jpg")    # uint8 [256, 256, 3]
+        """
+        return image_files.image(path, self.image_size, self.upright)
+
+    def probabilities(self, images: Images, ten_crop: bool = False, batch: int = 64) -> NDArray[np.float32]:
         """Softmax outputs of the centre crop, or their average over ten crops (paper, section 4.1).
 
         Args:
-            images_BSS3: uint8 [B, S, S, 3], RGB, as the store has them.
+            images: an image file's path, or an array uint8 [S, S, 3], RGB, as the store has them; several of
+                them; or an array [B, S, S, 3].
             ten_crop: average over the four corners, the centre, and the five flipped.
             batch: images that are computed at a time.
 
         Returns: float32 [B, K].
 
-        Example: network.probabilities(images_BSS3, ten_crop=True).argmax(1)
+        Raises ValueError for an array of another dtype or shape, UserError for a file that cannot be read.
+
+        Example: network.probabilities(["cat.jpg", "dog.jpg"], ten_crop=True).argmax(1)
         """
-        choose = augmentation.ten_crops if ten_crop else augmentation.center_crop
-        views = choose(self.image_size, self.crop_size)
         found = []
-        for part_BSS3 in _batches(images_BSS3, batch):
+        for part_BSS3 in image_files.arrays(images, self.image_size, self.upright, batch):
             p_BK = torch.zeros(len(part_BSS3), len(self.classes), device=self.device)
-            for view in views:
-                p_BK += self.logits(self.inputs(part_BSS3, view)).softmax(1) / len(views)
+            for view in self._views(ten_crop):
+                p_BK += self.logits(self.inputs(part_BSS3, view)).softmax(1) / (10 if ten_crop else 1)
             found.append(p_BK.cpu())
         return torch.cat(found).numpy()
 
+    @torch.inference_mode()
     def features(
-        self, images_BSS3: NDArray[np.uint8], layers: str | Sequence[str] = ("fc7",), batch: int = 64
+        self, images: Images, layers: str | Sequence[str] = ("fc7",), ten_crop: bool = False, batch: int = 64
     ) -> dict[str, NDArray[np.float32]]:
-        """Outputs of layers for the centre crop, by the layer's name.
+        """Outputs of layers for the centre crop, or their averages over ten crops, by the layer's name.
 
         Args:
-            images_BSS3: uint8 [B, S, S, 3], RGB, as the store has them.
-            layers: one name or several, of conv1 to conv5, fc6, fc7 and fc8.
+            images: as `probabilities` takes them.
+            layers: one name or several, of the table that `python -m trainer.features --help` shows: conv1 to
+                conv5, fc6 and fc7 are after ReLU, conv1.linear to fc7.linear before it; norm1, norm2, pool1,
+                pool2, pool5; drop6 and drop7, as the next layer reads them; fc8, the logits; prob.
+            ten_crop: average over the four corners, the centre, and the five flipped.
             batch: images that are computed at a time.
 
-        Returns: float32 arrays, tower a's channels before tower b's.
-            conv1 to conv5: [B, C, H, W] after ReLU. In the paper's order, which pools after it, conv1 has
-            55x55 pixels, conv2 27x27, the others 13x13.
-            fc6, fc7: [B, F] after ReLU, times 1 - dropout, as the next layer reads them (section 4.2).
-            fc8: the logits, [B, K].
+        Returns: float32 [B, C, H, W] or [B, F], tower a's channels before tower b's. They are what forward
+        hooks on the modules of `module()` get.
 
-        Raises ValueError for a name that is no layer.
+        Raises ValueError for a name that is no layer, and as `probabilities` does.
 
-        Example: network.features(images_BSS3, ("conv5", "fc7"))["conv5"]    # float32 [B, 256, 13, 13]
+        Example: network.features("cat.jpg", ("conv5", "fc7"))["conv5"]    # float32 [1, 256, 13, 13]
         """
         names = (layers,) if isinstance(layers, str) else tuple(layers)
-        unknown = [name for name in names if name not in LAYERS]
-        if unknown:
-            raise ValueError(f"{unknown} are not among the layers {', '.join(LAYERS)}")
-        (center,) = augmentation.center_crop(self.image_size, self.crop_size)
-        found = [self._outputs(self.inputs(part, center), names) for part in _batches(images_BSS3, batch)]
-        return {name: torch.cat([part[name] for part in found]).contiguous().numpy() for name in names}
+        if sentence := refusal(names, self._module):
+            raise ValueError(sentence)
+        found: dict[str, list[Tensor]] = {name: [] for name in names}
+        for part_BSS3 in image_files.arrays(images, self.image_size, self.upright, batch):
+            sums: dict[str, Tensor] = {}
+            for view in self._views(ten_crop):
+                x_BCHW = self.inputs(part_BSS3, view).to(self.device)
+                for name, y in outputs(self._module, x_BCHW, names).items():
+                    sums[name] = sums[name] + y if name in sums else y
+            for name, total in sums.items():
+                found[name].append((total / 10 if ten_crop else total).cpu().contiguous())
+        return {name: torch.cat(parts).numpy() for name, parts in found.items()}
 
-    def _outputs(self, x_BCHW: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """The outputs of the layers for one batch of network input, on the host."""
-        parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}  # tower a's, then tower b's
+    @cached_property
+    def _module(self) -> AlexNet:
+        """For features; in channels_last, which the convolutions of CPUs prefer."""
+        module = self.module().requires_grad_(False)
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return module
 
-        def watch(layer: str, x: Tensor) -> None:
-            if layer in parts:
-                parts[layer].append(x.cpu())
+    def _views(self, ten_crop: bool) -> list[tuple[int, int, bool]]:
+        choose = augmentation.ten_crops if ten_crop else augmentation.center_crop
+        return choose(self.image_size, self.crop_size)
 
-        for tower in self.towers:
-            tower.watch = watch
-        try:
-            logits_BK = self.logits(x_BCHW)
-        finally:
-            for tower in self.towers:
-                tower.watch = None
-        if "fc8" in parts:
-            parts["fc8"] = [logits_BK.cpu()]
-        found = {layer: torch.cat(outputs, dim=1) for layer, outputs in parts.items()}
-        for layer in found.keys() & {"fc6", "fc7"}:  # `watch` gets them before they are scaled
-            found[layer] = found[layer] * (1 - self.config.network.dropout)
-        return found
+    def require_finite(self, outputs: NDArray[np.float32]) -> None:
+        """Raise UserError for outputs that are not finite numbers."""
+        if not np.isfinite(outputs).all():
+            raise UserError(
+                f"{self.source} has outputs that are not finite numbers: its weights are damaged, or its "
+                "training diverged; name another --model or --checkpoint."
+            )
 
     def module(self) -> AlexNet:
         """The whole network as one torch.nn.Module, on this network's device, with a copy of the weights.
@@ -222,9 +242,3 @@ def without_paths(config: Config) -> Config:
     """The same configuration without the folders and the hardware of the run."""
     run, hardware = RunConfig(seed=config.run.seed), HardwareConfig(precision=config.hardware.precision)
     return dataclasses.replace(config, run=run, hardware=hardware, checkpoint=CheckpointConfig())
-
-
-def _batches(images_BSS3: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uint8]]:
-    """At most `size` images at a time; one empty batch where there are none."""
-    for first in range(0, max(1, len(images_BSS3)), size):
-        yield images_BSS3[first : first + size]
