@@ -67,7 +67,10 @@ SLOW = (
     *(f"tests/test_{name}.py" for name in ("openmpi", "portability", "setup")),
     *(f"tests/preprocess/{name}.py" for name in ("shards/test_readback", "test_kill", "test_pipeline")),
     "tests/preprocess/test_orientation.py",
-    *(f"tests/trainer/test_{name}.py" for name in ("experiments", "figures", "names", "outputs", "predict")),
+    *(
+        f"tests/trainer/test_{name}.py"
+        for name in ("experiments", "features", "figures", "names", "outputs", "predict")
+    ),
     *(f"tests/trainer/test_{name}.py" for name in ("soak", "watch")),
     *(f"tests/trainer/kernels/test_{name}.py" for name in ("avx2", "triton_kernels")),
     *(f"tests/trainer/runs/test_{name}.py" for name in ("lock", "resuming", "run_folder", "training_set")),

@@ -24,6 +24,7 @@ COMMANDS = {
     "trainer.watch": "trainer.watch",
     "trainer.figures": "trainer.figures.__main__",
     "trainer.predict": "trainer.predict",
+    "trainer.features": "trainer.features",
     "trainer.export": "trainer.export",
     "trainer.import_weights": "trainer.import_weights",
     "trainer.timeline": "trainer.timeline",

@@ -69,6 +69,7 @@ EDGES = {
     },
     "evaluate": {"--batch-size": ("0", "1", "65536", "65537")},
     "predict": {"--top": COUNT},
+    "features": {"--batch-size": ("0", "1", "65536", "65537")},
     "watch": {"--port": ("-1", "0", "65535", "65536")},
     "timeline": {"--steps": ("0", "1", "10000", "10001"), "--batch-size": COUNT, **NETWORK},
     "import_weights": {**NETWORK, **AUGMENT},

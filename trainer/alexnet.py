@@ -11,6 +11,7 @@ COMMANDS = {
     "train": ("trainer.run", "train the two towers"),
     "evaluate": ("trainer.evaluate", "top-1 and top-5 error on the validation set"),
     "predict": ("trainer.predict", "the most probable classes of images"),
+    "features": ("trainer.features", "outputs of layers for images, in a file"),
     "watch": ("trainer.watch", "a live page of a run, in the browser"),
     "figures": ("trainer.figures.__main__", "curves, filters, predictions and neighbours of a run"),
     "export": ("trainer.export", "safetensors, a module for torch alone, ONNX, a model card"),

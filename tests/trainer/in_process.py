@@ -11,14 +11,17 @@ import threading
 from pathlib import Path
 
 from tests.launch import NETWORK, exit_code
-from trainer import evaluate, export, import_weights, predict, run
+from trainer import evaluate, export, features, import_weights, predict, run
 from trainer.experiments import __main__ as experiments
 from trainer.figures import __main__ as figures
 from trainer.runs.log import read_log
 
 SMALL = (*NETWORK, "--batch-size", "4", "--init", "scaled", "--precision", "float32", "--no-figures")
 PROGRAMS = {
-    **{p.__name__.removeprefix("trainer."): p for p in (evaluate, export, import_weights, predict, run)},
+    **{
+        p.__name__.removeprefix("trainer."): p
+        for p in (evaluate, export, features, import_weights, predict, run)
+    },
     "experiments": experiments,
     "figures": figures,
 }

@@ -8,6 +8,7 @@ COMMANDS = {
     "evaluate": ("--run", "no-run", "--json", "file/x.json"),
     "export": ("no-run", "--to", "file/x"),
     "predict": ("no-image.jpg", "--annotate", "file/x"),
+    "features": ("no-image.jpg", "--to", "file/x.npz"),
     "figures": ("no-run", "--together", "file/x.png"),
     "experiments": ("ablations", "--store", "no-store", "--out", "file/x"),
     "import_weights": ("weights.pt", "--run", "file/x"),
