@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.errors import UserError
+from trainer.evaluation.layers import LAYERS
 from trainer.figures import Layer
 from trainer.model.standalone import AlexNet
 
@@ -122,13 +123,7 @@ def measure(network: AlexNet, layers: Sequence[Layer], batches: Iterable[Tensor]
 
 def submodule(network: AlexNet, layer: Layer) -> torch.nn.Module:
     """The submodule whose outputs have a layer's name. Raises UserError where the network has none."""
-    found = getattr(network, submodule_name(layer), None)
+    found = getattr(network, LAYERS[layer].module, None)
     if not isinstance(found, torch.nn.Module):
         raise UserError(f"this network has no {layer}")
     return found
-
-
-def submodule_name(layer: Layer) -> str:
-    """The submodule of a layer: of conv1 to fc7 that of the ReLU after it, as in Caffe's blobs."""
-    is_relu = layer.startswith(("conv", "fc")) and layer != "fc8"
-    return f"relu{layer[-1]}" if is_relu else layer

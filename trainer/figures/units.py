@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.errors import UserError
-from trainer.figures import Layer, responses, tiles
+from trainer.evaluation.layers import LAYERS
+from trainer.figures import Layer, tiles
 from trainer.figures.receptive_field import ReceptiveField, receptive_field
 from trainer.figures.responses import Strongest
 from trainer.figures.run_data import RunData
@@ -45,7 +46,7 @@ class Unit:
 def units(data: RunData, layer: Layer, numbers: Sequence[int]) -> list[Unit]:
     """The units of a layer with these numbers, from 0. Raises UserError for one that it does not have."""
     found, count = data.responses[layer], len(data.responses[layer].mean())
-    field = receptive_field(data.module, responses.submodule_name(layer))
+    field = receptive_field(data.module, LAYERS[layer].module)
     made = []
     for number in numbers:
         if number >= count:
