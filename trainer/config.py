@@ -50,7 +50,10 @@ class NetworkConfig(Ranged):
     """Units of fc6 and of fc7 in one tower (paper 3.5: half of 4096)."""
     conv1_pad: Literal[3, 0] = 3
     """Zeros beyond the right and the bottom edge of conv1's input: 3 make 55x55 outputs of 224x224 pixels. 0:
-    for --crop-size 227 (Caffe), or 54x54 outputs, whose pooling rounds up (the ONNX zoo's bvlcalexnet)."""
+    for --crop-size 227 (Caffe), or 54x54 outputs (the ONNX zoo's bvlcalexnet)."""
+    pool_rounding: Literal["up", "down"] = "up"
+    """Pooling after conv1 and conv2 where the last window does not fit: 54 pixels become 27 or 26. up: Caffe.
+    down: the ONNX zoo's bvlcalexnet. Of 55, 27 and 13 pixels all windows of 3 fit."""
     lrn: bool = True
     """Local response normalisation after conv1 and conv2 (paper 3.3)."""
     lrn_size: Annotated[int, Range("[1, 511]")] = 5

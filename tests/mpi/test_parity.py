@@ -77,6 +77,9 @@ NETWORKS = {
     "Caffe's": dataclasses.replace(
         SMALL, lrn_over="both", lrn_alpha=0.01, conv1_pad=0, inverted_dropout=True
     ),
+    "the ONNX zoo's": dataclasses.replace(
+        SMALL, lrn_over="both", lrn_alpha=0.01, conv1_pad=0, pool_rounding="down"
+    ),
     "dense, LRN over both, before the ReLU": dataclasses.replace(
         SMALL, dense=True, lrn_over="both", lrn_alpha=0.01, conv1_order="lrn-relu-pool"
     ),

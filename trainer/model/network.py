@@ -178,8 +178,7 @@ class Tower(nn.Module):
             return spatial_norm(x, *SPATIAL_NORM)
         if operation.kind == "pool":
             assert operation.window
-            # For 55, 27 and 13 pixels and windows of 3, rounding up is the same as rounding down.
-            return kernels.max_pool2d(x, operation.window, ceil=operation.window == 3)
+            return kernels.max_pool2d(x, operation.window, ceil=operation.round_up)
         if operation.kind == "dropout":
             if s.inverted_dropout:
                 return x if masks is None else x * masks(layer) / (1 - s.dropout)

@@ -32,6 +32,8 @@ class Operation:
     """lrn: normalise the ReLU of the input."""
     window: int | None = None
     """pool: pixels along the windows. lrn: pool the result too."""
+    round_up: bool = False
+    """pool: a last window that does not fit counts."""
 
 
 ACTIVATION = Operation("activation")
@@ -41,9 +43,10 @@ def operations_after(settings: NetworkConfig, layer: str) -> tuple[Operation, ..
     """The operations after conv1 to fc7, in order. LRN joins a ReLU before it and the pooling after it.
 
     LRN over both towers joins no ReLU: the towers exchange what it reads. Pooling that may round up stands
-    alone, for the kernels of LRN round down.
+    alone, for the kernels of LRN round down; of the 55 pixels that conv1's padding makes, both do the same.
     """
     window = 3 if settings.overlap else 2  # 3: windows overlap, as in the paper (section 3.4)
+    round_up = settings.overlap and (settings.pool_rounding == "up" or layer == "conv5")
     orders = {
         "conv1": settings.conv1_order,
         "conv2": settings.conv2_order,
@@ -66,10 +69,12 @@ def operations_after(settings: NetworkConfig, layer: str) -> tuple[Operation, ..
             found.append(Operation("lrn", relu))
             if layer == "conv2" and settings.conv2_spatial_norm:
                 found.append(Operation("spatial norm"))
-        elif name == "pool" and last and last.kind == "lrn" and joins and settings.conv1_pad:
+        elif (
+            name == "pool" and last and last.kind == "lrn" and joins and (settings.conv1_pad or not round_up)
+        ):
             found[-1] = replace(last, window=window)
         elif name == "pool":
-            found.append(Operation("pool", window=window))
+            found.append(Operation("pool", window=window, round_up=round_up))
         elif name == "dropout" and settings.dropout > 0:
             found.append(Operation("dropout"))
     return tuple(found)

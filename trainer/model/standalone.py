@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 SPATIAL_NORM = (5, 2.0, 0.001 / 25, 0.75)  # n, k, alpha, beta of cuda-convnet's second norm after conv2
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
-OLDER = {"conv1_pad": 3, "lrn_over": "tower", "inverted_dropout": False}  # files without these settings
+# Of files without these settings.
+OLDER = {"conv1_pad": 3, "pool_rounding": "up", "lrn_over": "tower", "inverted_dropout": False}
 
 View = tuple[int, int, bool]
 """Top and left pixel of a crop, and whether it is flipped left to right."""
@@ -74,9 +75,10 @@ class AlexNet(nn.Module):
         for operation in order.split("-"):
             if operation == "relu":
                 self.add_module(f"relu{number}", ACTIVATIONS[s["activation"]]())
-            elif operation == "pool":  # 55, 27 and 13 pixels need no rounding up, 54 do
+            elif operation == "pool":  # of 55, 27 and 13 pixels all windows fit, of 54 and 26 the last not
                 window = 3 if s["overlap"] else 2
-                self.add_module(f"pool{number}", nn.MaxPool2d(window, stride=2, ceil_mode=s["overlap"]))
+                up = s["overlap"] and (s["pool_rounding"] == "up" or number == 5)
+                self.add_module(f"pool{number}", nn.MaxPool2d(window, stride=2, ceil_mode=up))
             elif operation == "drop":
                 kind = nn.Dropout if s["inverted_dropout"] else PaperDropout
                 self.add_module(f"drop{number}", kind(s["dropout"]))

@@ -187,6 +187,10 @@ SWITCHES = {
         AugmentConfig(crop_size=227),
     ),
     "54 pixels": (NetworkConfig(**NARROW, lrn_alpha=0.1, conv1_pad=0), AugmentConfig()),
+    "54, 26 and 12 pixels": (
+        NetworkConfig(**NARROW, lrn_alpha=0.1, conv1_pad=0, pool_rounding="down"),
+        AugmentConfig(),
+    ),
     "without": (NetworkConfig(**NARROW, lrn=False, dropout=0.0, overlap=False), AugmentConfig()),
 }
 
