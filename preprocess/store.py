@@ -27,7 +27,8 @@ from preprocess.shards.reading import DamageError, ShardReader
 from preprocess.shared import json_files
 from preprocess.shared.json_files import JsonError
 from preprocess.shared.program import words
-from preprocess.sources.class_names import in_words
+from preprocess.sources.class_names import ilsvrc2012 as ilsvrc2012  # for the trainer
+from preprocess.sources.class_names import in_words as in_words
 
 SHARED = tensorstore.Context({"cache_pool": {"total_bytes_limit": 0}})  # each image is read once an epoch
 

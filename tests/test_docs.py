@@ -4,6 +4,7 @@ Every line of a block marked `sh` is a command. So that a laptop can run them, s
 
 - the store is a tiny miniature, in data/imagenet256.zarr; runs/paper-001 and -002 are small runs on it
 - training: a network of few filters, one step, batch size 16, no figures; `mpirun -n 8` becomes `-n 2`
+- imports: narrow networks with the classes of the tiny store, which are not ILSVRC-2012's
 - Snakemake: a dry run, on the source of the tiny store; other tests run the real command
 - make: `make -n`, which prints the commands; CI runs lint and test
 - SLURM: the trainer's flags are parsed; tests/slurm runs the scripts on a real SLURM
@@ -26,6 +27,8 @@ from PIL import Image
 
 from tests import reference
 from tests.launch import NETWORK, ROOT, ranks, run
+from tests.trainer.interchange import caffe
+from tests.trainer.interchange.zoo import graph
 from tests.weights import narrow_alexnet
 from trainer.cli import parse, parse_config
 from trainer.experiments import ablations
@@ -51,6 +54,7 @@ INSTEAD = {
     "trainer.run": (*SMALL, "--max-steps", "1"),
     "trainer.figures": ("--only", "conv1-filters"),
     "trainer.export": ("--no-onnx",),
+    "trainer.import_weights": ("--store", "data/imagenet256.zarr"),
     "trainer.timeline": (*NETWORK, "--batch-size", "4"),
     "trainer.experiments": ("--max-epochs", "1", "--relu-rates", "0.001", "--tanh-rates", "0.001"),
 }
@@ -151,6 +155,16 @@ def modules() -> list[tuple[int, str, list[str]]]:
     return found
 
 
+def write_known_weights(folder):
+    """Narrow networks under the names of known files, with as many outputs as the store has classes."""
+    weights = narrow_alexnet()
+    np.savez(folder / "caffe.npz", **weights)
+    network, mean = caffe.net(weights, caffe.train_val()), np.full((1, 3, 256, 256), 110)
+    (folder / "bvlc_alexnet.caffemodel").write_bytes(network.SerializeToString())
+    (folder / "imagenet_mean.binaryproto").write_bytes(caffe.blob(mean).SerializeToString())
+    (folder / "bvlcalexnet-12.onnx").write_bytes(graph(weights=weights)[0].SerializeToString())
+
+
 @pytest.fixture(scope="module")
 def workplace(tiny_store, small_run, tmp_path_factory):
     """A folder with the files that the commands name."""
@@ -164,7 +178,7 @@ def workplace(tiny_store, small_run, tmp_path_factory):
     pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     (folder / "photographs").mkdir()
     Image.fromarray(pixels).save(folder / "photographs" / "cat.jpg")
-    np.savez(folder / "caffe.npz", **narrow_alexnet())
+    write_known_weights(folder)
     records = np.random.default_rng(0).integers(0, 10, (50, 3073), dtype=np.uint8).tobytes()
     with tarfile.open(folder / "data" / "cifar-10-binary.tar.gz", "w:gz") as archive:
         member = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")

@@ -1,27 +1,18 @@
-"""Import the weights of a single-device network as a run, which can be evaluated and trained further.
+"""Import the weights of another program's network as a run, which can be evaluated and trained further.
 
+python -m trainer.import_weights bvlc_alexnet.caffemodel --mean imagenet_mean.binaryproto --run runs/caffe
+python -m trainer.import_weights bvlcalexnet-12.onnx --mean 103.939 116.779 123.68 --run runs/zoo
+python -m trainer.import_weights caffe.npz --like bvlc_alexnet --mean 104 117 123 --run runs/caffe-npz
 python -m trainer.import_weights alexnet.safetensors --run runs/imported
-python -m trainer.import_weights caffe.npz --run runs/caffe --bgr --lrn-k 1 --lrn-alpha 2e-5
 
-The file, .safetensors or .npz, names the layers conv1 to fc8 with `.weight` and `.bias`, in Caffe's shapes,
-which are torch's: conv1 [96, 3, 11, 11], conv2 [256, 48, 5, 5], ... fc8 [1000, 4096]. The halves of each
-layer become the towers. A conv2 that reads all 96 channels makes the dense network. A pickle can run any code
-and is never read; the error message has the command that converts it.
+A .caffemodel or .onnx has its network's layers: what differs from the paper becomes settings of the run,
+and each difference is printed. A .safetensors or .npz holds the weights alone, `conv1.weight` to `fc8.bias`
+in Caffe's shapes, which are torch's; `--like` names their network, or flags give the settings. An export of
+this project has its own settings, classes and mean image. The halves of each layer become the towers. A
+conv2 that reads all channels makes the dense network.
 
-Dropout: the paper multiplies the outputs of fc6 and fc7 by 1 - p in evaluation. Caffe, torch and most others
-divide by 1 - p in training and change nothing in evaluation ("inverted dropout"); so does the run, unless the
-file is an export of this project, which has its own settings, or `--no-inverted-dropout` is given.
-
-Caffe's bvlc_alexnet can be imported except for three details:
-
-* Caffe crops 227 pixels, this project 224 with 3 zeros right and below: the last row and column of conv1's
-  outputs have zeros for the last 3 pixels, and the central crop begins 2 pixels further right and down.
-* Caffe normalises (LRN) across all channels of conv1 and conv2, this project within each tower, as the paper
-  does: the 2 channels on each side of the towers' border have fewer neighbours in their sum.
-* Caffe warps images to 256x256 and subtracts its own mean image; here those are the store's.
-
-Caffe divides alpha by n = 5: its 1e-4 is --lrn-alpha 2e-5; its k is 1. bvlc_reference_caffenet has the same
-shapes and another order (pooling, then LRN), which no setting here has: it cannot be imported.
+A pickle can run any code and is never read; the error message has the command that converts it.
+docs/weights.md says where known weights are, and what stays different.
 """
 
 from __future__ import annotations
@@ -29,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -39,19 +30,28 @@ from trainer.config import AugmentConfig, NetworkConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Make a run of the weights of a single-device network.
+    """Make a run of the weights of another program's network.
 
-    Example: python -m trainer.import_weights alexnet.safetensors --run runs/imported
+    Example: python -m trainer.import_weights bvlc_alexnet.caffemodel --mean mean.binaryproto --run runs/caffe
     """
 
     file: tyro.conf.Positional[Path]
-    """The weights, .safetensors or .npz."""
+    """The weights: .caffemodel, .onnx, .safetensors or .npz."""
     run: Path
     """Folder of the run to make; it must not be a run yet."""
-    store: Path = Path("data/imagenet256.zarr")
-    """The store that has the network's classes; its mean image is subtracted."""
-    bgr: bool = False
-    """conv1 reads blue, green, red, as Caffe's models do."""
+    mean: tuple[str, ...] = ()
+    """Mean image that is subtracted: Caffe's .binaryproto, an .npy, or a number for each channel in the order
+    in which conv1 reads them. None: that of the file or of the store."""
+    store: Path | None = None
+    """A store that has the network's classes; its mean image is subtracted where no other is given."""
+    classes: Path | None = None
+    """Text file of the classes in the order of the outputs, one a line. None: those of the store; of 1,000
+    outputs without a store, those of ILSVRC-2012."""
+    like: Literal["bvlc_alexnet", "bvlc_reference_caffenet"] | None = None
+    """The network that the weights of a .safetensors or .npz are of: its settings."""
+    channels: Literal["auto", "rgb", "bgr"] = "auto"
+    """Order in which conv1 reads the channels. auto: blue, green, red in a .caffemodel, in an .onnx and with
+    --like; red, green, blue in others."""
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig(inverted_dropout=True))
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 

@@ -1,4 +1,4 @@
-"""Recognise files of weights of other programs by their first bytes, and name the command that converts them.
+"""Recognise files of weights of other programs by their content, and name the command that converts the rest.
 
 Nothing is unpickled here: a pickle can run any code. Users who trust a file convert it themselves, with the
 command that `remedy` returns.
@@ -11,14 +11,16 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from torch import Tensor
 
-Kind = Literal["safetensors", "npz", "torch", "pickle", "npy", "unknown"]
+from trainer.interchange import caffemodel, onnx_graph, wire
+
+Kind = Literal["safetensors", "npz", "caffemodel", "onnx", "torch", "pickle", "npy", "mean", "lfs", "unknown"]
+PROTOBUF = (".caffemodel", ".onnx", ".binaryproto", ".pb")
 
 DAMAGE = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError, RuntimeError),
@@ -27,7 +29,10 @@ DAMAGE = (
 """What reading a damaged .npz or .npy raises: NumPy reads its header as Python. RuntimeError: it is
 encrypted, or compressed by an unknown method."""
 
+READABLE = "a .caffemodel, an .onnx, a safetensors file, or an .npz of plain arrays"
+
 NPY = b"\x93NUMPY"
+LFS = b"version https://git-lfs"
 LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.save up to version 1.5
 
 FROM_TORCH = (
@@ -50,7 +55,10 @@ FROM_NPY = (
 
 
 def kind_of(path: Path) -> Kind:
-    """Recognise a file by its content, not by its name. Raises zipfile.BadZipFile for a damaged zip."""
+    """Recognise a file by its content, not by its name.
+
+    Raises zipfile.BadZipFile for a damaged zip, WireError for a damaged file with a name of protobuf's.
+    """
     with path.open("rb") as file:
         head = file.read(16)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
@@ -66,11 +74,27 @@ def kind_of(path: Path) -> Kind:
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         named = path.suffix.lower() in (".pth", ".pt", ".bin", ".ckpt")
         return "torch" if named or head[2:].startswith(LEGACY_TORCH) else "pickle"
-    return "unknown"
+    return "lfs" if head == LFS[:16] else _kind_of_message(path)
+
+
+def _kind_of_message(path: Path) -> Kind:
+    """Recognise a message of protobuf by its fields. Raises WireError."""
+    try:
+        message = wire.open_file(path)
+    except wire.WireError:
+        if path.suffix.lower() in PROTOBUF:
+            raise
+        return "unknown"
+    kinds: dict[Kind, Callable[[wire.Message], bool]] = {
+        "onnx": onnx_graph.is_model,
+        "caffemodel": caffemodel.is_net,
+        "mean": caffemodel.is_blob,
+    }
+    return next((kind for kind, fits in kinds.items() if fits(message)), "unknown")
 
 
 def remedy(path: Path, kind: Kind) -> str:
-    """The message for a file that is neither .safetensors nor .npz: why it is not read, how to convert it."""
+    """The message for a file that cannot be imported: why it is not read, how to convert it."""
     unread = "and a pickle can run any code, so it is not read here"
     if kind == "torch":
         return (
@@ -84,7 +108,7 @@ def remedy(path: Path, kind: Kind) -> str:
             return (
                 f"{path} is a pickle inside an .npy file, {unread}; if it is a dictionary of layers in "
                 "TensorFlow's order, such as bvlc_alexnet.npy, and you trust it, convert it and import the "
-                "result, Caffe's with --bgr --lrn-k 1 --lrn-alpha 2e-5: " + _command(FROM_NPY, path, ".npz")
+                "result, Caffe's with --like bvlc_alexnet: " + _command(FROM_NPY, path, ".npz")
             )
         return (
             f"{path} is one array of shape {list(shape)} without a name; conv1 to fc8, each with .weight and "
@@ -96,16 +120,17 @@ def remedy(path: Path, kind: Kind) -> str:
             f"{path} is a pickle, {unread}; where you trust it, load it in the program that wrote it and "
             "write its arrays with numpy.savez('weights.npz', **{'conv1.weight': ..., 'fc8.bias': ...})."
         )
+    if kind == "lfs":
+        return (
+            f"{path} is a pointer of Git LFS, not the file itself: get the file with git lfs pull, or by its "
+            "page's button to download it."
+        )
+    if kind == "mean":
+        return f"{path} is a mean image of Caffe: import the .caffemodel, with --mean {path}."
     return (
-        f"{path} is neither a safetensors file nor an .npz of plain arrays; write conv1 to fc8, each with "
-        ".weight and .bias, with numpy.savez or safetensors."
+        f"{path} is none of {READABLE}; of another program's weights write conv1 to fc8, each with .weight "
+        "and .bias, with numpy.savez or safetensors."
     )
-
-
-def is_torchvisions(names: Mapping[str, Tensor]) -> bool:
-    """Whether these are the layers of torchvision's alexnet."""
-    first = names.get("features.0.weight")
-    return first is not None and "classifier.6.weight" in names and first.shape[:1] == (64,)
 
 
 def _command(program: str, path: Path, suffix: str) -> str:

@@ -1,13 +1,13 @@
-"""Read the weights of a single-device network from a .safetensors or an .npz file.
+"""Read the weights of a single-device network from a .caffemodel, .onnx, .safetensors or .npz file.
 
 A pickle can run any code and is never read; the error message has the command that converts it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from torch import Tensor
 from preprocess.shared import json_files
 from trainer.config import from_dict
 from trainer.errors import UserError
-from trainer.interchange import foreign
+from trainer.interchange import caffemodel, foreign, onnx_graph, wire
+from trainer.interchange.layers import Described, torchvisions
 from trainer.model.grouped import Weights
 from trainer.model.network import LAYERS
 from trainer.runs import tensors
@@ -25,37 +26,43 @@ from trainer.runs.formats import Exported
 from trainer.runs.training_set import MEAN
 
 
-def read(path: Path) -> tuple[Weights, dict[str, Any] | None]:
-    """Read conv1 to fc8, float32, and the settings that an exported file of this project has in its header.
+class Contents(NamedTuple):
+    """What a file of weights holds."""
 
-    The settings are None in another program's file. Raises UserError, with the remedy, for any other content.
-    """
+    weights: Weights
+    """conv1 to fc8, float32."""
+    about: dict[str, Any] | None = None
+    """Settings and classes, in an exported file of this project alone."""
+    described: Described | None = None
+    """Settings, in a file that has its network's layers: Caffe's or ONNX's."""
+
+
+def read(path: Path) -> Contents:
+    """Read a file of weights. Raises UserError, with the remedy, for any other content."""
     if not path.is_file():
         raise UserError(f"There is no file {path}.")
-    about = None
-    found: dict[str, Any]
+    about = described = None
+    found: Mapping[str, Tensor | NDArray[Any]]
     try:
         kind = foreign.kind_of(path)
         if kind == "safetensors":
-            found, text = tensors.read(path)
-            found.pop(MEAN, None)
-            about = _about(path, text)
+            tensors_, text = tensors.read(path)
+            tensors_.pop(MEAN, None)
+            found, about = tensors_, _about(path, text)
         elif kind == "npz":
             with np.load(path, allow_pickle=False) as arrays:
                 found = {name: _array(arrays[name]) for name in arrays.files}
+        elif kind == "caffemodel":
+            found, described = caffemodel.read(path, wire.open_file(path))
+        elif kind == "onnx":
+            found, described = onnx_graph.read(path, wire.open_file(path))
         else:
             raise UserError(foreign.remedy(path, kind))
     except foreign.DAMAGE as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(
-            f"{path} is neither a safetensors file nor an .npz of plain arrays, or it is damaged: {reason}"
-        ) from None
-    if foreign.is_torchvisions(found):
-        raise UserError(
-            f"{path} holds torchvision's alexnet, which is another network and cannot be imported: it has 64 "
-            "filters in conv1, no towers and no response normalisation. Import a network of the paper's "
-            "shapes, such as Caffe's bvlc_alexnet."
-        )
+        raise UserError(f"{path} is none of {foreign.READABLE}, or it is damaged: {reason:.300}") from None
+    if "classifier.6.weight" in found and found.get("features.0.weight", np.empty(0)).shape[:1] == (64,):
+        raise torchvisions(path)
     expected = {f"{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias")}
     if set(found) != expected:
         missing, unknown = _some(expected - set(found)), _some(set(found) - expected)
@@ -65,7 +72,7 @@ def read(path: Path) -> tuple[Weights, dict[str, Any] | None]:
         )
     weights = {name: _without_ones(name, _as_float32(path, name, array)) for name, array in found.items()}
     _require_shapes(path, weights)
-    return weights, about
+    return Contents(weights, about, described)
 
 
 def _about(path: Path, text: str | None) -> dict[str, Any] | None:

@@ -41,7 +41,7 @@ class TrainingSet:
     class_names: tuple[str, ...] | None
     """The same in words, where the source of the images knew them."""
     fingerprint: str
-    """Of the store: it follows from every byte of the store's content."""
+    """Of the store: it follows from every byte of the store's content. Empty: of no store."""
     upright: bool = False
     """Whether the images were turned as their EXIF data say."""
 
@@ -108,10 +108,10 @@ def as_seen(store: Store, network: TrainingSet) -> tuple[Store, list[str]]:
             f"The images of {store.path} have {store.image_size} pixels a side, the network was trained on "
             f"{len(network.mean_SS3)}: preprocess them with image_size={len(network.mean_SS3)}."
         )
+    known = f" (fingerprint {store.fingerprint}, then {network.fingerprint})" if network.fingerprint else ""
     remarks = [
-        f"{store.path} is not the store that this network was trained on (fingerprint {store.fingerprint}, "
-        f"then {network.fingerprint}): the network's own mean image is subtracted, and classes are matched "
-        "by name."
+        f"{store.path} is not the store that this network was trained on{known}: the network's own mean "
+        "image is subtracted, and classes are matched by name."
     ]
     if store.upright != network.upright:
         remarks.append(

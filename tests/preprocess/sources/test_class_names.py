@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from preprocess.sources.class_names import in_words
+from preprocess.sources.class_names import ilsvrc2012, in_words
 from preprocess.store import open_store
 from tests.preprocess.helpers import draw, encode, make_store
 
@@ -13,6 +13,13 @@ def test_the_first_and_the_last_class_of_ilsvrc_2012_have_the_words_of_its_devki
         "tench, Tinca tinca",
         "toilet tissue, toilet paper, bathroom tissue",
     )
+
+
+def test_the_classes_of_ilsvrc_2012_are_in_the_order_of_caffes_synsets_txt() -> None:
+    found = ilsvrc2012()
+    places = {0: "n01440764", 1: "n01443537", 281: "n02123045", 999: "n15075141"}  # 281: tabby cat
+    assert len(found) == 1000
+    assert {place: found[place] for place in places} == places
 
 
 def test_a_class_outside_of_ilsvrc_2012_keeps_its_name() -> None:

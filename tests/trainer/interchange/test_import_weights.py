@@ -9,48 +9,27 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-import torch.nn.functional as F
 
 from tests.launch import ROOT, run
 from tests.trainer.in_process import command
+from tests.trainer.interchange.caffe import LAYERS, outputs
 from tests.weights import narrow_alexnet
 from trainer.errors import UserError
 from trainer.evaluation.pretrained import load
 from trainer.interchange import weights_file
 
-LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
-CAFFE = ("--bgr", "--lrn-k", "1", "--lrn-alpha", "2e-5")
+CAFFE = ("--like", "bvlc_alexnet")
 
 
-def caffe(weights, x_BCHW, towers=1):
-    """bvlc_alexnet's deploy.prototxt in evaluation, float64: blue, green, red, 227x227, no padding in conv1.
-
-    Dropout does nothing then (Caffe's dropout layer scales in training). Its normalisation sums over the
-    channels of the whole layer with k = 1 and alpha / n; torch's divides by n too. `towers` 2 sums over each
-    half alone.
-    """
-    w = {name: torch.from_numpy(array).double() for name, array in weights.items()}
-
-    def conv(layer, x, **options):
-        return F.relu(F.conv2d(x, w[f"{layer}.weight"], w[f"{layer}.bias"], **options))
-
-    def norm_pool(x):
-        halves = [F.local_response_norm(half, 5, alpha=1e-4, beta=0.75, k=1) for half in x.chunk(towers, 1)]
-        return F.max_pool2d(torch.cat(halves, 1), 3, 2)
-
-    x = norm_pool(conv("conv1", x_BCHW, stride=4))
-    x = norm_pool(conv("conv2", x, padding=2, groups=2))
-    x = conv("conv4", conv("conv3", x, padding=1), padding=1, groups=2)
-    x = F.max_pool2d(conv("conv5", x, padding=1, groups=2), 3, 2).flatten(1)
-    for layer in ("fc6", "fc7"):
-        x = F.relu(F.linear(x, w[f"{layer}.weight"], w[f"{layer}.bias"]))
-    return F.linear(x, w["fc8.weight"], w["fc8.bias"])
+def caffe(weights, images, order="relu-lrn-pool"):
+    """Caffe's logits of the network input, whose channels are red, green, blue."""
+    return outputs(weights, images.flip(1).double(), order)["fc8"]
 
 
 @pytest.fixture(scope="module")
 def images():
     """Network input, red, green, blue, about -120..120."""
-    return torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 60
+    return torch.randn(4, 3, 227, 227, generator=torch.Generator().manual_seed(0)) * 60
 
 
 def imported(file, folder, store, *flags):
@@ -71,35 +50,57 @@ def caffe_npz(tmp_path_factory):
     return path
 
 
-def test_caffes_weights_give_caffes_logits(caffe_npz, images, tiny_store, tmp_path):
-    network, _ = imported(caffe_npz, tmp_path / "run", tiny_store, *CAFFE)
-    # Caffe with 224 of its 227 pixels and zeros, and with a normalisation within each tower.
-    x = F.pad(images, (0, 3, 0, 3)).flip(1).double()
-    found = network.logits(images)
-    assert difference(found, caffe(narrow_alexnet(), x, towers=2)) < 1e-5
-    # Caffe's own normalisation crosses the border of the towers, which 4 of only 12 channels are next to.
-    assert 1e-4 < difference(found, caffe(narrow_alexnet(), x)) < 0.3
+@pytest.mark.parametrize(
+    ("like", "order"), [("bvlc_alexnet", "relu-lrn-pool"), ("bvlc_reference_caffenet", "relu-pool-lrn")]
+)
+def test_caffes_weights_give_caffes_logits(like, order, caffe_npz, images, tiny_store, tmp_path):
+    network, said = imported(caffe_npz, tmp_path / "run", tiny_store, "--like", like)
+    assert difference(network.logits(images), caffe(narrow_alexnet(), images, order)) < 1e-5
+    assert "channels: conv1 read blue, green, red (assumed: all of Caffe's networks do)" in said
 
 
-def test_with_the_papers_dropout_the_logits_would_be_others(caffe_npz, images, tiny_store, tmp_path):
-    network, _ = imported(caffe_npz, tmp_path / "run", tiny_store, *CAFFE, "--no-inverted-dropout")
-    expected = caffe(narrow_alexnet(), F.pad(images, (0, 3, 0, 3)).flip(1).double(), towers=2)
-    assert difference(network.logits(images), expected) > 0.3
+def test_flags_give_the_settings_where_the_network_has_no_name(caffe_npz, images, tiny_store, tmp_path):
+    sizes = ("--crop-size", "227", "--conv1-pad", "0", "--channels", "bgr")
+    flags = (*sizes, "--lrn-k", "1", "--lrn-alpha", "2e-5", "--lrn-over", "both")
+    network, _ = imported(caffe_npz, tmp_path / "run", tiny_store, *flags, "--no-inverted-dropout")
     # The paper's dropout: outputs of fc6 and fc7 times 0.5, which is Caffe's network with halved weights.
     halved = {n: a / 2 if n in ("fc7.weight", "fc8.weight") else a for n, a in narrow_alexnet().items()}
-    expected = caffe(halved, F.pad(images, (0, 3, 0, 3)).flip(1).double(), towers=2)
-    assert difference(network.logits(images), expected) < 1e-5
+    assert difference(network.logits(images), caffe(halved, images)) < 1e-5
+    network, _ = imported(caffe_npz, tmp_path / "inverted", tiny_store, *flags)
+    assert difference(network.logits(images), caffe(narrow_alexnet(), images)) < 1e-5
+
+
+def test_flags_that_the_named_network_settles_are_refused(caffe_npz, tiny_store, tmp_path):
+    words = (caffe_npz, "--run", tmp_path / "run", "--store", tiny_store, *CAFFE)
+    done = command("import_weights", *words, "--lrn-k", "3", "--no-inverted-dropout", cwd=ROOT)
+    assert done.returncode == 1
+    assert "like bvlc_alexnet, which settles this: leave out --lrn-k, --no-inverted-dropout." in done.stderr
 
 
 def test_an_export_of_this_project_is_imported_unchanged(small_run, tiny_store, tmp_path):
     done = command("export", small_run, "--to", tmp_path, "--no-onnx", cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    for flag in ("--inverted-dropout", "--no-inverted-dropout"):
-        network, _ = imported(tmp_path / "alexnet.safetensors", tmp_path / flag, tiny_store, flag)
-        old = load(small_run, device="cpu")
+    for number, flags in enumerate([("--store", tiny_store), ()]):
+        run = tmp_path / str(number)
+        done = command("import_weights", tmp_path / "alexnet.safetensors", "--run", run, *flags, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        old, network = load(small_run, device="cpu"), load(run, device="cpu")
         for before, after in zip(old.towers, network.towers, strict=True):
             assert torch.equal(before.fc7.weight, after.fc7.weight)
             assert torch.equal(before.fc8.weight, after.fc8.weight)
+        assert network.classes == old.classes
+        assert np.array_equal(network.mean_SS3, old.mean_SS3)
+
+
+@pytest.mark.parametrize("flag", ["--no-inverted-dropout", "--mean=1", "--like=bvlc_alexnet"])
+def test_an_exports_own_settings_are_not_overruled(flag, small_run, tmp_path):
+    done = command("export", small_run, "--to", tmp_path, "--no-onnx", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    done = command(
+        "import_weights", tmp_path / "alexnet.safetensors", "--run", tmp_path / "run", flag, cwd=ROOT
+    )
+    assert done.returncode == 1
+    assert "is an export of this project, which settles this: leave out --" in done.stderr
 
 
 def remedy(path, tmp_path):
@@ -125,7 +126,7 @@ def test_a_file_of_torch_save_is_imported_after_the_command_in_the_message(
     ):
         weights_file.read(path)
     network, _ = imported(remedy(path, tmp_path), tmp_path / "run", tiny_store, *CAFFE)
-    expected = caffe(narrow_alexnet(), F.pad(images, (0, 3, 0, 3)).flip(1).double(), towers=2)
+    expected = caffe(narrow_alexnet(), images)
     assert difference(network.logits(images), expected) < 1e-5
 
 
@@ -146,7 +147,7 @@ def test_a_pickled_npy_is_imported_after_the_command_in_the_message(images, tiny
     np.save(path, theirs, allow_pickle=True)
     remedy(path, tmp_path)
     network, _ = imported(tmp_path / "bvlc alexnet.npz", tmp_path / "run", tiny_store, *CAFFE)
-    expected = caffe(narrow_alexnet(), F.pad(images, (0, 3, 0, 3)).flip(1).double(), towers=2)
+    expected = caffe(narrow_alexnet(), images)
     assert difference(network.logits(images), expected) < 1e-5
 
 
@@ -207,7 +208,7 @@ REFUSED = {
     ),
     "object.npz": (
         object_npz,
-        "neither a safetensors file nor an .npz of plain arrays, .* allow_pickle=False",
+        "an .npz of plain arrays, or .* allow_pickle=False",
     ),
     "array.npy": (
         lambda p, m: np.save(p, np.zeros((3, 3))),
@@ -215,20 +216,35 @@ REFUSED = {
     ),
     "fortran.npy": (lambda p, m: np.save(p, np.zeros((3, 4)).T), r"is one array of shape \[4, 3\]"),
     "cut.npy": (lambda p, m: p.write_bytes(b"\x93NUMPY\x01\x00\x76\x00{"), "or it is damaged"),
-    "empty.npz": (lambda p, m: p.write_bytes(b""), "neither a safetensors file nor an .npz"),
-    "empty.safetensors": (lambda p, m: p.write_bytes(b""), "neither a safetensors file nor an .npz"),
-    "text.txt": (lambda p, m: p.write_text("weights"), "neither a safetensors file nor an .npz"),
+    "empty.npz": (
+        lambda p, m: p.write_bytes(b""),
+        "is none of a .caffemodel, an .onnx, a safetensors file, or an .npz",
+    ),
+    "empty.safetensors": (
+        lambda p, m: p.write_bytes(b""),
+        "is none of a .caffemodel, an .onnx, a safetensors file, or an .npz",
+    ),
+    "text.txt": (
+        lambda p, m: p.write_text("weights"),
+        "is none of a .caffemodel, an .onnx, a safetensors file, or an .npz",
+    ),
     "noise.npz": (
         lambda p, m: p.write_bytes(bytes(range(256)) * 9),
-        "neither a safetensors file nor an .npz",
+        "is none of a .caffemodel, an .onnx, a safetensors file, or an .npz",
     ),
-    "zip.npz": (lambda p, m: write_zip(p, ["readme.txt"]), "neither a safetensors file nor an .npz"),
-    "false.npz": (lambda p, m: write_zip(p, ["conv1.weight.npy"]), "neither a safetensors file nor an .npz"),
+    "zip.npz": (
+        lambda p, m: write_zip(p, ["readme.txt"]),
+        "is none of a .caffemodel, an .onnx, a safetensors file, or an .npz",
+    ),
+    "false.npz": (
+        lambda p, m: write_zip(p, ["conv1.weight.npy"]),
+        "is none of a .caffemodel, an .onnx, a safetensors file, or an .npz",
+    ),
     "cut.npz": (lambda p, m: p.write_bytes(b"PK\x03\x04" + bytes(99)), "or it is damaged: File is not a zip"),
     "encrypted.npz": (lambda p, m: encrypted(p), "or it is damaged: .*encrypted"),
     "cut.safetensors": (
         lambda p, m: p.write_bytes(safetensors.torch.save(torchvisions())[:999]),
-        "neither a safetensors file nor an .npz",
+        "is none of a .caffemodel, an .onnx, a safetensors file, or an .npz",
     ),
     "vision.safetensors": (
         lambda p, m: safetensors.torch.save_file(torchvisions(), p),
