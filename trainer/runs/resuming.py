@@ -76,9 +76,10 @@ def _of_another_store(found: Checkpoint, store: Store) -> list[str]:
             f"{found.path} is of a network whose classes are not those of {store.path}: its outputs would "
             "stand for others. Continue it on the store that it was trained on, with --store."
         )
+    known = f" (fingerprint {trained_on.fingerprint})" if trained_on.fingerprint else ""
     return [
-        f"{found.path} was trained on another store (fingerprint {trained_on.fingerprint}); it continues "
-        f"with the images and the mean image of {store.path}."
+        f"{found.path} was trained on another store{known}; it continues with the images and the mean image "
+        f"of {store.path}."
     ]
 
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from tests.launch import ranks
+from tests.launch import ROOT, ranks
 from tests.trainer.in_process import command
 from tests.trainer.interchange import caffe, hooks
 from tests.weights import narrow_alexnet
@@ -286,12 +286,12 @@ def test_the_words_after_wordnet_ids_become_names(folder):
 def test_what_was_imported_is_evaluated_exported_and_used_for_predictions(folder, tiny_store):
     write(folder)
     network, _ = imported(folder, "--mean", "mean.binaryproto", "--store", tiny_store)
-    evaluation = ("evaluate", "--run", "run", "--store", str(tiny_store), "--json")
-    done = command(*evaluation, "one.json", cwd=folder)
+    run = ("--run", str(folder / "run"), "--store", str(tiny_store), "--json")
+    done = command("evaluate", *run, folder / "one.json", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())
     assert "is not the store that this network was trained on: the network's own mean image is" in said
-    done = ranks(2, "-m", f"trainer.{evaluation[0]}", *evaluation[1:], "two.json", cwd=folder)
+    done = ranks(2, "-m", "trainer.evaluate", *run, str(folder / "two.json"), cwd=ROOT)
     assert done.returncode == 0, done.stderr
     one, two = (json.loads((folder / name).read_text()) for name in ("one.json", "two.json"))
     assert one["images"] == two["images"] == 30
