@@ -73,9 +73,9 @@ def run(a: Arguments) -> None:
 
 def _own(a: Arguments, contents: Contents, store: Store | None) -> tuple[Config, TrainingSet]:
     """The settings and the training set of an export of this project. Raises UserError."""
-    _refuse(
-        a, "is an export of this project", [name for name in ("mean", "classes", "like") if getattr(a, name)]
-    )
+    given = [name for name in ("mean", "classes", "like") if getattr(a, name)]
+    given += ["channels"] if a.channels != "auto" else []
+    _refuse(a, "is an export of this project", given)
     trained_on = load(a.file, device="cpu").trained_on
     if store and trained_on.classes != store.classes:
         raise UserError(

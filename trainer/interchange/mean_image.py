@@ -50,7 +50,7 @@ def _file(words: Sequence[str], side: int) -> NDArray[np.floating]:
     if not path.is_file():
         raise UserError(f"There is no file {path}: --mean takes a .binaryproto, an .npy, or three numbers.")
     try:
-        if path.read_bytes()[:6] == foreign.NPY:
+        if foreign.kind_of(path) == "npy":
             found = np.load(path, allow_pickle=False)
         else:
             message = wire.open_file(path)

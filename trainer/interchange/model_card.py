@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.shared.names import shown
-from trainer.config import Config
+from trainer.config import GROUP_OF, Config
 from trainer.evaluation.pretrained_network import PretrainedNetwork
 from trainer.interchange import hub_metadata, traced
-from trainer.recipes import RECIPES
+from trainer.recipes import PAPER, RECIPES
 from trainer.runs import run_folder
 from trainer.runs.log import having, read_log
 
@@ -38,16 +38,18 @@ def markdown(
     measured = _measured(network, run)
     parameters = sum(p.numel() for p in network.network.parameters())
     towers = "two towers" if network.config.network.towers == 2 else "one tower"
+    imported = _escaped(network.state.get("imported", ""))  # the file, at step 0 alone
+    origin = f"imported from {imported}, with" if imported else "trained from scratch on"
     return "\n".join(
         [
             hub_metadata.front_matter(network, f"AlexNet, {run.name}", measured, license),
             f"# AlexNet, {_escaped(run.name)}",
             "",
             f"The network of Krizhevsky, Sutskever, Hinton (2012) in {towers}, {parameters:,} parameters, "
-            f"trained from scratch on {len(network.classes):,} classes of images.",
+            f"{origin} {len(network.classes):,} classes of images.",
             "",
             *_errors(measured),
-            *_recipe(network.config),
+            *(_settings(network.config) if imported else _recipe(network.config)),
             *_data(network, run),
             *_made_with(network),
             *_use(forms, kind, network),
@@ -102,15 +104,26 @@ def _recipe(config: Config) -> list[str]:
     ]
 
 
+def _settings(config: Config) -> list[str]:
+    """Of an imported network, whose training has no record."""
+    of_network = [name for name, group in GROUP_OF.items() if group in ("network", "augment")]
+    changed = run_folder.differences(PAPER, config)
+    phrases = [f"- {phrase}" for name, phrase in changed.items() if name in of_network]
+    return ["## Settings", "", "Different from the paper's network:", "", *phrases, ""]
+
+
 def _data(network: PretrainedNetwork, run: Path) -> list[str]:
     fingerprint = run_folder.record(run).get("store", "unknown")
+    store = (
+        f"A store of preprocessed images with the fingerprint `{fingerprint}`" if fingerprint else "Images"
+    )
     first = [_escaped(network.name(index)) for index in range(min(12, len(network.classes)))]
     more = ", ..." if len(network.classes) > len(first) else ""
     return [
         "## Data",
         "",
-        f"A store of preprocessed images with the fingerprint `{fingerprint}`: shorter side to "
-        f"{network.image_size} pixels, central square, the training set's mean image subtracted.",
+        f"{store}: shorter side to {network.image_size} pixels, central square, the training set's mean "
+        "image subtracted.",
         "",
         f"{len(network.classes):,} classes: {', '.join(first)}{more}.",
         "",

@@ -298,6 +298,10 @@ def test_what_was_imported_is_evaluated_exported_and_used_for_predictions(folder
     assert (one["top1_error"], one["top5_error"]) == (two["top1_error"], two["top5_error"])
     done = command("export", "run", "--to", "exported", "--no-onnx", cwd=folder)
     assert done.returncode == 0, done.stderr
+    card = (folder / "exported" / "README.md").read_text()
+    assert "imported from w.caffemodel, with 10 classes of images." in card
+    assert "--lrn-over was tower, now both" in card
+    assert not re.search("trained from scratch|Batch 128|fingerprint", card)
     again = load(folder / "exported" / "alexnet.safetensors", device="cpu")
     np.testing.assert_array_equal(again.probabilities(IMAGES), network.probabilities(IMAGES))
     done = command("import_weights", "exported/alexnet.safetensors", "--run", "back", cwd=folder)

@@ -92,7 +92,7 @@ def test_an_export_of_this_project_is_imported_unchanged(small_run, tiny_store, 
         assert np.array_equal(network.mean_SS3, old.mean_SS3)
 
 
-@pytest.mark.parametrize("flag", ["--no-inverted-dropout", "--mean=1", "--like=bvlc_alexnet"])
+@pytest.mark.parametrize("flag", ["--no-inverted-dropout", "--mean=1", "--channels=bgr"])
 def test_an_exports_own_settings_are_not_overruled(flag, small_run, tmp_path):
     done = command("export", small_run, "--to", tmp_path, "--no-onnx", cwd=ROOT)
     assert done.returncode == 0, done.stderr
