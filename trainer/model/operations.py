@@ -47,6 +47,7 @@ def operations_after(settings: NetworkConfig, layer: str) -> tuple[Operation, ..
     """
     window = 3 if settings.overlap else 2  # 3: windows overlap, as in the paper (section 3.4)
     round_up = settings.overlap and (settings.pool_rounding == "up" or layer == "conv5")
+    rounds_down = bool(settings.conv1_pad) or not round_up
     orders = {
         "conv1": settings.conv1_order,
         "conv2": settings.conv2_order,
@@ -69,9 +70,7 @@ def operations_after(settings: NetworkConfig, layer: str) -> tuple[Operation, ..
             found.append(Operation("lrn", relu))
             if layer == "conv2" and settings.conv2_spatial_norm:
                 found.append(Operation("spatial norm"))
-        elif (
-            name == "pool" and last and last.kind == "lrn" and joins and (settings.conv1_pad or not round_up)
-        ):
+        elif name == "pool" and last and last.kind == "lrn" and joins and rounds_down:
             found[-1] = replace(last, window=window)
         elif name == "pool":
             found.append(Operation("pool", window=window, round_up=round_up))

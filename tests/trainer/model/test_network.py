@@ -112,6 +112,7 @@ class OfAnotherProgram(Grouped):
     def __init__(self, s: NetworkConfig, classes: int) -> None:
         super().__init__(s, classes)
         self.orders = s.conv1_order, s.conv2_order
+        self.up = s.pool_rounding == "up"
         self.round_up = s.pool_rounding == "up"
 
     def forward(self, x):
@@ -307,6 +308,7 @@ def test_a_tower_that_is_watched_has_the_bits_of_one_that_is_not(order, dtype, f
 
 
 RELU, LRN = Operation("activation"), Operation("lrn")
+POOL = Operation("pool", window=3, round_up=True)
 PARSED = {
     "the paper's": ({}, "conv1", (Operation("lrn", relu=True, window=3),)),
     "windows that do not overlap": ({"overlap": False}, "conv1", (Operation("lrn", relu=True, window=2),)),
@@ -318,21 +320,21 @@ PARSED = {
     "the program's conv2": (
         {"conv2_spatial_norm": True},
         "conv2",
-        (Operation("lrn", relu=True), Operation("spatial norm"), Operation("pool", window=3)),
+        (Operation("lrn", relu=True), Operation("spatial norm"), POOL),
     ),
     "a textbook's": (
         {"conv1_order": "lrn-relu-pool"},
         "conv1",
-        (LRN, RELU, Operation("pool", window=3)),
+        (LRN, RELU, POOL),
     ),
     "without LRN": (
         {"lrn": False, "conv2_spatial_norm": True},
         "conv2",
-        (RELU, Operation("pool", window=3)),
+        (RELU, POOL),
     ),
-    "tanh": ({"activation": "tanh"}, "conv1", (RELU, LRN, Operation("pool", window=3))),
+    "tanh": ({"activation": "tanh"}, "conv1", (RELU, LRN, POOL)),
     "conv3": ({}, "conv3", (RELU,)),
-    "conv5": ({}, "conv5", (RELU, Operation("pool", window=3))),
+    "conv5": ({}, "conv5", (RELU, POOL)),
     "fc6": ({}, "fc6", (RELU, Operation("dropout"))),
     "fc7 without dropout": ({"dropout": 0.0}, "fc7", (RELU,)),
 }
