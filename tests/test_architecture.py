@@ -23,7 +23,7 @@ TRAINER = {
     "evaluation": {"config", "data", "errors", "model", "parallel", "runs"},
     "interchange": {"config", "data", "errors", "evaluation", "model", "recipes", "runs"},
     "training": {"config", "data", "errors", "evaluation", "kernels", "model", "parallel", "recipes", "runs"},
-    "cli": {"config", "errors", "parallel", "recipes", "runs"},
+    "cli": {"config", "errors", "evaluation", "parallel", "recipes", "runs"},
     "figures": {"cli", "config", "data", "errors", "evaluation", "model", "runs"},
     "doctor": set(),
 }

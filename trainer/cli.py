@@ -23,7 +23,7 @@ from trainer.config import Config, with_changes
 from trainer.errors import UserError, as_disk_failure
 from trainer.parallel import interrupt, launcher
 from trainer.parallel.output import outlives_reader
-from trainer.recipes import AUTO, RECIPES
+from trainer.recipes import AUTO, RECIPES, with_network
 
 PROGRAM = "python -m trainer.run"
 
@@ -116,13 +116,14 @@ def parse(
 def parse_config(argv: Sequence[str] | None = None) -> Config:
     """The configuration of the training command: an existing run's settings, or a recipe's, and the flags.
 
-    Rank 0 reads those of the run and sends them to the others.
+    With --init-from a recipe has the settings of that network. Rank 0 reads those of a run or of a network
+    and sends them to the others.
     """
     args = words(argv)
-    run, resume = _value(args, "--run"), _value(args, "--resume")
+    run, resume, initial = (_value(args, flag) for flag in ("--run", "--resume", "--init-from"))
     resume = None if resume in ("auto", "never") else resume
     default = RECIPES.get(_value(args, "--recipe") or "auto", AUTO)
-    if not run and not resume:
+    if not (run or resume or initial):
         return parse(Config, PROGRAM, default, args)
     config = None
     if not {"-h", "--help"} & {*args}:  # help has the run's values
@@ -132,14 +133,23 @@ def parse_config(argv: Sequence[str] | None = None) -> Config:
         from trainer.parallel.agreement import on_root
         from trainer.parallel.topology import world
 
-    of_run = on_root(world(), lambda: _of_run(run, resume))
-    return config if config and not of_run else parse(Config, PROGRAM, of_run or default, args)
+    found = on_root(world(), lambda: _of_run(run, resume) or _of_initial(initial, default))
+    return config if config and not found else parse(Config, PROGRAM, found or default, args)
+
+
+def _of_initial(path: str | None, recipe: Config) -> Config | None:
+    """The recipe with the settings of the network that --init-from names."""
+    from trainer.evaluation import pretrained
+
+    return with_network(recipe, pretrained.read_config(Path(path))) if path else None
 
 
 def _of_run(run: str | None, resume: str | None) -> Config | None:
     """The settings of the run that --run or a checkpoint names; None where there is no such run yet."""
     from trainer.runs import checkpoint, run_folder
 
+    if not (run or resume):
+        return None
     folder = Path(run) if run else checkpoint.run_of(Path(str(resume)))
     if not run_folder.record(folder):
         return None

@@ -156,6 +156,9 @@ class OptimizerConfig(Ranged):
     """Weight decay of the biases too. cuda-convnet: no."""
     bias_lr: Annotated[float, Range("[0, 1000]")] = 1.0
     """Learning rate of the biases, as a multiple of the weights'. cuda-convnet: 2."""
+    fc8_lr: Annotated[float, Range("[0, 1000]")] = 1.0
+    """Learning rate of fc8, weights and biases, as a multiple of the other layers'. Caffe's recipes for
+    fine-tuning on other classes: 10."""
     epochs: Count | None = None
     """Passes over the training set (paper: about 90). None: by the size of the training set."""
     schedule: Literal["cosine", "plateau", "steps"] = "cosine"
@@ -188,6 +191,12 @@ class RunConfig(Ranged):
     resume: str = "auto"
     """auto: continue where the run stopped, if it exists. never: refuse an existing run. PATH: continue from
     this checkpoint, of this run or of another one; later checkpoints of this run are set aside."""
+    init_from: Path | None = None
+    """Begin with the weights of a trained network (fine-tuning): a run's folder, a checkpoint's, or a file of
+    trainer.export. The settings of the network and of its input are its own; so is the mean image."""
+    classes: Literal["same", "new"] = "same"
+    """With --init-from. same: the store has the network's classes. new: it has others, and fc8 is drawn
+    anew."""
     max_steps: Annotated[int | None, Range("[1, 1e12]")] = None
     """Save, validate and end after this many steps, counted from the start of the run."""
     seed: Seed = 0
@@ -198,6 +207,11 @@ class RunConfig(Ranged):
     """Steps between two lines of metrics.jsonl."""
     figures: bool = True
     """Draw the run's figures when it is complete."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.classes == "new" and self.init_from is None:
+            raise UserError("--classes new is for fine-tuning: add --init-from, or leave out --classes.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,7 +300,7 @@ def with_changes(config: Config, **changes: Any) -> Config:
 def to_dict(config: Config) -> dict[str, Any]:
     """Convert to plain values for JSON."""
     plain = dataclasses.asdict(config)
-    for name in ("store", "folder"):
+    for name in ("store", "folder", "init_from"):
         value = plain["run"][name]
         plain["run"][name] = None if value is None else str(value)
     return plain

@@ -43,7 +43,22 @@ AUTO = Config(
     augment=AugmentConfig(divisor=60.0),  # about a pixel's standard deviation, so that inputs are near 1
 )
 
+OF_INITIAL_WEIGHTS = ("init", "init_std", "init_std_conv345", "init_bias")
+"""The settings of the network that matter at the beginning alone."""
+OF_INPUT = ("crop_size", "mean_window", "divisor")
+"""The settings of augmentation that the first layer has learned with."""
+
 RECIPES = {"auto": AUTO, "paper": PAPER, "cuda-convnet": CUDA_CONVNET}
+
+
+def with_network(recipe: Config, trained: Config) -> Config:
+    """A recipe for a run that begins with a trained network: the settings of that network and of its input.
+
+    A new fc8 is N(0, 0.01), as in Caffe's recipes for fine-tuning.
+    """
+    network = dataclasses.replace(trained.network, init="gaussian", init_std=0.01)
+    own = {name: getattr(trained.augment, name) for name in OF_INPUT}
+    return dataclasses.replace(recipe, network=network, augment=dataclasses.replace(recipe.augment, **own))
 
 
 def settle(config: Config, train_images: int) -> tuple[Config, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,7 +20,8 @@ from trainer.recipes import settle
 from trainer.runs import checkpoint, resuming, run_folder, summary
 from trainer.runs.lock import RunLock
 from trainer.runs.resuming import Start
-from trainer.training import backends, dry_run
+from trainer.training import backends, dry_run, fine_tuning
+from trainer.training.fine_tuning import InitialNetwork
 from trainer.training.loop import COMPLETE, Loop
 from trainer.training.signals import Requests
 from trainer.training.step import Trainer
@@ -37,12 +39,17 @@ def train(config: Config, topology: Topology, requests: Requests) -> int:
     check_same_on_all_ranks(topology, facts(config, store))
     config, reasons = settle(config, len(store.train))
     locks: list[RunLock] = []  # rank 0's
+    initial: list[InitialNetwork] = []  # rank 0's too
 
     def look() -> Start:
         run, continued = resuming.choose(config, store)
         locks.append(RunLock(run))
         Requests.clear(run)  # what is asked from now on is meant for this start
-        return resuming.find(run, continued, store)
+        start = resuming.find(run, continued, store)
+        if config.run.init_from and not start.found:
+            initial.append(fine_tuning.read(start.config, store))
+            start = replace(start, mean_SS3=initial[0].mean_SS3)
+        return start
 
     try:
         watchdog.mark("rank 0's look at the run's folder", waiting=not topology.is_root)
@@ -53,6 +60,8 @@ def train(config: Config, topology: Topology, requests: Requests) -> int:
         # One precision for all ranks, whatever their processors.
         config = with_changes(start.config, precision=precision)
         trainer = Trainer(config, topology, len(store.classes))
+        if start.mean_SS3 is not None:
+            store = replace(store, mean=start.mean_SS3)
         watchdog.mark("rank 0's writing of the configuration", waiting=not topology.is_root)
         changes = on_root(topology.world, lambda: resuming.begin(start, config, store))
         lock = locks[0] if locks else None
@@ -65,6 +74,13 @@ def train(config: Config, topology: Topology, requests: Requests) -> int:
         if start.found:
             watchdog.mark("reading the checkpoint", waiting=topology.pair > 0)
             loop.restore(start.found)
+        elif config.run.init_from:
+            watchdog.mark("rank 0's sending of the initial network", waiting=not topology.is_root)
+            fine_tuning.distribute(trainer, initial[0].towers if initial else None)
+            while initial:
+                network = initial.pop()
+                loop.state.init_from = network.record
+                loop.say(f"{start.run}: a new run, which {network.sentence}")
         else:
             loop.say(f"{start.run}: a new run")
         code = loop.train(start.changed)

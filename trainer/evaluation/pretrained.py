@@ -53,7 +53,7 @@ def load(
         features = network.features(["cat.jpg", "dog.jpg"], ("conv5", "fc7"))
     """
     path = run_folder.latest() if path is None else Path(path)
-    found = _of_exported(path) if path.suffix == EXPORTED else _of_run(path, checkpoint)
+    found = _of_exported(path) if _is_exported(path) else _of_run(path, checkpoint)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     remedy = "train it anew on images of 256 pixels"
@@ -62,12 +62,35 @@ def load(
     return found
 
 
+def read_config(path: Path) -> Config:
+    """The settings of a trained network alone. Raises UserError as `load` does."""
+    return _read_exported(path, nothing=True)[2] if _is_exported(path) else run_folder.read_config(_run(path))
+
+
+def _is_exported(path: Path) -> bool:
+    """Whether a path names a file of `trainer.export`. Raises UserError for another file."""
+    if path.suffix != EXPORTED and path.is_file():
+        raise UserError(
+            f"{path} is neither a run, nor a checkpoint, nor an {EXPORTED} file of python -m trainer.export. "
+            "Make a run of another program's weights with python -m trainer.import_weights."
+        )
+    return path.suffix == EXPORTED
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return checkpoints.OWN.fullmatch(path.name) is not None
+
+
+def _run(path: Path) -> Path:
+    """The folder of the run that a path names, or whose checkpoint it names."""
+    return checkpoints.run_of(path) if _is_checkpoint(path) else path
+
+
 def _of_run(path: Path, which: str) -> PretrainedNetwork:
     """The network of a run's folder, or of one checkpoint's."""
-    is_checkpoint = checkpoints.OWN.fullmatch(path.name) is not None
-    run = checkpoints.run_of(path) if is_checkpoint else path
+    run = _run(path)
     config = run_folder.read_config(run)
-    found, remarks = checkpoints.find(run, str(path) if is_checkpoint else which)
+    found, remarks = checkpoints.find(run, str(path) if _is_checkpoint(path) else which)
     for remark in remarks:
         print(remark, file=sys.stderr)
     data = TrainingSet.read(found.path) or TrainingSet.of(run_folder.store_of(run, config.run.store))
@@ -92,18 +115,11 @@ def _of_run(path: Path, which: str) -> PretrainedNetwork:
 
 def _of_exported(path: Path) -> PretrainedNetwork:
     """The network of a file that `interchange/write.py` wrote."""
-    if not path.is_file():
-        raise UserError(f"There is no file {path}; write one with: python -m trainer.export RUN")
+    found, about, config = _read_exported(path)
     try:
-        found, text = tensors.read(path)
-        about = json_files.parse(text or "", Exported, "its header")
         data = TrainingSet.from_header(found.pop(MEAN, None), about, about.get("fingerprint") or "")
-        config = from_dict(about["config"])
-    except (tensors.TensorsError, json_files.JsonError, UserError) as error:
-        raise UserError(
-            f"{path} was not written by python -m trainer.export, or is damaged ({str(error).rstrip('.')}): "
-            "write it anew with: python -m trainer.export RUN"
-        ) from None
+    except tensors.TensorsError as error:
+        raise _not_exported(path, error) from None
     network = _empty(config, len(data.classes))
     _require_fit(
         found, merge([dict(tower.state_dict()) for tower in network.towers]), len(data.classes), path
@@ -119,6 +135,25 @@ def _of_exported(path: Path) -> PretrainedNetwork:
         fingerprint=data.fingerprint or None,
         upright=data.upright,
         network=_filled(network, split(found, config.network.towers)),
+    )
+
+
+def _read_exported(path: Path, nothing: bool = False) -> tuple[Weights, Exported, Config]:
+    """Tensors (`nothing`: none of them), header and settings of an exported file. Raises UserError."""
+    if not path.is_file():
+        raise UserError(f"There is no file {path}; write one with: python -m trainer.export RUN")
+    try:
+        found, text = tensors.read(path, lambda name: not nothing)
+        about = json_files.parse(text or "", Exported, "its header")
+        return found, about, from_dict(about["config"])
+    except (tensors.TensorsError, json_files.JsonError, UserError) as error:
+        raise _not_exported(path, error) from None
+
+
+def _not_exported(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path} was not written by python -m trainer.export, or is damaged ({str(error).rstrip('.')}): "
+        "write it anew with: python -m trainer.export RUN"
     )
 
 

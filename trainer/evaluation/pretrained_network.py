@@ -31,6 +31,8 @@ from trainer.model.network import Tower, TwoTowerAlexNet
 from trainer.model.standalone import AlexNet
 from trainer.runs.training_set import MEAN, TrainingSet
 
+EXPORTED_STATE = ("step", "epoch", "seed", "versions", "init_from")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedNetwork:
@@ -234,7 +236,7 @@ class PretrainedNetwork:
             "image_size": self.image_size,
             "fingerprint": self.fingerprint,
             "upright": self.upright,
-            "state": {k: v for k, v in self.state.items() if k in ("step", "epoch", "seed", "versions")},
+            "state": {k: v for k, v in self.state.items() if k in EXPORTED_STATE},
         }
 
 

@@ -38,15 +38,14 @@ def markdown(
     measured = _measured(network, run)
     parameters = sum(p.numel() for p in network.network.parameters())
     towers = "two towers" if network.config.network.towers == 2 else "one tower"
-    imported = _escaped(network.state.get("imported", ""))  # the file, at step 0 alone
-    origin = f"imported from {imported}, with" if imported else "trained from scratch on"
+    imported = "imported" in network.state  # at step 0 alone
     return "\n".join(
         [
             hub_metadata.front_matter(network, f"AlexNet, {run.name}", measured, license),
             f"# AlexNet, {_escaped(run.name)}",
             "",
             f"The network of Krizhevsky, Sutskever, Hinton (2012) in {towers}, {parameters:,} parameters, "
-            f"{origin} {len(network.classes):,} classes of images.",
+            f"{_origin(network)} {len(network.classes):,} classes of images.",
             "",
             *_errors(measured),
             *(_settings(network.config) if imported else _recipe(network.config)),
@@ -57,6 +56,14 @@ def markdown(
             *_figures(figures),
         ]
     )
+
+
+def _origin(network: PretrainedNetwork) -> str:
+    """Where its weights are from, up to the number of classes."""
+    imported, initial = network.state.get("imported"), network.state.get("init_from")
+    if imported:
+        return f"imported from {_escaped(imported)}, with"
+    return f"fine-tuned from {_escaped(initial['name'])} on" if initial else "trained from scratch on"
 
 
 def _escaped(name: str) -> str:
@@ -90,7 +97,7 @@ def _errors(measured: dict[str, Any] | None) -> list[str]:
 def _recipe(config: Config) -> list[str]:
     o = config.optim
     changed = run_folder.differences(RECIPES[config.recipe], config)
-    in_sentence = ("batch_size", "lr", "epochs", "warmup_epochs")
+    in_sentence = ("batch_size", "lr", "epochs", "warmup_epochs", "init_from", "classes")
     others = [phrase for name, phrase in changed.items() if name not in in_sentence]
     return [
         "## Recipe",

@@ -52,12 +52,21 @@ class _Plateau(TypedDict):
     falls: int
 
 
+class InitFrom(TypedDict):
+    """The network that a run was fine-tuned from: its file or checkpoint, its step, its training set."""
+
+    name: str
+    step: int
+    fingerprint: str | None
+
+
 class _Later(TypedDict, total=False):
     samples: str
     epoch_is_open: bool
     previous: str | None
     world: int
     versions: dict[str, str]
+    init_from: InitFrom | None
 
 
 class State(_Later):
@@ -116,6 +125,7 @@ class _ExportedState(TypedDict, total=False):
     epoch: float
     seed: int
     versions: dict[str, str]
+    init_from: InitFrom | None
 
 
 class _ExportedLater(TypedDict, total=False):

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from preprocess.store import Store
 from trainer.config import Config, with_changes
 from trainer.errors import UserError
@@ -31,6 +34,8 @@ class Start:
     """Settings that differ from those of the run so far: name -> [old, new]."""
     remarks: list[str]
     """A sentence for each thing that the user should know."""
+    mean_SS3: NDArray[np.float32] | None = None
+    """The mean image that this run subtracts; None: the store's."""
 
 
 def choose(config: Config, store: Store) -> tuple[Path, Config]:
@@ -55,20 +60,35 @@ def find(run: Path, config: Config, store: Store) -> Start:
     if resume == "never" and started:
         raise UserError(f"{run} exists already; name another --run, or leave out --resume never.")
     changed = run_folder.changes(run, config, store.fingerprint) if started else {}
+    explicit = resume not in ("auto", "never")
+    if explicit and config.run.init_from and not started:
+        raise UserError(
+            f"--resume {resume} and --init-from {config.run.init_from} name two networks for the start of "
+            f"{run}: leave out one of them."
+        )
     remarks = going_back.repair(run)
     found = None
-    if resume not in ("auto", "never"):
+    if explicit:
         found = checkpoint.verified(Path(resume))
-        remarks += _of_another_store(found, store)
     elif started and checkpoint.exists(run):
         found, damaged = checkpoint.find(run)
         remarks += damaged
-    return Start(run=run, config=config, found=found, changed=changed, remarks=remarks)
+    trained_on = TrainingSet.read(found.path) if found else None
+    if found and explicit:
+        remarks += _of_another_store(found, trained_on, store)
+    own = trained_on is not None and trained_on.fingerprint == store.fingerprint
+    return Start(
+        run=run,
+        config=config,
+        found=found,
+        changed=changed,
+        remarks=remarks,
+        mean_SS3=trained_on.mean_SS3 if trained_on and own else None,
+    )
 
 
-def _of_another_store(found: Checkpoint, store: Store) -> list[str]:
+def _of_another_store(found: Checkpoint, trained_on: TrainingSet | None, store: Store) -> list[str]:
     """A sentence when the checkpoint was trained on another store. Raises UserError if its classes differ."""
-    trained_on = TrainingSet.read(found.path)
     if trained_on is None or trained_on.fingerprint == store.fingerprint:
         return []
     if trained_on.classes != store.classes:

@@ -78,9 +78,8 @@ def write_config(
     changes: of settings at later starts, oldest first.
     """
     run.mkdir(parents=True, exist_ok=True)
-    settled = with_changes(
-        config, store=config.run.store.absolute(), folder=run.absolute(), resume="auto", max_steps=None
-    )
+    where = {"store": config.run.store.absolute(), "folder": run.absolute(), "init_from": _initial(config)}
+    settled = with_changes(config, **where, resume="auto", max_steps=None)
     found = {
         "config": to_dict(settled),
         "store": store_fingerprint,
@@ -172,7 +171,7 @@ def _short(path: Path) -> Path:
 
 
 def differences(old: Config, new: Config) -> dict[str, str]:
-    """The settings of network, data, optimizer and seed that differ: name -> a phrase."""
+    """The settings of network, data, optimizer and start that differ: name -> a phrase."""
     found = {}
     if old.recipe != new.recipe:
         found["recipe"] = f"--recipe was {old.recipe}, now {new.recipe}"
@@ -181,6 +180,17 @@ def differences(old: Config, new: Config) -> dict[str, str]:
             before, now = getattr(getattr(old, part), f.name), getattr(getattr(new, part), f.name)
             if before != now:
                 found[f.name] = f"{flag(f.name)} was {before}, now {now}"
-    if old.run.seed != new.run.seed:
-        found["seed"] = f"--seed was {old.run.seed}, now {new.run.seed}"
+    for name, before, now in (
+        ("seed", old.run.seed, new.run.seed),
+        ("init_from", _initial(old), _initial(new)),
+        ("classes", old.run.classes, new.run.classes),
+    ):
+        if before != now:
+            found[name] = f"{flag(name)} was {before}, now {now}"
     return found
+
+
+def _initial(config: Config) -> Path | None:
+    """The absolute path of the network that a run starts from."""
+    path = config.run.init_from
+    return None if path is None else path.absolute()

@@ -101,13 +101,9 @@ def as_seen(store: Store, network: TrainingSet) -> tuple[Store, list[str]]:
     Also returns a sentence for each thing that differs. Raises UserError when the store's images have
     another size, or a class that the network does not know.
     """
+    require_size(store, network)
     if store.fingerprint == network.fingerprint:
-        return store, []
-    if store.image_size != len(network.mean_SS3):
-        raise UserError(
-            f"The images of {store.path} have {store.image_size} pixels a side, the network was trained on "
-            f"{len(network.mean_SS3)}: preprocess them with image_size={len(network.mean_SS3)}."
-        )
+        return dataclasses.replace(store, mean=network.mean_SS3), []
     known = f" (fingerprint {store.fingerprint}, then {network.fingerprint})" if network.fingerprint else ""
     remarks = [
         f"{store.path} is not the store that this network was trained on{known}: the network's own mean "
@@ -133,6 +129,15 @@ def as_seen(store: Store, network: TrainingSet) -> tuple[Store, list[str]]:
         mean=network.mean_SS3,
     )
     return seen, remarks
+
+
+def require_size(store: Store, network: TrainingSet) -> None:
+    """Raise UserError for a store whose images have another size than the network's mean image."""
+    if store.image_size != len(network.mean_SS3):
+        raise UserError(
+            f"The images of {store.path} have {store.image_size} pixels a side, the network was trained on "
+            f"{len(network.mean_SS3)}: preprocess them with image_size={len(network.mean_SS3)}."
+        )
 
 
 def match(found: Sequence[str], known: Sequence[str], where: str) -> tuple[NDArray[np.int64], str | None]:

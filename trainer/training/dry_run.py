@@ -22,6 +22,7 @@ from trainer.data.batches import TrainingBatches, open_training_data
 from trainer.parallel.topology import Topology
 from trainer.recipes import settle
 from trainer.runs import checkpoint, resuming, run_folder, summary
+from trainer.training import fine_tuning
 from trainer.training.schedule import Schedule
 from trainer.training.step import Trainer
 
@@ -44,6 +45,9 @@ def show(config: Config, topology: Topology) -> None:
         return
     run, config = resuming.choose(config, store)
     done = step_of_run(run, config, store.fingerprint)
+    begin = "start anew"
+    if config.run.init_from and not done:
+        begin = f"be a new run, which {fine_tuning.read(config, store).sentence}"
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
     batch = trainer.batch_size
     parameters = sum(stage.master_weights.numel() for stages in trainer.flat for stage in stages)
@@ -59,7 +63,7 @@ def show(config: Config, topology: Topology) -> None:
         f"{topology.describe()}, {trainer.precision}",
         *reasons,
         *summary.settings(config),
-        f"{run}: would {f'continue from step {done}' if done else 'start anew'}",
+        f"{run}: would {f'continue from step {done}' if done else begin}",
         f"steps: {last - done:,} of {batch} images, to step {last:,}: "
         f"{last / schedule.steps_per_epoch:.1f} epochs of {len(store.train):,} images",
         f"memory a rank: at least {size(fixed + activations + waiting)}",

@@ -125,5 +125,6 @@ def sgd_step_(stage: FlatStage, optim: OptimizerConfig, lr: float, frozen: tuple
             g.zero_()
             continue
         rate = lr * optim.bias_lr if kind == "bias" else lr
+        rate *= optim.fc8_lr if layer == "fc8" else 1.0
         decay = 0.0 if kind == "bias" and not optim.bias_decay else optim.weight_decay
         kernels.sgd_(w, v, g, rounded, optim.momentum, rate * decay, rate)

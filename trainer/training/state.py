@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.runs.formats import InitFrom
 from trainer.training.schedule import Schedule
 
 
@@ -20,6 +21,8 @@ class RunState:
         """Steps that were taken."""
         self.samples = ""
         """SHA-256 of the images that this rank's pair was trained on, in their order, chained by step."""
+        self.init_from: InitFrom | None = None
+        """The network that the run was fine-tuned from."""
         self.epoch_is_open = False
         """Whether the last step ends an epoch whose validation the schedule has not counted yet."""
 
@@ -47,10 +50,12 @@ class RunState:
             "epoch_is_open": self.epoch_is_open,
             "schedule": self.schedule.state(),
             "samples": self.samples,
+            "init_from": self.init_from,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of `to_dict`; also of older versions' states."""
         self.step, self.samples = state["step"], state.get("samples", "")
         self.epoch_is_open = state.get("epoch_is_open", False)
+        self.init_from = state.get("init_from")
         self.schedule.restore(state["schedule"])

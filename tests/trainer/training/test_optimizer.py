@@ -282,3 +282,17 @@ def test_epoch_ends_are_those_of_exact_fractions(images, batch):
         done = step * batch // images
         assert schedule.epochs_done(step) == min(90, done), step
         assert schedule.ends_epoch(step) == (done > (step - 1) * batch // images), step
+
+
+def test_fc8_has_its_own_multiple_of_the_learning_rate():
+    """By hand, of w = 1 and g = 1, decay 0.5, lr 0.1: v = -(0.5 * 0.1 + 0.1) = -0.15; ten times that of fc8."""
+    tower = build_tower(SMALL, 5, "a", seed=0)
+    stages = flatten(tower)
+    for p in tower.parameters():
+        p.data.fill_(1.0)
+        p.grad.fill_(1.0)
+    for stage in stages:
+        sgd_step_(stage, OptimizerConfig(fc8_lr=10.0, weight_decay=0.5), 0.1)
+    for name, p in tower.named_parameters():
+        expected = -0.5 if name.startswith("fc8") else 0.85
+        torch.testing.assert_close(p.detach(), torch.full_like(p, expected), rtol=1e-6, atol=0)
