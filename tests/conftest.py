@@ -75,6 +75,7 @@ SLOW = (
     *(f"tests/trainer/kernels/test_{name}.py" for name in ("avx2", "triton_kernels")),
     *(f"tests/trainer/runs/test_{name}.py" for name in ("lock", "resuming", "run_folder", "training_set")),
     *(f"tests/trainer/training/test_{name}.py" for name in ("compiled", "divergence", "validation")),
+    "tests/trainer/training/test_fine_tuning.py",
     "tests/trainer/evaluation/test_ensemble.py",
     "tests/trainer/parallel/test_malloc.py",
     "tests/trainer/interchange",

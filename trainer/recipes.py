@@ -64,6 +64,7 @@ def with_network(recipe: Config, trained: Config) -> Config:
 def settle(config: Config, train_images: int) -> tuple[Config, list[str]]:
     """Fill in the settings that the recipe leaves open; also return the reasons, one sentence each."""
     o, reasons = config.optim, []
+    trained = config.run.init_from is not None
     batch, lr, epochs, warmup = o.batch_size, o.lr, o.epochs, o.warmup_epochs
     if batch is None:
         batch = 128 if train_images >= 100_000 else 32
@@ -76,14 +77,21 @@ def settle(config: Config, train_images: int) -> tuple[Config, list[str]]:
             f"{epochs} epochs: 90 for ImageNet's 1,281,167 images; for {train_images:,}, in proportion to "
             "the cube root, for a first result soon; --epochs N for a better one"
         )
+        if trained:
+            epochs = max(4, round(epochs / 3))
+            reasons[-1] = f"{epochs} epochs: a third of those of a run from scratch"
     if lr is None:
         # Krizhevsky (2014): in proportion to the square root of the batch size, the variance of an update is
         # always the same. Above 128 he found proportion to the batch size, with a warm-up, to work better.
         share = batch / 128
         lr = 0.01 * (share if share > 1 else math.sqrt(share))
         how = "the batch size" if share > 1 else "the square root of the batch size"
-        reasons.append(f"learning rate {lr:g}: the paper's 0.01 for a batch of 128, in proportion to {how}")
-        if not warmup:
+        reason = f"the paper's 0.01 for a batch of 128, in proportion to {how}"
+        if trained:
+            lr /= 10
+            reason = f"a tenth of {reason}, for a network that is trained already"
+        reasons.append(f"learning rate {lr:g}: {reason}")
+        if not warmup and not trained:
             warmup = 1.0
             reasons.append(
                 "warm-up over 1 epoch: the full learning rate in the first steps can leave units at zero "

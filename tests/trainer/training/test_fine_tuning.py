@@ -172,7 +172,8 @@ def test_the_mean_image_of_the_network_travels(small_run, others, tmp_path, monk
     assert np.array_equal(as_seen(own, saved)[0].mean, mean)
     evaluate.main(["--run", str(folder), "--checkpoint", "latest", "--json", str(tmp_path / "errors.json")])
     guesses = load(folder, "latest", "cpu").probabilities(own.val.read(np.arange(len(own.val)))).argmax(1)
-    assert json.loads((tmp_path / "errors.json").read_text())["top1_error"] == np.mean(guesses != own.val.labels)
+    error = json.loads((tmp_path / "errors.json").read_text())["top1_error"]
+    assert error == np.mean(guesses != own.val.labels)
 
 
 def test_a_bare_command_continues_and_another_network_is_refused(

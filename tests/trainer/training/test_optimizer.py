@@ -4,12 +4,13 @@ import dataclasses
 import json
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from trainer.config import NetworkConfig, OptimizerConfig
+from trainer.config import NetworkConfig, OptimizerConfig, with_changes
 from trainer.model.initial_weights import build_tower
 from trainer.recipes import AUTO, CUDA_CONVNET, PAPER, settle
 from trainer.training.optimizer import flatten, largest_magnitude, named_tensors, sgd_step_
@@ -150,6 +151,17 @@ def test_auto_settles_on_the_papers_numbers_at_imagenets_size():
     assert settle(PAPER, 1500) == (PAPER, [])
 
 
+def test_auto_fine_tunes_at_a_tenth_of_the_rate_for_a_third_of_the_epochs_without_warm_up():
+    initial = with_changes(AUTO, init_from=Path("runs/mine"))
+    config, reasons = settle(initial, 1_281_167)
+    assert (config.optim.epochs, config.optim.warmup_epochs) == (30, 0)
+    assert config.optim.lr == pytest.approx(0.001)
+    assert any(reason.startswith("learning rate 0.001: a tenth of") for reason in reasons)
+    assert settle(initial, 100)[0].optim.epochs == 4  # a third of 8 is less
+    named = with_changes(initial, lr=0.02, epochs=7, batch_size=64, warmup_epochs=1.0)
+    assert settle(named, 1_281_167) == (named, [])
+
+
 def test_flat_arrays_have_the_dtypes_and_bytes_of_the_table():
     tower = build_tower(SMALL, 5, "a", seed=0)
     assert all(stage.reduced_grads is stage.grads for stage in flatten(tower))
@@ -285,7 +297,7 @@ def test_epoch_ends_are_those_of_exact_fractions(images, batch):
 
 
 def test_fc8_has_its_own_multiple_of_the_learning_rate():
-    """By hand, of w = 1 and g = 1, decay 0.5, lr 0.1: v = -(0.5 * 0.1 + 0.1) = -0.15; ten times that of fc8."""
+    """By hand, w = 1, g = 1, decay 0.5, lr 0.1: v = -(0.5 * 0.1 + 0.1) = -0.15; ten times that in fc8."""
     tower = build_tower(SMALL, 5, "a", seed=0)
     stages = flatten(tower)
     for p in tower.parameters():
