@@ -215,7 +215,7 @@ def test_another_programs_weights_are_made_a_run_first(others, tmp_path):
     np.savez(tmp_path / "caffe.npz", **narrow_alexnet(classes=4))
     message = refusal(tmp_path / "caffe.npz", others, tmp_path / "run")
     assert "python -m trainer.import_weights" in message
-    flags = ("--run", tmp_path / "caffe", "--store", others, "--bgr")
+    flags = ("--run", tmp_path / "caffe", "--store", others, "--channels", "bgr")
     assert command("import_weights", tmp_path / "caffe.npz", *flags, cwd=ROOT).returncode == 0
     fine_tuned(tmp_path / "caffe", others, tmp_path / "run", "--max-steps", 1)
 
