@@ -170,7 +170,7 @@ def workplace(tiny_store, small_run, tmp_path_factory):
     """A folder with the files that the commands name."""
     folder = tmp_path_factory.mktemp("docs")
     (folder / "data").mkdir()
-    for name in ("imagenet256.zarr", "v2.zarr", "a.zarr"):
+    for name in ("imagenet256.zarr", "v2.zarr", "a.zarr", "photographs.zarr"):
         (folder / "data" / name).symlink_to(tiny_store)
     (folder / "data" / "imagenet").symlink_to(tiny_store.parent / "imagenet")
     for name in ("paper-001", "paper-002"):

@@ -54,17 +54,16 @@ RECIPES = {"auto": AUTO, "paper": PAPER, "cuda-convnet": CUDA_CONVNET}
 def with_network(recipe: Config, trained: Config) -> Config:
     """A recipe for a run that begins with a trained network: the settings of that network and of its input.
 
-    A new fc8 is N(0, 0.01), as in Caffe's recipes for fine-tuning.
+    A new fc8 is drawn as that network's was: the sizes of its activations and of its weights go together.
     """
-    network = dataclasses.replace(trained.network, init="gaussian", init_std=0.01)
     own = {name: getattr(trained.augment, name) for name in OF_INPUT}
-    return dataclasses.replace(recipe, network=network, augment=dataclasses.replace(recipe.augment, **own))
+    augment = dataclasses.replace(recipe.augment, **own)
+    return dataclasses.replace(recipe, network=trained.network, augment=augment)
 
 
 def settle(config: Config, train_images: int) -> tuple[Config, list[str]]:
     """Fill in the settings that the recipe leaves open; also return the reasons, one sentence each."""
     o, reasons = config.optim, []
-    trained = config.run.init_from is not None
     batch, lr, epochs, warmup = o.batch_size, o.lr, o.epochs, o.warmup_epochs
     if batch is None:
         batch = 128 if train_images >= 100_000 else 32
@@ -77,21 +76,19 @@ def settle(config: Config, train_images: int) -> tuple[Config, list[str]]:
             f"{epochs} epochs: 90 for ImageNet's 1,281,167 images; for {train_images:,}, in proportion to "
             "the cube root, for a first result soon; --epochs N for a better one"
         )
-        if trained:
-            epochs = max(4, round(epochs / 3))
-            reasons[-1] = f"{epochs} epochs: a third of those of a run from scratch"
     if lr is None:
         # Krizhevsky (2014): in proportion to the square root of the batch size, the variance of an update is
         # always the same. Above 128 he found proportion to the batch size, with a warm-up, to work better.
         share = batch / 128
         lr = 0.01 * (share if share > 1 else math.sqrt(share))
         how = "the batch size" if share > 1 else "the square root of the batch size"
-        reason = f"the paper's 0.01 for a batch of 128, in proportion to {how}"
-        if trained:
-            lr /= 10
-            reason = f"a tenth of {reason}, for a network that is trained already"
-        reasons.append(f"learning rate {lr:g}: {reason}")
-        if not warmup and not trained:
+        reasons.append(f"learning rate {lr:g}: the paper's 0.01 for a batch of 128, in proportion to {how}")
+        if config.run.init_from:
+            reasons.append(
+                "fine-tuning at the learning rate of a run from scratch: best for a network that was trained "
+                f"on few images; for one of a far larger set, a tenth is usual: --lr {lr / 10:g} --fc8-lr 10"
+            )
+        if not warmup:
             warmup = 1.0
             reasons.append(
                 "warm-up over 1 epoch: the full learning rate in the first steps can leave units at zero "

@@ -151,15 +151,12 @@ def test_auto_settles_on_the_papers_numbers_at_imagenets_size():
     assert settle(PAPER, 1500) == (PAPER, [])
 
 
-def test_auto_fine_tunes_at_a_tenth_of_the_rate_for_a_third_of_the_epochs_without_warm_up():
+def test_auto_names_the_usual_rate_of_fine_tuning():
     initial = with_changes(AUTO, init_from=Path("runs/mine"))
     config, reasons = settle(initial, 1_281_167)
-    assert (config.optim.epochs, config.optim.warmup_epochs) == (30, 0)
-    assert config.optim.lr == pytest.approx(0.001)
-    assert any(reason.startswith("learning rate 0.001: a tenth of") for reason in reasons)
-    assert settle(initial, 100)[0].optim.epochs == 4  # a third of 8 is less
-    named = with_changes(initial, lr=0.02, epochs=7, batch_size=64, warmup_epochs=1.0)
-    assert settle(named, 1_281_167) == (named, [])
+    assert config.optim == settle(AUTO, 1_281_167)[0].optim
+    assert [reason for reason in reasons if reason.endswith("a tenth is usual: --lr 0.001 --fc8-lr 10")]
+    assert settle(with_changes(config, lr=0.02), 1_281_167)[1] == []
 
 
 def test_flat_arrays_have_the_dtypes_and_bytes_of_the_table():
