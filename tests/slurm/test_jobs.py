@@ -43,7 +43,7 @@ def until(
 
 
 def read(logs: Path) -> str:
-    return "\n".join(f"== {log.name}\n{log.read_text()[-4000:]}" for log in sorted(logs.glob("*.log")))
+    return "\n".join(f"== {log.name}\n{log.read_text()[-8000:]}" for log in sorted(logs.glob("*.log")))
 
 
 def ended(slurm: Slurm, job: str, logs: Path) -> str:

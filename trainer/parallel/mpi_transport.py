@@ -101,7 +101,9 @@ class OverMpi(Transport):
         return out
 
 
-_wait_all = MPI.Request.Waitall
+def _wait_all(requests: list[MPI.Request]) -> None:
+    """Until messages have arrived."""
+    MPI.Request.Waitall(requests)
 
 
 def _bytes(x: Tensor) -> Tensor:

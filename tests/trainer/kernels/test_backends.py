@@ -258,7 +258,7 @@ def allowances(case: Case, exact: list[torch.Tensor], dy: torch.Tensor | None) -
     if case.operation == "relu_lrn_pool":  # products alone; ten terms of both signs, each about 1 at most
         return [exact[0].abs(), 10 * exact[1].abs() + 1]
     if case.operation == "crop":  # sums of up to six numbers below 512, whose float32 steps are 3e-5
-        return [6 * 30 * case.arguments[-3]]
+        return [6 * 30 * case.arguments[-4]]
     if case.operation == "sgd_":  # numbers below about 4; gradients are left at exactly 0
         return [1.0, 1.0, 0.0, 1.0][: len(exact)]
     if case.operation == "sum_rows_":
