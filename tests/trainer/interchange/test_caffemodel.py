@@ -71,12 +71,12 @@ def test_settings_are_the_files_own(folder):
 
 def test_scale_and_mean_values_of_the_file_are_taken(folder):
     write(folder, scale=1 / 64, mean=(104, 117, 123))
-    network, said = imported(folder, "--classes", "classes.txt")
+    network, output = imported(folder, "--classes", "classes.txt")
     mean = np.broadcast_to(np.array([104, 117, 123.0]).reshape(3, 1, 1), MEAN.shape)
     expected = caffe.outputs(narrow_alexnet(), caffe.inputs(IMAGES, mean, scale=1 / 64))
     hooks.require_equal(hooks.outputs(network, IMAGES), expected)
-    assert "pixels: divided by 64 after the mean is subtracted" in said
-    assert "mean image: 104.0, 117.0, 123.0 in w.caffemodel; on average 123.0, 117.0, 104.0" in said
+    assert "pixels: divided by 64 after the mean is subtracted" in output
+    assert "mean image: 104.0, 117.0, 123.0 in w.caffemodel; on average 123.0, 117.0, 104.0" in output
 
 
 def test_a_dense_network_is_imported_as_one(folder):
@@ -86,18 +86,18 @@ def test_a_dense_network_is_imported_as_one(folder):
         f, c, h, w = weights[f"{layer}.weight"].shape
         weights[f"{layer}.weight"] = draw.standard_normal((f, 2 * c, h, w)) * (1 / (c * h * w)) ** 0.5
     write(folder, weights=weights, groups=1)
-    network, said = imported(folder, "--mean", "mean.binaryproto", "--classes", "classes.txt")
+    network, output = imported(folder, "--mean", "mean.binaryproto", "--classes", "classes.txt")
     expected = caffe.outputs(weights, caffe.inputs(IMAGES, MEAN), groups=1)
     hooks.require_equal(hooks.outputs(network, IMAGES), expected)
     assert network.config.network.dense
-    assert "(dense)" in said
+    assert "(dense)" in output
 
 
 def test_each_difference_is_printed_in_a_line(folder):
     write(folder, order="relu-pool-lrn")
-    _, said = imported(folder, "--mean", "mean.binaryproto", "--classes", "classes.txt")
+    _, output = imported(folder, "--mean", "mean.binaryproto", "--classes", "classes.txt")
     means = ", ".join(f"{value:.1f}" for value in MEAN.mean((1, 2))[::-1])
-    assert said.splitlines()[:-1] == [
+    assert output.splitlines()[:-1] == [
         "channels: conv1 read blue, green, red (assumed: all of Caffe's networks do); its weights are "
         "reversed for red, green, blue",
         "crops: 227x227 pixels and no padding: conv1 has 55x55 outputs",
@@ -137,10 +137,10 @@ def test_old_data_layers_have_crop_and_scale_in_data_param(folder):
 
 def test_a_thousand_outputs_are_the_classes_of_ilsvrc_2012_without_a_store(folder):
     write(folder, weights=narrow_alexnet(classes=1000))
-    network, said = imported(folder, "--mean", "104", "117", "123")
+    network, output = imported(folder, "--mean", "104", "117", "123")
     assert (network.classes[0], network.classes[999]) == ("n01440764", "n15075141")
     assert network.name(281) == "tabby"
-    assert "classes: 1,000, those of ILSVRC-2012 by WordNet ID (assumed: it has 1,000 outputs)" in said
+    assert "classes: 1,000, those of ILSVRC-2012 by WordNet ID (assumed: it has 1,000 outputs)" in output
     assert network.mean_SS3[0, 0].tolist() == [123, 117, 104]
 
 
@@ -289,8 +289,8 @@ def test_what_was_imported_is_evaluated_exported_and_used_for_predictions(folder
     run = ("--run", str(folder / "run"), "--store", str(tiny_store), "--json")
     done = command("evaluate", *run, folder / "one.json", cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    said = " ".join(done.stdout.split())
-    assert "is not the store that this network was trained on: the network's own mean image is" in said
+    output = " ".join(done.stdout.split())
+    assert "is not the store that this network was trained on: the network's own mean image is" in output
     done = ranks(2, "-m", "trainer.evaluate", *run, str(folder / "two.json"), cwd=ROOT)
     assert done.returncode == 0, done.stderr
     one, two = (json.loads((folder / name).read_text()) for name in ("one.json", "two.json"))

@@ -54,9 +54,9 @@ def caffe_npz(tmp_path_factory):
     ("like", "order"), [("bvlc_alexnet", "relu-lrn-pool"), ("bvlc_reference_caffenet", "relu-pool-lrn")]
 )
 def test_caffes_weights_give_caffes_logits(like, order, caffe_npz, images, tiny_store, tmp_path):
-    network, said = imported(caffe_npz, tmp_path / "run", tiny_store, "--like", like)
+    network, output = imported(caffe_npz, tmp_path / "run", tiny_store, "--like", like)
     assert difference(network.logits(images), caffe(narrow_alexnet(), images, order)) < 1e-5
-    assert "channels: conv1 read blue, green, red (assumed: all of Caffe's networks do)" in said
+    assert "channels: conv1 read blue, green, red (assumed: all of Caffe's networks do)" in output
 
 
 def test_flags_give_the_settings_where_the_network_has_no_name(caffe_npz, images, tiny_store, tmp_path):

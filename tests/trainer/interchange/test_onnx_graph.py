@@ -65,21 +65,21 @@ def test_every_layer_gives_what_onnxruntime_gives(name, tmp_path):
 
 def test_the_towers_give_what_onnxruntime_gives(tmp_path):
     model, names = graph()
-    network, said = imported(model, tmp_path)
+    network, output = imported(model, tmp_path)
     expected = run_by_onnxruntime(model, names, caffe.inputs(IMAGES, MEAN, side=224))["fc8"]
     found = torch.as_tensor(network.probabilities(IMAGES))
     torch.testing.assert_close(found, torch.as_tensor(expected).softmax(1), rtol=1e-4, atol=1e-6)
-    assert "crops: 224x224 pixels and no padding: conv1 has 54x54 outputs" in said
-    assert "pooling: rounds down, to 26x26 and 12x12 outputs" in said
+    assert "crops: 224x224 pixels and no padding: conv1 has 54x54 outputs" in output
+    assert "pooling: rounds down, to 26x26 and 12x12 outputs" in output
     assert network.mean_SS3[0, 0].tolist() == np.float32([123.68, 116.779, 103.939]).tolist()
 
 
 def test_red_green_blue_can_be_said(tmp_path):
     model, _ = graph()
-    network, said = imported(model, tmp_path, "--channels", "rgb")
+    network, output = imported(model, tmp_path, "--channels", "rgb")
     weight = network.tensors()["conv1.weight"].numpy()
     np.testing.assert_array_equal(weight, np.float32(narrow_alexnet()["conv1.weight"]))
-    assert "blue, green, red" not in said
+    assert "blue, green, red" not in output
 
 
 def changed(change, **options):

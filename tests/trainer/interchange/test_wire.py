@@ -116,8 +116,8 @@ def test_a_damaged_network_is_read_or_is_one_sentence(kind, tmp_path):
     @given(damaged(whole(kind)))
     def check(data):
         path.write_bytes(data)
-        said = refusal(lambda: weights_file.read(path))
-        assert not said or (str(path) in said and len(said) < 2500 and "\n" not in said)
+        output = refusal(lambda: weights_file.read(path))
+        assert not output or (str(path) in output and len(output) < 2500 and "\n" not in output)
 
     check()
 
