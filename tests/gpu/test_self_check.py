@@ -2,10 +2,14 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
+from preprocess.store import open_store
 from tests.gpu.stand_in import gpus
+from tests.trainer.in_process import command
+from trainer.evaluation.pretrained import load
 from trainer.kernels import reference, self_check, table
 
 CUDA = torch.device("cuda:0")
@@ -70,6 +74,23 @@ def test_kernels_that_compute_something_else_are_left_out(backends):
     for sentence, operation in zip(sentences, ("relu_lrn_pool", "sgd"), strict=True):
         assert sentence.startswith(f"kernel {operation}: triton differs by")
     assert "triton" not in names("relu_lrn_pool") + names("sgd_")
+
+
+def test_a_network_that_is_loaded_or_evaluated_goes_on_without_them(
+    backends, small_run, tiny_store, capsys, tmp_path
+):
+    images = open_store(tiny_store).val.read(range(3))
+    expected = load(small_run, device="cpu").probabilities(images)
+    backends(relu_lrn_pool=no_compiler)
+    with gpus():
+        found = load(small_run, device="cuda:0").probabilities(images)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert "triton cannot run here (Failed to find C compiler." in capsys.readouterr().err
+    backends(relu_lrn_pool=no_compiler)
+    with gpus():
+        done = command("evaluate", "--run", small_run, "--device", "cuda", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "triton cannot run here (Failed to find C compiler." in " ".join(done.stdout.split())
 
 
 def test_nothing_is_tried_on_a_cpu(backends):

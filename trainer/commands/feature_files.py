@@ -59,7 +59,7 @@ class Rows:
 
 
 class FeatureFile(contextlib.ExitStack):
-    """Takes the rows of all layers batch by batch, and writes the file when it is told to.
+    """Collects the rows of all layers batch by batch; `write` makes the file of them.
 
     path: its suffix is one of `FORMATS`. shapes: of one row, by layer. dtype: of the file, floating.
     """

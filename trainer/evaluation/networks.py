@@ -18,7 +18,7 @@ from trainer.evaluation.results import Result
 from trainer.evaluation.validation import BATCH, evaluate
 from trainer.model.initial_weights import empty_tower
 from trainer.parallel.connect import connect
-from trainer.parallel.device import resolve_precision
+from trainer.parallel.device import kernels_left_out, resolve_precision
 from trainer.parallel.memory import require_memory
 from trainer.parallel.network import ParallelNetwork
 from trainer.parallel.topology import Topology
@@ -141,6 +141,8 @@ def evaluate_all(
         work = f"Evaluation (--batch-size {batch})"
         require_memory(topology, images * bytes_of_one, work, "choose a smaller --batch-size")
         network = load(member, precision, topology, transport, len(seen.classes))
+        for sentence in kernels_left_out(topology.device, network.dtype):
+            remark(sentence)
         tallies = evaluate(
             network,
             seen,

@@ -23,6 +23,7 @@ from trainer.errors import UserError
 from trainer.evaluation.pretrained_network import PretrainedNetwork
 from trainer.model.grouped import Weights, merge, split
 from trainer.model.network import TOWERS, TwoTowerAlexNet
+from trainer.parallel.device import kernels_left_out
 from trainer.runs import checkpoint as checkpoints
 from trainer.runs import run_folder, tensors
 from trainer.runs.formats import Exported
@@ -59,6 +60,8 @@ def load(
     remedy = "train it anew on images of 256 pixels"
     augmentation.require_size(found.image_size, found.crop_size, found.source, remedy)
     found.network.eval().requires_grad_(False).to(device)
+    for sentence in kernels_left_out(torch.device(device), torch.float32):
+        print(sentence, file=sys.stderr)
     return found
 
 

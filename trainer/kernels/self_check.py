@@ -1,7 +1,7 @@
-"""A trial of the GPU's own kernels at a run's start: each computes a small case, compared with the reference.
+"""A trial of the GPU's own kernels before their first use: a small case, compared with the reference.
 
 A kernel that raises (Triton without a C compiler, a GPU that it does not know) or computes something else is
-left out of the table for this process, and the run goes on with torch's operations.
+left out of the table for this process, which goes on with torch's operations.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which device a rank computes on, and in which precision."""
+"""Which device a rank computes on, in which precision, and without which kernels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from trainer.errors import UserError
+from trainer.kernels.self_check import left_out
 
 
 def choose_device(setting: str, host_rank: int) -> torch.device:
@@ -19,6 +20,11 @@ def choose_device(setting: str, host_rank: int) -> torch.device:
     device = torch.device("cuda", host_rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
+
+
+def kernels_left_out(device: torch.device, dtype: torch.dtype) -> list[str]:
+    """Try the GPU's kernels before their first use; a sentence for each that is not used here."""
+    return left_out(device, dtype)
 
 
 def make_deterministic(device: torch.device) -> None:

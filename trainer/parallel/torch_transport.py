@@ -82,7 +82,7 @@ class OverTorch(Transport):
         with torch.cuda.stream(self._stream):
             self._reduce_bfloat16(flat, *place)
         flat.record_stream(self._stream)
-        return OnStream(self._stream)
+        return OnGpu(self._stream.record_event(), self._device)
 
     def _exchange_with(self, others: list[int], sent: list[Tensor], received: list[Tensor]) -> None:
         pairs, group = self._pairs, self._tower
@@ -99,15 +99,15 @@ class OverTorch(Transport):
         return out.cpu()
 
 
-class OnStream:
-    """Work on another stream of the GPU; the current stream waits for it, not the host."""
+class OnGpu:
+    """A reduction on another stream of the GPU; the current stream waits for it, not the host."""
 
-    def __init__(self, stream: torch.cuda.Stream) -> None:
-        self._stream = stream
+    def __init__(self, done: torch.cuda.Event, device: torch.device) -> None:
+        self._done, self._device = done, device
 
     def result(self) -> None:
         """The current stream waits until it is done."""
-        torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
+        torch.cuda.current_stream(self._device).wait_event(self._done)
 
 
 class Waiting:

@@ -20,12 +20,11 @@ from torch import Tensor
 from trainer import kernels
 from trainer.config import Config
 from trainer.errors import UserError
-from trainer.kernels.self_check import left_out
 from trainer.model.dropout import dropout_masks
 from trainer.model.initial_weights import build_tower
 from trainer.model.network import DropoutMasks
 from trainer.parallel.connect import connect
-from trainer.parallel.device import make_deterministic, resolve_precision
+from trainer.parallel.device import kernels_left_out, make_deterministic, resolve_precision
 from trainer.parallel.memory import require_memory
 from trainer.parallel.network import Activations, ParallelNetwork
 from trainer.parallel.topology import Topology, first_on_each_host
@@ -68,7 +67,7 @@ class Trainer:
         self.batch_size = o.batch_size
         self.precision = resolve_precision(config.hardware.precision, topology.device)
         dtype: torch.dtype = getattr(torch, self.precision)
-        self.left_out = left_out(topology.device, dtype)
+        self.left_out = kernels_left_out(topology.device, dtype)
         """A sentence for each kernel of the GPU that is not used."""
         self.transport = connect(topology, config.hardware.transport)
         self.towers = [
