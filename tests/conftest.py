@@ -69,7 +69,7 @@ SLOW = (
     "tests/preprocess/test_orientation.py",
     *(
         f"tests/trainer/test_{name}.py"
-        for name in ("experiments", "features", "figures", "names", "outputs", "predict")
+        for name in ("experiment_runs", "experiments", "features", "figures", "names", "outputs", "predict")
     ),
     *(f"tests/trainer/test_{name}.py" for name in ("soak", "watch")),
     *(f"tests/trainer/kernels/test_{name}.py" for name in ("avx2", "triton_kernels")),

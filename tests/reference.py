@@ -31,6 +31,7 @@ COMMANDS = {
     "trainer.scaling": "trainer.scaling",
     "trainer.experiments relu-vs-tanh": "trainer.experiments.relu_tanh",
     "trainer.experiments ablations": "trainer.experiments.ablations",
+    "trainer.experiments repeat": "trainer.experiments.repeat",
 }
 """Command -> the module whose `Arguments` or `Settings` has its flags."""
 
@@ -39,7 +40,8 @@ def helps(kind: type) -> dict[str, str]:
     """Map each field of a dataclass to its docstring: the string below it in the source."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(tree, ast.ClassDef)
-    found, name = {}, None
+    above = kind.__mro__[1]
+    found, name = helps(above) if dataclasses.is_dataclass(above) else {}, None
     for node in tree.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             name = node.target.id

@@ -246,4 +246,4 @@ def test_the_ablations_take_their_flags():
     words = shlex.split(command)
     flags = words[words.index("ablations") + 1 :]
     found = parse(ablations.Arguments, "ablations", ablations.Arguments(), flags, ranks=False)
-    assert found.parts == ("lrn", "overlap", "dropout", "colour", "towers")
+    assert found.parts == ("lrn", "overlap", "dropout", "colour", "towers", "crops", "relu")

@@ -18,12 +18,13 @@ from trainer import run
 from trainer.cli import parse, parse_config
 from trainer.config import GROUPS, AugmentConfig, NetworkConfig
 from trainer.doctor.__main__ import parser as doctor
-from trainer.experiments.arguments import Ablations, ReluVsTanh
+from trainer.experiments.arguments import Ablations, ReluVsTanh, Repeat
 from trainer.recipes import AUTO
 
 MILLION, BILLION = ("1000000", "1000001"), ("1000000000", "1000000001")
 SEED = ("-1", "0", "9223372036854775807", "9223372036854775808")
 COUNT = ("0", "1", *MILLION)
+RUNS = {"--ranks": ("0", "1", "65536", "65537"), "--epochs": COUNT, "--seeds": SEED}
 FROM_ZERO = ("-1", "0", *MILLION)
 POSITIVE = ("0", "1e-9")
 NETWORK = {
@@ -92,7 +93,8 @@ EDGES = {
         "--seed": SEED,
         "--threads": ("0", "1", "1024", "1025"),
     },
-    "experiments ablations": {"--ranks": ("0", "1", "65536", "65537"), "--epochs": COUNT, "--seed": SEED},
+    "experiments ablations": RUNS,
+    "experiments repeat": RUNS,
     "doctor": {"--ranks": ("0", "1", "1024", "1025")},
     "preprocess.index": {
         "--image-size": ("", "224", "4096", ""),  # its range is checked by plan.require_image_size
@@ -119,6 +121,7 @@ KINDS = {
     "run": tuple(GROUPS.values()),
     "experiments relu-vs-tanh": (ReluVsTanh,),
     "experiments ablations": (Ablations,),
+    "experiments repeat": (Repeat,),
 }
 
 

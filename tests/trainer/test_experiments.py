@@ -1,9 +1,8 @@
-"""The paper's experiments: reading CIFAR-10, the four-layer network, and both commands."""
+"""Figure 1: reading CIFAR-10, the four-layer network, and the command."""
 
 import io
 import json
 import re
-import shlex
 import shutil
 import tarfile
 
@@ -12,16 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.launch import NETWORK
 from tests.trainer.in_process import command
-from trainer.data.batches import open_data
 from trainer.errors import UserError
-from trainer.experiments import ablations, cifar, relu_tanh
+from trainer.experiments import cifar, relu_tanh
 from trainer.experiments.four_layer_net import FourLayerNet
 from trainer.experiments.trial import PARTS, Trial
-from trainer.parallel.device import resolve_precision
-from trainer.recipes import settle
-from trainer.runs import run_folder
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
 LABELS = np.arange(200) % 10
@@ -265,90 +259,3 @@ def test_without_the_data_the_error_has_their_address(tmp_path):
     assert done.returncode == 1
     assert "cifar-10-binary.tar.gz" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_ablations_compute_the_added_error_and_its_standard_error():
-    (row,) = ablations.compare({"whole": (40.0, 20.0), "lrn": (42.5, 19.0)}, images=400)
-    assert (row["top1_added"], row["top5_added"], row["paper_top1_added"]) == (2.5, -1.0, 1.4)
-    # sqrt(0.4 0.6 / 400 + 0.425 0.575 / 400) = 0.03480
-    assert row["top1_chance"] == pytest.approx(3.480, abs=1e-3)
-    text = ablations.table([row], (40.0, 20.0), 400)
-    assert "| without LRN | +2.50 | 3.48 | +1.40 | -1.00 | +1.20 | section 3.3 |" in text
-
-
-def test_the_ablations_command_trains_compares_and_continues(tiny_store, tmp_path):
-    small = f"--flags={shlex.join(NETWORK)} --batch-size 16"
-    settings = ("--store", str(tiny_store), "--epochs", "1", "--parts", "towers", small)
-    words = ("experiments", "ablations", *settings)
-    done = command(*words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert "| one tower |" in done.stdout
-    config = json.loads((tmp_path / "runs/ablations/towers/config.json").read_text())["config"]
-    assert (config["network"]["towers"], config["network"]["hidden"]) == (1, 32)
-    assert {"ablations.md", "ablations.json", "ablations.svg", "ablations.png"} <= {
-        path.name for path in (tmp_path / "runs/ablations").iterdir()
-    }
-    again = command(*words, cwd=tmp_path)
-    assert "$ " not in again.stdout  # both runs are complete
-    assert again.returncode == 0, again.stderr
-
-    # The runs in the folder are used with these settings alone, complete or not.
-    settled = resolve_precision("auto", torch.device("cpu"))
-    other_precision = "float32" if settled == "bfloat16" else "bfloat16"
-    table = (tmp_path / "runs/ablations/ablations.md").read_bytes()
-    for complete in (True, False):
-        if not complete:
-            (tmp_path / "runs/ablations/towers/complete").unlink()
-            shutil.rmtree(tmp_path / "runs/ablations/whole")
-        for flags, sentence in {
-            ("--epochs", "2"): "--epochs was 1, now 2",
-            ("--seed", "1"): "--seed was 0, now 1",
-            ("--recipe", "paper"): "--recipe was auto, now paper; ",
-            (f"--flags={shlex.join(NETWORK)}",): "--batch-size was 16, now 32",
-            (f"{small} --precision {other_precision}",): f"--precision was {settled}, now {other_precision}",
-            (small + " --gradient-dtype bfloat16",): "--gradient-dtype was float32, now bfloat16",
-        }.items():
-            other = command(*words, *flags, cwd=tmp_path)
-            assert other.returncode == 1, other.stdout
-            which = "whole" if complete else "towers"
-            assert f"runs/ablations/{which} was made with other settings: " in other.stderr
-            assert sentence in other.stderr
-            assert f"Name another --out, or remove runs/ablations/{which}." in other.stderr
-            assert "$ " not in other.stdout  # nothing was trained
-            assert "Traceback" not in other.stderr
-    assert (tmp_path / "runs/ablations/ablations.md").read_bytes() == table
-
-
-def with_run(folder, config, fingerprint):
-    run_folder.write_config(folder, config, fingerprint)
-    (folder / run_folder.COMPLETE).touch()
-    return folder
-
-
-def test_a_run_of_another_store_is_not_used(tiny_store, tmp_path):
-    store, arguments = open_data(tiny_store), ablations.Arguments(store=tiny_store)
-    wanted = ablations.settings(arguments, "lrn")
-    settled, _ = settle(wanted, len(store.train))
-    ablations.require_same_run(with_run(tmp_path / "same", settled, store.fingerprint), wanted, store)
-    ablations.require_same_run(tmp_path / "none", wanted, store)
-    other = with_run(tmp_path / "other", settled, "0" * 64)
-    with pytest.raises(
-        UserError, match=r"other was made with other settings: the store was .* with other images"
-    ):
-        ablations.require_same_run(other, wanted, store)
-    whole = ablations.settings(arguments, "whole")
-    with pytest.raises(UserError, match=r"--lrn was False, now True. Name another --out, or remove"):
-        ablations.require_same_run(tmp_path / "same", whole, store)
-
-
-@pytest.mark.parametrize("content", [None, "{", "{}", '{"config": {"model": 3}}'])
-def test_a_complete_run_without_its_settings_is_not_used(content, tiny_store, tmp_path):
-    store = open_data(tiny_store)
-    (tmp_path / run_folder.COMPLETE).touch()
-    if content:
-        (tmp_path / run_folder.CONFIG).write_text(content)
-    wanted = ablations.settings(ablations.Arguments(store=tiny_store), "whole")
-    with pytest.raises(
-        UserError, match=f"{tmp_path} cannot be continued: .*[.] Name another --out, or remove"
-    ):
-        ablations.require_same_run(tmp_path, wanted, store)

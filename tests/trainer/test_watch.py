@@ -15,6 +15,7 @@ from PIL import Image
 from tests.browser import open_page
 from tests.launch import run as start
 from trainer.commands import watch
+from trainer.commands.live import LiveRun
 from trainer.recipes import AUTO, settle
 from trainer.runs import run_folder
 
@@ -80,6 +81,10 @@ def test_a_browser_shows_runs_side_by_side_and_their_new_lines(page, tmp_path):
         browser.until("[...document.images].length == 2 && [...document.images].every(i => i.naturalWidth)")
         size = browser.value("[document.images[0].naturalWidth, document.images[0].naturalHeight]")
         assert size == [576, 2 * 108 + 9]  # and a white band between the towers
+        caption = browser.value("document.querySelector('figcaption').innerText")
+        assert caption.startswith("first, step-00000020; tower a: correlation 0.")
+        assert "48 of 48 of colour; tower b: correlation 0." in caption
+        assert "not formed" not in caption
 
         append(first, [{**LINES[4], "step": 30, "epoch": 3.0, "loss": 0.05, "images_per_second": 128.0}])
         add_checkpoint(first, 30)
@@ -144,6 +149,27 @@ def test_a_tower_without_filters_of_three_colours_is_left_out(tensor, tmp_path):
     for path in run.glob("checkpoints/*/tower_?.safetensors"):
         safetensors.numpy.save_file(tensor, path)
     assert watch.filters(run) is None
+
+
+def test_the_page_is_told_when_filters_have_not_formed(tmp_path):
+    run = make_run(tmp_path / "run")
+    (tower_b,) = run.glob("checkpoints/*/tower_b.safetensors")
+    noise = np.random.default_rng(0).standard_normal((48, 3, 11, 11), np.float32)
+    safetensors.numpy.save_file({"conv1.weight": noise}, tower_b)
+    found = LiveRun(run).status()["filters"]
+    assert found["towers"]["a"]["correlation"] > 0.5
+    assert found["towers"]["b"]["correlation"] == pytest.approx(0, abs=0.05)
+    assert found["warning"].startswith("The filters of tower b have not formed")
+
+
+def test_the_filters_are_measured_again_for_each_checkpoint(tmp_path):
+    run = make_run(tmp_path / "run")
+    live = LiveRun(run)
+    assert live.status()["filters"] is live.status()["filters"]
+    add_checkpoint(run, 30)
+    for path in run.glob("checkpoints/step-00000030/tower_?.safetensors"):
+        path.write_bytes(b"half")
+    assert live.status()["filters"] == {"towers": {}, "warning": None}
 
 
 def test_a_folder_that_is_no_run_is_a_clear_error(tmp_path):

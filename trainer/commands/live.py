@@ -8,13 +8,16 @@ import threading
 import time
 from array import array
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trainer.errors import UserError
+from trainer.model.filter_measures import measure, warning
 from trainer.runs import checkpoint, run_folder
+from trainer.runs.filters import conv1_filters
 from trainer.runs.log import LogReader, having
 
 POINTS = 1000
@@ -66,6 +69,8 @@ class LiveRun:
         self._validation = Curve("epoch", "val_top1_error", "val_top5_error")
         self._drawn: dict[str, Any] = {}
         """The points of both; empty when they must be computed."""
+        self._measured: tuple[str | None, dict[str, Any]] = None, {}
+        """A checkpoint's name and the measures of its filters."""
 
     def _read_on(self) -> None:
         """Read what is new in the log. Raises UserError."""
@@ -99,6 +104,7 @@ class LiveRun:
         if end is not None and speed:
             left = (end - step) * (config.optim.batch_size or 0) / speed
         written = self._last.get("time")
+        newest = checkpoint.named(self._run / checkpoint.FOLDER, checkpoint.LATEST)
         return {
             "name": self._run.name,
             "recipe": config.recipe,
@@ -113,9 +119,19 @@ class LiveRun:
             "unreadable_lines": self._log.unreadable,
             "ranks": self._start.get("ranks"),
             "device": self._start.get("device"),
-            "checkpoint": checkpoint.named(self._run / checkpoint.FOLDER, checkpoint.LATEST),
+            "checkpoint": newest,
+            "filters": self._filters(newest),
             **self._drawn,
         }
+
+    def _filters(self, newest: str | None) -> dict[str, Any]:
+        """Measures of the newest checkpoint's filters by tower, and a sentence if they have not formed."""
+        if newest != self._measured[0]:
+            folder = self._run / checkpoint.FOLDER / str(newest)
+            measures = {name: measure(w) for name, w in conv1_filters(folder).items()} if newest else {}
+            towers = {name: asdict(m) for name, m in measures.items()}
+            self._measured = newest, {"towers": towers, "warning": warning(measures)}
+        return self._measured[1]
 
 
 class LiveRuns:

@@ -16,12 +16,11 @@ import tornado.web
 from numpy.typing import NDArray
 from PIL import Image
 from plotly.offline import get_plotlyjs
-from safetensors import SafetensorError, safe_open
 
 from trainer.commands.live import LiveRuns
 from trainer.errors import UserError
-from trainer.model.network import TOWERS
 from trainer.runs import checkpoint, run_folder
+from trainer.runs.filters import conv1_filters
 
 if TYPE_CHECKING:
     from trainer.watch import Arguments
@@ -37,15 +36,7 @@ def filters(run: Path) -> bytes | None:
     """
     name = checkpoint.named(run / checkpoint.FOLDER, checkpoint.LATEST)
     rows: list[NDArray[np.uint8]] = []
-    for tower in TOWERS if name else ():
-        path = run / checkpoint.FOLDER / str(name) / f"tower_{tower}.safetensors"
-        try:
-            with safe_open(path, "numpy") as file:
-                weight_FCHW = np.nan_to_num(file.get_tensor("conv1.weight").astype(np.float32))
-        except (OSError, SafetensorError, TypeError):  # one tower, or no whole file of NumPy's types
-            continue
-        if weight_FCHW.ndim != 4 or weight_FCHW.shape[1] != 3 or not weight_FCHW.size:
-            continue
+    for weight_FCHW in conv1_filters(run / checkpoint.FOLDER / name).values() if name else ():
         if rows:
             rows.append(np.full((3, rows[0].shape[1], 3), 255, np.uint8))
         rows.append(_grid(weight_FCHW))

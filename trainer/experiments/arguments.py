@@ -12,7 +12,7 @@ from trainer.errors import UserError
 
 Activation = Literal["relu", "tanh"]
 Rate = Annotated[float, Range("(0, 1000]")]
-Part = Literal["lrn", "overlap", "dropout", "colour", "towers"]
+Part = Literal["lrn", "overlap", "dropout", "colour", "towers", "crops", "relu"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +55,12 @@ class ReluVsTanh(Ranged):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ablations(Ranged):
-    """Error without LRN, overlapping pooling, dropout, PCA colour and the second tower, next to the paper's.
+class Runs(Ranged):
+    """The flags of experiments that train with `trainer.run`."""
 
-    Example: python -m trainer.experiments ablations --ranks 2 --epochs 10
-    """
-
-    parts: tuple[Part, ...] = get_args(Part)
-    """Parts to leave out, one per run."""
     store: Path = Path("data/imagenet256.zarr")
     """The store that `snakemake preprocess` wrote."""
-    out: Path = Path("runs/ablations")
+    out: Path = Path("runs/experiment")
     """Folder for the runs, the table and the figure."""
     ranks: Annotated[int, Range("[1, 65536]")] = 1
     """Ranks of each run, started by mpirun; 1: one process without mpirun."""
@@ -73,7 +68,41 @@ class Ablations(Ranged):
     """Epochs of each run. None: the recipe's number for this store."""
     recipe: Literal["auto", "paper", "cuda-convnet"] = "auto"
     """Recipe of all runs."""
-    seed: Seed = 0
-    """Seed of all runs."""
+    seeds: tuple[Seed, ...] = (0, 1, 2)
+    """Seeds; each trains networks of its own."""
     flags: str = ""
     """More flags of trainer.run for all runs, in quotes: --flags="--batch-size 64 --precision float32"."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UserError("Give at least one seed, and each seed once.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablations(Runs):
+    """Error without each part of the network and of its training, next to the paper's numbers.
+
+    Example: python -m trainer.experiments ablations --ranks 2 --epochs 10
+    """
+
+    parts: tuple[Part, ...] = get_args(Part)
+    """Parts to leave out, each in runs of its own."""
+    out: Path = Path("runs/ablations")
+    """Folder for the runs, the table and the figure."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.parts:
+            raise UserError("Give at least one part to leave out.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeat(Runs):
+    """The same training with several seeds: errors, time, and the filters of conv1, with their spread.
+
+    Example: python -m trainer.experiments repeat --ranks 2 --seeds 0 1 2 3 4
+    """
+
+    out: Path = Path("runs/repeat")
+    """Folder for the runs, the table and the figure."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.figures import filter_measures, style, tiles
-from trainer.figures.filter_measures import COLOURED, FORMED, FilterMeasures
+from trainer.figures import style, tiles
 from trainer.figures.run_data import RunData
-from trainer.model.network import TowerName
+from trainer.model import filter_measures
+from trainer.model.filter_measures import COLOURED, FilterMeasures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,12 +32,12 @@ NOTES = (
 def draw(data: RunData) -> Figure:
     """Draw a grid of filters for each tower, every weight as a square of whole pixels of the PNG."""
     weights = {tower.name: tower.conv1.weight.detach().cpu().numpy() for tower in data.network.towers}
-    measures = {name: filter_measures.measure(w) for name, w in weights.items()}
+    measures: dict[str, FilterMeasures] = {name: filter_measures.measure(w) for name, w in weights.items()}
     each = min(int(GRID * style.DPI) // grid(weights["a"]).shape[1], 12)  # pixels of the PNG for a weight
     pages = {name: np.kron(grid(w), np.ones((each, each, 1))) for name, w in weights.items()}
     height = max(pages["a"].shape[0] / style.DPI, 5 * LINE)
-    formed = all(m.correlation >= FORMED for m in measures.values())
-    total = 0.4 + len(pages) * (height + BETWEEN) + LINE * (len(NOTES) + (not formed)) + 0.05
+    warning = filter_measures.warning(measures)
+    total = 0.4 + len(pages) * (height + BETWEEN) + LINE * (len(NOTES) + (warning is not None)) + 0.05
     count = sum(len(w) for w in weights.values())
     figure = style.figure(total, f"The {count} filters of conv1, {weights['a'].shape[2]} pixels wide")
     figure.set_layout_engine("none")
@@ -56,8 +55,8 @@ def draw(data: RunData) -> Figure:
             write(value, TEXT + 0.36, y + line * LINE, ha="right")
             write(label, TEXT + 0.42, y + line * LINE)
         y += height + BETWEEN
-    if not formed:
-        write(_warning(measures), LEFT, y, fontsize=7, color=style.VERMILLION, weight="bold")
+    if warning:
+        write(warning, LEFT, y, fontsize=7, color=style.VERMILLION, weight="bold")
         y += LINE
     for line, note in enumerate(NOTES):
         write(note, LEFT, y + line * LINE, fontsize=7, color=style.GREY)
@@ -72,12 +71,6 @@ def _lines(measures: FilterMeasures) -> list[tuple[str, str]]:
         (f"{measures.colour:.2f}", "mean share of colour"),
         (f"{round(measures.correlation, 2) + 0:.2f}", "mean correlation"),  # not -0.00
     ]
-
-
-def _warning(measures: Mapping[TowerName, FilterMeasures]) -> str:
-    """A sentence for filters that have not formed."""
-    names = [f"tower {name}" for name, m in measures.items() if m.correlation < FORMED]
-    return f"The filters of {' and '.join(names)} have not formed: they are hardly more than noise."
 
 
 def grid(weights_FCHW: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ class Record(TypedDict, total=False):
 
     config: dict[str, Any]
     store: str
+    versions: dict[str, str]
     changes: list[Change]
 
 

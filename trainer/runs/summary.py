@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 import statistics
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +88,23 @@ def ending(run: Path, log: Path, steps: int, classes: int, validation_images: in
 
 def _time(lines: list[dict[str, Any]]) -> str:
     """Hours, minutes and speed over all starts of the run."""
-    seconds, since = 0.0, None
+    spent, speed = seconds(lines), images_per_second(lines)
+    text = f", {speed:,.1f} img/s in training" if speed else ""
+    return f", {duration(spent)}{text}" if spent else text
+
+
+def seconds(lines: Iterable[dict[str, Any]]) -> float:
+    """The time that a run took, of all its starts, without the time between them."""
+    total, since = 0.0, None
     for line in lines:
         if "time" in line:
-            begins = since is None or "ranks" in line  # the time between two starts does not count
-            seconds += 0.0 if begins else line["time"] - since
+            begins = since is None or "ranks" in line
+            total += 0.0 if begins else line["time"] - since
             since = line["time"]
+    return total
+
+
+def images_per_second(lines: Iterable[dict[str, Any]]) -> float | None:
+    """The median speed in training; None before the first."""
     speeds = [line["images_per_second"] for line in lines if "images_per_second" in line]
-    speed = f", {statistics.median(speeds):,.1f} img/s in training" if speeds else ""
-    return f", {duration(seconds)}{speed}" if seconds else speed
+    return statistics.median(speeds) if speeds else None

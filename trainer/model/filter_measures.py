@@ -5,6 +5,7 @@ F filters, H height, W width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,14 @@ def measure(weights_F3HW: NDArray[np.float32]) -> FilterMeasures:
     )
 
 
+def warning(measures: Mapping[str, FilterMeasures]) -> str | None:
+    """A sentence on the towers whose filters have not formed, None if all have. measures: by tower."""
+    names = [f"tower {name}" for name, m in measures.items() if m.correlation < FORMED]
+    if not names:
+        return None
+    return f"The filters of {' and '.join(names)} have not formed: they are hardly more than noise."
+
+
 def colour_shares(weights_F3HW: NDArray[np.float32]) -> NDArray[np.float64]:
     """The share of colour in each filter, float64 [F], 0..1; 0 for equal weights.
 
@@ -61,7 +70,7 @@ def neighbour_correlations(weights_F3HW: NDArray[np.float32]) -> NDArray[np.floa
     """
     w_F3HW = _centred(weights_F3HW, (2, 3))
     across, down = w_F3HW[..., 1:] * w_F3HW[..., :-1], w_F3HW[:, :, 1:] * w_F3HW[:, :, :-1]
-    pairs = across[0].size + down[0].size
+    pairs = max(across[0].size + down[0].size, 1)
     products_F = (across.sum((1, 2, 3)) + down.sum((1, 2, 3))) / pairs
     return _divided(products_F, (w_F3HW**2).mean((1, 2, 3)))
 

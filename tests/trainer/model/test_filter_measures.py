@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from trainer.figures.filter_measures import colour_shares, measure, neighbour_correlations
+from trainer.model.filter_measures import colour_shares, measure, neighbour_correlations
 
 ROW, COLUMN = np.mgrid[-5:6, -5:6] / 5
 GABOR = np.exp(-2 * (ROW**2 + COLUMN**2)) * np.sin(4 * COLUMN)  # odd: its mean is 0
