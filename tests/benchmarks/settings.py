@@ -9,9 +9,20 @@ from typing import Literal
 import tyro
 
 Stage = Literal[
-    "preprocess", "loader", "lrn", "update", "step", "reduce", "start", "scaling", "gpu", "layouts", "index"
+    "preprocess",
+    "loader",
+    "lrn",
+    "update",
+    "step",
+    "reduce",
+    "start",
+    "scaling",
+    "gpu",
+    "layouts",
+    "index",
+    "race",
 ]
-WHEN_ASKED = ("scaling", "gpu", "layouts", "index")
+WHEN_ASKED = ("scaling", "gpu", "layouts", "index", "race")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +35,13 @@ class Settings:
 
     Examples: python -m tests.benchmarks (all stages: about ten minutes on two cores);
     python -m tests.benchmarks lrn update --repeats 9;
-    python -m tests.benchmarks preprocess loader --imagenet data/imagenet
+    python -m tests.benchmarks preprocess loader --imagenet data/imagenet;
+    python -m tests.benchmarks race --imagenet imagenette2-320
     """
 
     stages: tyro.conf.Positional[tuple[Stage, ...]] = ()
     """Stages to measure, in this order. None: all but gpu, which needs one, and scaling,
-    layouts and index, which take long."""
+    layouts, index and race, which take long."""
     repeats: int = 5
     """Turns of each of ours, peer and limit."""
     seconds: float = 0.3
@@ -59,6 +71,12 @@ class Settings:
     an environment is made in the temporary folder."""
     gpu_batches: tuple[int, ...] = (128, 256, 512, 1024, 2048)
     """Batch sizes of gpu."""
+    race_errors: tuple[float, ...] = (40, 30, 25)
+    """Top-1 validation errors of race, in percent."""
+    race_turn: float = 20
+    """Seconds of a turn of race."""
+    race_minutes: float = 90
+    """Longest time of either runner of race, in minutes."""
     json: Path = Path("runs/bench.json")
     """File for the figures; a plot is drawn next to it. Each run overwrites it, after each stage."""
 
@@ -74,4 +92,9 @@ class Settings:
             "members",
         ):
             if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}")
+        if not self.race_errors or min(self.race_errors) <= 0:
+            raise ValueError("--race-errors must be positive")
+        for name in ("race_turn", "race_minutes"):
+            if getattr(self, name) <= 0:
                 raise ValueError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}")
