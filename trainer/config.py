@@ -122,6 +122,9 @@ class AugmentConfig(Ranged):
     """Random crops (paper 4.1). Off: the central crop."""
     crop_size: Literal[224, 227] = 224
     """Pixels along a crop (paper 4.1: 224). Caffe: 227, with --conv1-pad 0."""
+    crop_area: Annotated[float, Range("[0.01, 1]")] = 1.0
+    """Least share of the image in a random crop of any size, with sides of 3:4 to 4:3, which is resized to
+    --crop-size. 1: crops of that size, not resized (paper 4.1)."""
     flips: bool = True
     """Flip left to right at random (paper 4.1)."""
     rotation: Annotated[float, Range("[0, 45]")] = 0.0

@@ -154,10 +154,16 @@ def test_a_switch_leaves_the_initial_weights_as_they_are(switch):
 
 
 @pytest.mark.parametrize(
-    "switch", [{"crops": False}, {"flips": False}, {"color_std": 0.0}, {"rotation": 9.0}]
+    "switch",
+    [{"crops": False}, {"flips": False}, {"color_std": 0.0}, {"rotation": 9.0}, {"crop_area": 0.5}],
 )
 def test_a_switch_of_augmentation_leaves_the_other_draws_as_they_are(switch):
-    fields = {"crops": ("top_B", "left_B"), "flips": ("flip_B",), "color_std": ("shift_B3",)}
+    fields = {
+        "crops": ("top_B", "left_B"),
+        "flips": ("flip_B",),
+        "color_std": ("shift_B3",),
+        "crop_area": ("top_B", "left_B", "sides_B2"),
+    }
     changed = fields.get(next(iter(switch)), ("angle_B",))
     axes = np.diag([122.0, 37.0, 20.0])
     plain, switched = (

@@ -25,10 +25,12 @@ from trainer.kernels import Purpose, generator
 
 @dataclass(frozen=True)
 class Views:
-    """Where each image is cropped, and how it is changed."""
+    """Where each image is cropped, and how it is changed. Sizes are in pixels of the stored image."""
 
     top_B: NDArray[np.int64]
     left_B: NDArray[np.int64]
+    sides_B2: NDArray[np.int64]
+    """Height and width of the part that is resized to the crop's size, or is of that size."""
     flip_B: NDArray[np.bool_]
     shift_B3: NDArray[np.float32]
     """Added to every pixel's R, G, B, in units of 0..255."""
@@ -79,17 +81,35 @@ def draw(
     top, left = offsets[:, of_place] if settings.crops else np.full((2, images), far // 2)
     colored = settings.color_epochs is None or epoch < settings.color_epochs
     shift = settings.color_std * alphas @ axes.T if colored else np.zeros((images, 3))
-    angle = rng.uniform(-settings.rotation, settings.rotation, images)  # drawn last: it changes no other draw
-    return Views(
-        top, left, (flips & settings.flips)[of_place], shift.astype(np.float32), angle.astype(np.float32)
-    )
+    angle = rng.uniform(-settings.rotation, settings.rotation, images)  # later draws change no earlier one
+    sides = np.full((images, 2), settings.crop_size)
+    if settings.crops and settings.crop_area < 1:
+        groups_G2 = sizes(rng, groups, side, settings.crop_area)
+        top, left = rng.integers(0, side - groups_G2.T, endpoint=True)[:, of_place]
+        sides = groups_G2[of_place]
+    flip = (flips & settings.flips)[of_place]
+    return Views(top, left, sides, flip, shift.astype(np.float32), angle.astype(np.float32))
 
 
-def fixed(images: int, top: int, left: int, flip: bool) -> Views:
-    """One view for all images, without a colour shift."""
+def sizes(rng: np.random.Generator, count: int, side: int, least: float) -> NDArray[np.int64]:
+    """Heights and widths [count, 2], in pixels, of parts of a square image.
+
+    Their area is uniform in [least, 1] of the image's, and the logarithm of their height over their width
+    within that of 3:4 and 4:3, as in GoogLeNet's training (Szegedy et al., 2015). A side that would be longer
+    than the image's is as long.
+    """
+    area = rng.uniform(least, 1, count) * side**2
+    root = np.exp(0.5 * rng.uniform(np.log(3 / 4), np.log(4 / 3), count))
+    exact = np.sqrt(area)[:, None] * np.stack([root, 1 / root], 1)
+    return np.clip(np.rint(exact), 1, side).astype(np.int64)
+
+
+def fixed(images: int, top: int, left: int, flip: bool, size: int = kernels.CROP) -> Views:
+    """One view for all images, without a colour shift. size: the crop's, in pixels."""
     return Views(
         np.full(images, top),
         np.full(images, left),
+        np.full((images, 2), size),
         np.full(images, flip),
         np.zeros((images, 3), np.float32),
         np.zeros(images, np.float32),
@@ -142,7 +162,7 @@ class Cropper:
         belong together and for crops beyond the images.
         """
         v = views
-        where = v.top_B, v.left_B, v.flip_B, v.shift_B3, v.angle_B
+        where = v.top_B, v.left_B, v.sides_B2, v.flip_B, v.shift_B3, v.angle_B
         crops_BHW3 = kernels.crop(
             images_BSS3, self._means_2SS3, *where, self._scale, self._centered, self._size, out_BHW3
         )

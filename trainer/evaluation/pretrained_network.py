@@ -107,7 +107,7 @@ class PretrainedNetwork:
 
         view: (top, left, flip), in pixels; the centre crop of 256 pixels is (16, 16, False).
         """
-        views = augmentation.fixed(len(images_BSS3), *view)
+        views = augmentation.fixed(len(images_BSS3), *view, self.config.augment.crop_size)
         return augmentation.crop(images_BSS3, self.mean_SS3, views, self.config.augment, training=False)
 
     @torch.inference_mode()

@@ -98,7 +98,7 @@ def _outputs(
             found: dict[str, Tensor] = {}
             average_BK = torch.zeros(len(labels), network.classes, device=topology.device)
             for crop in crops:
-                view = augmentation.fixed(len(labels), *crop)
+                view = augmentation.fixed(len(labels), *crop, settings.crop_size)
                 p_BK = network.logits(cropper.crop(images, view)).softmax(1)
                 average_BK += p_BK / len(crops)
                 if crop == center:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from preprocess.shared.cores import processor
 from preprocess.shared.files import write_atomically
 from trainer.errors import require_output
 from trainer.experiments import runs
@@ -43,7 +44,7 @@ def run(arguments: Arguments) -> None:
         runs.train(arguments, one)
         rows.append({"seed": seed, **measures(one), **_ten_crops(runs.ten_crop_errors(arguments, one))})
         versions = sorted({runs.made_with(each) for each in list(wanted.values())[: len(rows)]})
-        record = {"flags": one.flags, "versions": versions, "rows": rows}
+        record = {"flags": one.flags, "versions": versions, "machine": processor(), "rows": rows}
         write_atomically(arguments.out / "repeat.json", json.dumps(record, indent=1).encode())
         text = table(rows, len(store.val), one.settings.optim.epochs or 0, versions)
         write_atomically(arguments.out / "repeat.md", text.encode())

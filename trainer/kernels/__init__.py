@@ -121,6 +121,7 @@ def crop(
     means_2SS3: Tensor,
     top_B: NDArray[np.int64],
     left_B: NDArray[np.int64],
+    sides_B2: NDArray[np.int64],
     flip_B: NDArray[np.bool_],
     shift_B3: NDArray[np.float32],
     angle_B: NDArray[np.float32],
@@ -132,13 +133,15 @@ def crop(
     """Crop stored images to network input, (pixel - mean + shift) * scale: float32 [B, size, size, 3].
 
     images: uint8. means: float32, the mean image and the same flipped, on the images' device. top, left: the
-    crop's first pixel. flip: reverse the crop's rows. shift: added to R, G, B, in units of 0..255. angle:
-    degrees by which the image is rotated about the crop's centre, counterclockwise, before the flip.
-    centered: subtract the centre of the mean image, else the part cropped, flipped and rotated like it. out:
-    memory for the result, contiguous. Raises ValueError for arrays that do not belong together, for a crop
-    beyond the image and for an angle that is not finite: the kernels check no index.
+    first pixel of the part that is cropped; sides: its height and width. If they are not `size`, the part is
+    resized, each pixel interpolated between the four around its place. flip: reverse the crop's rows. shift:
+    added to R, G, B, in units of 0..255. angle: degrees by which the image is rotated about the part's
+    centre, counterclockwise, before the flip. centered: subtract the centre of the mean image, else the part
+    cropped, resized, flipped and rotated like it. out: memory for the result, contiguous. Raises ValueError
+    for arrays that do not belong together, for a crop beyond the image and for an angle that is not finite:
+    the kernels check no index.
     """
-    where = top_B, left_B, flip_B, shift_B3, angle_B
+    where = top_B, left_B, sides_B2, flip_B, shift_B3, angle_B
     check_crop(images_BSS3, means_2SS3, *where, size, out_BHW3)
     y: Tensor = run("crop", images_BSS3, means_2SS3, *where, scale, centered, size, out_BHW3)
     return y

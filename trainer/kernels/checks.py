@@ -83,6 +83,7 @@ def check_crop(
     means_2SS3: Tensor,
     top_B: NDArray[np.int64],
     left_B: NDArray[np.int64],
+    sides_B2: NDArray[np.int64],
     flip_B: NDArray[np.bool_],
     shift_B3: NDArray[np.float32],
     angle_B: NDArray[np.float32],
@@ -98,6 +99,7 @@ def check_crop(
     for name, array, shape, kind in (
         ("top_B", top_B, (B,), "i"),
         ("left_B", left_B, (B,), "i"),
+        ("sides_B2", sides_B2, (B, 2), "i"),
         ("flip_B", flip_B, (B,), "b"),
         ("shift_B3", shift_B3, (B, 3), "f"),
         ("angle_B", angle_B, (B,), "f"),
@@ -107,12 +109,14 @@ def check_crop(
         if array.dtype.kind != kind:
             raise ValueError(f"{name} is of {array.dtype}, not of {KINDS[kind]}")
     # Of a few numbers Python finds the least, and the sum, sooner than NumPy does.
-    for name, first in (("top_B", top_B.tolist()), ("left_B", left_B.tolist())):
-        if first and not 0 <= min(first) <= max(first) <= side - size:
-            raise ValueError(
-                f"{name} has {min(first)} to {max(first)}, and a crop of {size} pixels begins at 0 to "
-                f"{side - size} in an image of {side}x{side}"
-            )
+    heights, widths = sides_B2.T.tolist() if B else ((), ())
+    for name, first, long in (("top_B", top_B.tolist(), heights), ("left_B", left_B.tolist(), widths)):
+        for begin, pixels in zip(first, long, strict=True):
+            if not 0 <= begin < begin + pixels <= side:
+                raise ValueError(
+                    f"{name} has {begin}, and a crop of {pixels} pixels begins at 0 to {side - pixels} in an "
+                    f"image of {side}x{side}"
+                )
     if not math.isfinite(sum(angle_B.tolist())):
         raise ValueError("an angle is not a finite number")
 

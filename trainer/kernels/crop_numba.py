@@ -27,6 +27,7 @@ def crop(
     means_2SS3: Tensor,
     top_B: NDArray[np.int64],
     left_B: NDArray[np.int64],
+    sides_B2: NDArray[np.int64],
     flip_B: NDArray[np.bool_],
     shift_B3: NDArray[np.float32],
     angle_B: NDArray[np.float32],
@@ -39,7 +40,7 @@ def crop(
     B, side = images_BSS3.shape[:2]
     out = images_BSS3.new_empty((B, CROP, CROP, 3), dtype=means_2SS3.dtype) if out_BHW3 is None else out_BHW3
     images, means = images_BSS3.numpy().reshape(B, side, side * 3), means_2SS3.numpy().reshape(2, side, -1)
-    where = top_B, left_B, flip_B, shift_B3, angle_B
+    where = top_B, left_B, sides_B2, flip_B, shift_B3, angle_B
     _crop(images, means, *where, np.float32(scale), centered, out.numpy().reshape(B, CROP, ROW))
     return out
 
@@ -50,6 +51,7 @@ def _crop(
     means: Any,
     top: Any,
     left: Any,
+    sides: Any,
     flip: Any,
     shift: Any,
     angle: Any,
@@ -62,9 +64,12 @@ def _crop(
     colour = np.empty(ROW, np.float32)
     flipped = np.empty((CROP, ROW), np.uint8)
     for b in range(len(images)):
+        where = top[b], left[b], sides[b, 0], sides[b, 1], flip[b]
         if angle[b] != 0:
-            where = top[b], left[b], flip[b]
             _crop_rotated(images[b], means[0], where, shift[b], angle[b], scale, centered, out[b])
+            continue
+        if sides[b, 0] != CROP or sides[b, 1] != CROP:
+            _crop_resized(images[b], means[0], where, shift[b], scale, centered, out[b])
             continue
         for i in range(ROW):
             colour[i] = shift[b, i % 3]
@@ -123,16 +128,16 @@ def _crop_rotated(
 ) -> None:
     """As `_normalise`, with each pixel interpolated between the four around its place in the rotated image;
     beyond the image its edge is read."""
-    top, left, flip = where
+    top, left, height, width, flip = where
     side, last, half = len(image), len(image) - 1, 0.5 * CROP
     middle = (side - CROP) // 2
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     for y in range(CROP):
         for x in range(CROP):
-            across = (CROP - 1 - x if flip else x) + 0.5 - half
-            down = y + 0.5 - half
-            u = min(max(left + half + cos * across - sin * down - 0.5, 0.0), float(last))
-            v = min(max(top + half + sin * across + cos * down - 0.5, 0.0), float(last))
+            across = ((CROP - 1 - x if flip else x) + 0.5 - half) * width / CROP
+            down = (y + 0.5 - half) * height / CROP
+            u = min(max(left + 0.5 * width + cos * across - sin * down - 0.5, 0.0), float(last))
+            v = min(max(top + 0.5 * height + sin * across + cos * down - 0.5, 0.0), float(last))
             u0, v0 = int(u), int(v)
             u1, v1 = min(u0 + 1, last), min(v0 + 1, last)
             for c in range(3):
@@ -143,6 +148,44 @@ def _crop_rotated(
                         if not centered:
                             pixel -= mean[row, 3 * column + c]
                         value += np.float32(row_weight * column_weight) * pixel
+                if centered:
+                    value -= mean[middle + y, 3 * (middle + x) + c]
+                out[y, 3 * x + c] = (value + shift[c]) * scale
+
+
+@cached_njit(nogil=True, fastmath={"contract"})
+def _crop_resized(
+    image: Any, mean: Any, where: Any, shift: Any, scale: Any, centered: bool, out: Any
+) -> None:
+    """As `_crop_rotated` for an angle of 0: two rows become one first, in a loop that vectorises, and then
+    columns are interpolated."""
+    top, left, height, width, flip = where
+    side, last = len(image), len(image) - 1
+    middle = (side - CROP) // 2
+    row = np.empty(3 * side, np.float32)
+    first, second = np.empty(CROP, np.int64), np.empty(CROP, np.int64)
+    share = np.empty(CROP, np.float32)
+    for x in range(CROP):
+        u = left + ((CROP - 1 - x if flip else x) + 0.5) * width / CROP - 0.5
+        u = min(max(u, 0.0), float(last))
+        first[x], second[x] = 3 * int(u), 3 * min(int(u) + 1, last)
+        share[x] = np.float32(u - int(u))
+    for y in range(CROP):
+        v = min(max(top + (y + 0.5) * height / CROP - 0.5, 0.0), float(last))
+        v0, lower = int(v), np.float32(v - int(v))
+        v1 = min(v0 + 1, last)
+        if centered:
+            for i in range(3 * side):
+                above = np.float32(image[v0, i])
+                row[i] = above + lower * (np.float32(image[v1, i]) - above)
+        else:
+            for i in range(3 * side):
+                above = np.float32(image[v0, i]) - mean[v0, i]
+                row[i] = above + lower * (np.float32(image[v1, i]) - mean[v1, i] - above)
+        for x in range(CROP):
+            for c in range(3):
+                value = row[first[x] + c]
+                value += share[x] * (row[second[x] + c] - value)
                 if centered:
                     value -= mean[middle + y, 3 * (middle + x) + c]
                 out[y, 3 * x + c] = (value + shift[c]) * scale

@@ -99,6 +99,7 @@ def crop(
     means_2SS3: Tensor,
     top_B: NDArray[np.int64],
     left_B: NDArray[np.int64],
+    sides_B2: NDArray[np.int64],
     flip_B: NDArray[np.bool_],
     shift_B3: NDArray[np.float32],
     angle_B: NDArray[np.float32],
@@ -107,12 +108,12 @@ def crop(
     size: int,
     out_BHW3: Tensor | None,
 ) -> Tensor:
-    """See `kernels.crop`. If any image is rotated all are interpolated."""
+    """See `kernels.crop`. If any image is resized or rotated, all are interpolated."""
     device, mean_SS3 = images_BSS3.device, means_2SS3[0]
     side = len(mean_SS3)
-    top, left, flip, shift, angle = (
+    top, left, sides, flip, shift, angle = (
         torch.from_numpy(array).to(device, non_blocking=True)
-        for array in (top_B, left_B, flip_B, shift_B3, angle_B)
+        for array in (top_B, left_B, sides_B2, flip_B, shift_B3, angle_B)
     )
     image = torch.arange(len(top), device=device)[:, None, None]
     row_H = column_W = torch.arange(size, device=device)
@@ -123,15 +124,17 @@ def crop(
         found = images_BSS3[image, row, column]
         return found.float() if centered else found - mean_SS3[row, column]
 
-    if not angle_B.any():
+    if not angle_B.any() and (sides_B2 == size).all():
         x = pixels((top[:, None] + row_H)[:, :, None], (left[:, None] + column_BW)[:, None, :])
     else:
-        half, last = size / 2, side - 1
-        across, down = (column_BW + 0.5 - half)[:, None, :], (row_H + 0.5 - half)[None, :, None]
+        last = side - 1
+        high_B11, wide_B11 = sides.double().T[:, :, None, None]
+        across = ((column_BW.double() + 0.5) / size - 0.5)[:, None, :] * wide_B11
+        down = ((row_H.double() + 0.5) / size - 0.5)[None, :, None] * high_B11
         radians = angle.deg2rad()[:, None, None]
         cos, sin = radians.cos().double(), radians.sin().double()
-        u = (left[:, None, None] + half + cos * across - sin * down - 0.5).clamp(0, last)
-        v = (top[:, None, None] + half + sin * across + cos * down - 0.5).clamp(0, last)
+        u = (left[:, None, None] + wide_B11 / 2 + cos * across - sin * down - 0.5).clamp(0, last)
+        v = (top[:, None, None] + high_B11 / 2 + sin * across + cos * down - 0.5).clamp(0, last)
         u0, v0 = u.long(), v.long()
         u1, v1 = (u0 + 1).clamp(max=last), (v0 + 1).clamp(max=last)
         x = torch.zeros(*u.shape, 3, device=device)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from trainer import kernels
 from trainer.config import AugmentConfig
@@ -63,11 +64,17 @@ def test_equals_the_arithmetic_written_out(images, mean, settings):
 
 ROTATED = AugmentConfig(rotation=20.0)
 ROTATED_CENTERED = AugmentConfig(rotation=20.0, mean_window="center")
+RESIZED = AugmentConfig(crop_area=0.3)
+LOG_RATIOS = np.log(3 / 4), np.log(16 / 9)  # begin and length, from 3:4 to 4:3
+RESIZED_ROTATED = AugmentConfig(crop_area=0.3, rotation=20.0, mean_window="center", divisor=60.0)
 
 
 @pytest.mark.parametrize(
     "settings",
-    [PAPER.augment, CUDA_CONVNET.augment, AugmentConfig(divisor=60.0), ROTATED, ROTATED_CENTERED],
+    [
+        *(PAPER.augment, CUDA_CONVNET.augment, AugmentConfig(divisor=60.0)),
+        *(ROTATED, ROTATED_CENTERED, RESIZED, RESIZED_ROTATED),
+    ],
 )
 def test_plain_torch_crops_as_the_loop_does(images, mean, settings):
     views = draw(settings, AXES, seed=6, epoch=0, images=8)
@@ -189,12 +196,25 @@ def changed(views, **changes):
 
 
 WRONG_VIEWS = {
-    "top below": (lambda v: changed(v, top_B=v.top_B - 17), "top_B has -1 to -1, .* begins at 0 to 32 in an"),
-    "top beyond": (lambda v: changed(v, top_B=v.top_B + 17), "top_B has 33 to 33"),
-    "left below": (lambda v: changed(v, left_B=v.left_B - 999), "left_B has -983 to -983"),
-    "left beyond": (lambda v: changed(v, left_B=v.left_B + 999), "left_B has 1015 to 1015"),
-    "one of many": (lambda v: changed(v, left_B=np.r_[v.left_B[1:], 33]), "left_B has 16 to 33"),
+    "top below": (
+        lambda v: changed(v, top_B=v.top_B - 17),
+        "top_B has -1, and a crop of 224 pixels begins at 0 to 32 in an",
+    ),
+    "top beyond": (lambda v: changed(v, top_B=v.top_B + 17), "top_B has 33, "),
+    "left below": (lambda v: changed(v, left_B=v.left_B - 999), "left_B has -983, "),
+    "left beyond": (lambda v: changed(v, left_B=v.left_B + 999), "left_B has 1015, "),
+    "one of many": (lambda v: changed(v, left_B=np.r_[v.left_B[1:], 33]), "left_B has 33, "),
     "fewer lefts": (lambda v: changed(v, left_B=v.left_B[1:]), r"left_B has the shape \(7,\), not \(8,\)"),
+    "one side": (lambda v: changed(v, sides_B2=v.sides_B2[:, 0]), r"sides_B2 has the shape \(8,\), not"),
+    "too high": (
+        lambda v: changed(v, sides_B2=v.sides_B2 + np.array([17, 0])),
+        "top_B has 16, .* 241 .* 0 to 15",
+    ),
+    "too wide": (
+        lambda v: changed(v, sides_B2=v.sides_B2 + np.array([0, 17])),
+        "left_B has 16, .* 241 .* 0 to 15",
+    ),
+    "no pixels": (lambda v: changed(v, sides_B2=0 * v.sides_B2), "top_B has 16, and a crop of 0 pixels"),
     "fewer flips": (lambda v: changed(v, flip_B=v.flip_B[1:]), r"flip_B has the shape \(7,\)"),
     "two colours": (lambda v: changed(v, shift_B3=v.shift_B3[:, 1:]), r"shift_B3 has the shape \(8, 2\)"),
     "fewer angles": (lambda v: changed(v, angle_B=v.angle_B[1:]), r"angle_B has the shape \(7,\)"),
@@ -266,6 +286,51 @@ def test_angles_are_uniform_within_the_rotation_and_zero_without_it():
     assert not draw(AugmentConfig(), AXES, 0, 0, 20).angle_B.any()
 
 
+def test_parts_of_any_size_lie_within_the_image_and_cover_their_share_of_it():
+    views = draw(AugmentConfig(crop_area=0.2), AXES, 0, 0, 20_000)
+    height, width = views.sides_B2.T
+    assert views.sides_B2.min() >= 1
+    assert min(views.top_B.min(), views.left_B.min()) == 0
+    assert (views.top_B + height).max() == (views.left_B + width).max() == 256
+    share = height * width / 256**2
+    assert 0.198 < share.min() < 0.203  # sides are whole numbers of pixels
+    free = np.maximum(height, width) < 256  # others were cut to the image's side
+    ratio = (height / width)[free]
+    assert ratio.min() == pytest.approx(3 / 4, rel=0.01)
+    assert ratio.max() == pytest.approx(4 / 3, rel=0.01)
+    from scipy import stats
+
+    middle = np.abs(share - 0.4) < 0.1  # of which no side can reach the image's
+    assert stats.kstest(share[middle], stats.uniform(0.3, 0.2).cdf).pvalue > 1e-3
+    assert stats.kstest(np.log((height / width)[middle]), stats.uniform(*LOG_RATIOS).cdf).pvalue > 1e-3
+
+
+def test_a_part_is_resized_as_pillow_does(images, mean):
+    # Pillow's bilinear filter interpolates four pixels where an image grows; it takes more where it shrinks.
+    sides = np.array([[100, 150], [224, 180], [223, 224], [64, 64], [30, 200], [1, 1], [200, 7], [211, 199]])
+    views = changed(fixed(8, 9, 20, False), sides_B2=sides, flip_B=np.arange(8) % 2 == 1)
+    ours = crop(images, 0 * mean, views, AugmentConfig(), training=True).permute(0, 2, 3, 1).numpy()
+    for image, found, (height, width), flip in zip(images, ours, sides, views.flip_B, strict=True):
+        box = (20, 9, 20 + width, 9 + height)
+        expected = Image.fromarray(image).resize((224, 224), Image.Resampling.BILINEAR, box=box)
+        expected = np.asarray(expected, np.float64)[:, :: -1 if flip else 1]
+        assert np.abs(found - expected).max() <= 1.0  # Pillow rounds twice to whole numbers
+
+
+def test_without_random_crops_no_part_is_resized():
+    views = draw(AugmentConfig(crops=False, crop_area=0.2), AXES, 0, 0, 20)
+    assert set(views.sides_B2.ravel()) == {224}
+
+
+def test_groups_of_samples_share_a_part():
+    views = draw(AugmentConfig(crop_area=0.2, crop_group=4), AXES, 0, 0, 10)
+    for name in ("top_B", "left_B", "sides_B2"):
+        parts = getattr(views, name)
+        assert (parts[:4] == parts[0]).all()
+        assert (parts[4:8] == parts[4]).all()
+    assert not np.array_equal(views.sides_B2[0], views.sides_B2[4])
+
+
 def test_an_axis_is_as_long_as_its_standard_deviation():
     vectors = np.array([[0.6, -0.8, 0], [0.8, 0.6, 0], [0, 0, 1]])
     # The last eigenvalue of grey pixels is zero but for rounding, which may be negative.
@@ -309,6 +374,7 @@ def test_a_fixed_view_changes_no_colour_and_turns_nothing():
     )
     assert not views.shift_B3.any()
     assert not views.angle_B.any()
+    assert views.sides_B2.tolist() == [[224, 224], [224, 224]]
 
 
 @pytest.mark.parametrize("shape", [(224, 256, 3), (256, 224, 3), (256, 256, 1), (256, 256)])

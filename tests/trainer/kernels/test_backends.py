@@ -125,13 +125,17 @@ def crops():
         means = torch.from_numpy(np.stack([mean, mean[:, ::-1]]))
         top, left = draw.integers(0, side - kernels.CROP, (2, B), endpoint=True)
         flip, shift = draw.random(B) < 0.5, draw.normal(0, 20, (B, 3)).astype(np.float32)
-        for rotation in (0.0, 20.0):
+        plain = np.full((B, 2), kernels.CROP)
+        resized = np.minimum(draw.integers(1, side, (B, 2), endpoint=True), side - np.stack([top, left], 1))
+        resized[::3] = kernels.CROP
+        for rotation, sides in ((0.0, plain), (20.0, plain), (0.0, resized), (20.0, resized)):
             angle = draw.uniform(-rotation, rotation, B).astype(np.float32)
             angle[::2] = 0
             for centered in (False, True):
                 for scale in (1.0, float(np.float32(1 / 60))):
-                    where = top, left, flip, shift, angle
-                    name = f"rotation={rotation}, centered={centered}, scale={scale:.2g}"
+                    where = top, left, sides, flip, shift, angle
+                    how = "resized" if sides is resized else "cut"
+                    name = f"{how}, rotation={rotation}, centered={centered}, scale={scale:.2g}"
                     arguments = images, means, *where, scale, centered, kernels.CROP, None
                     yield Case("crop", f"{B} of {side}", name, arguments)
 

@@ -32,6 +32,7 @@ def crop(**changes):
     views = {
         "top": np.zeros(2, np.int64),
         "left": np.zeros(2, np.int64),
+        "sides": np.full((2, 2), 224),
         "flip": np.zeros(2, bool),
         "shift": np.zeros((2, 3), np.float32),
         "angle": np.zeros(2, np.float32),
