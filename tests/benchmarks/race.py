@@ -7,7 +7,6 @@ is the time in which a command runs.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import time
@@ -72,21 +71,33 @@ class Runner:
         """The time in which it ran until its validation error was so low; None if it was not yet."""
         return next((seconds for seconds, reached in self.curve if reached <= error), None)
 
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal to all processes of the command, also to those that are started meanwhile."""
-        sent: set[int] = set()
-        while new := self._processes() - sent:
-            for pid in new:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-            sent |= new
+    def send(self, number: signal.Signals) -> set[psutil.Process]:
+        """Send a signal to all processes of the command, also to those that are started meanwhile.
 
-    def _processes(self) -> set[int]:
+        Returns the processes.
+        """
+        sent: set[psutil.Process] = set()
+        while new := self.processes() - sent:
+            for process in new:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+            sent |= new
+        return sent
+
+    def end(self) -> None:
+        """Kill all processes of the command, and wait until they are gone."""
+        if self.process is not None:
+            killed = self.send(signal.SIGKILL)
+            self.process.wait()
+            psutil.wait_procs(killed, timeout=10)  # where nobody reaps orphans, one would wait for ever
+
+    def processes(self) -> set[psutil.Process]:
+        """All processes of the command; none before its start and after its end."""
         if self.process is None:
             return set()
         try:
             parent = psutil.Process(self.process.pid)
-            return {parent.pid, *(child.pid for child in parent.children(recursive=True))}
+            return {parent, *parent.children(recursive=True)}
         except psutil.NoSuchProcess:
             return set()
 
@@ -110,6 +121,4 @@ def race(
                 told[id(runner)] = len(runner.curve)
     finally:
         for runner in runners:
-            runner.send(signal.SIGKILL)
-            if runner.process is not None:
-                runner.process.wait()
+            runner.end()

@@ -1,13 +1,16 @@
 """The race: runners take turns, alone on the machine, and the time of their own turns counts."""
 
 import sys
+import tarfile
 import time
 
 import psutil
 import pytest
 from PIL import Image
 
+from preprocess.errors import UserError
 from tests.benchmarks.race import Runner, race
+from tests.benchmarks.settings import Settings
 from tests.benchmarks.stages import race as stage
 from tests.benchmarks.workers import zoo
 
@@ -36,7 +39,7 @@ def runner(name, folder, script=SCRIPT):
 
 def states(runner):
     """The states of a command's processes."""
-    return {psutil.Process(pid).status() for pid in runner._processes()}
+    return {process.status() for process in runner.processes()}
 
 
 def test_all_processes_of_a_runner_stand_still_outside_of_its_turn(tmp_path):
@@ -44,7 +47,10 @@ def test_all_processes_of_a_runner_stand_still_outside_of_its_turn(tmp_path):
     try:
         while not one.curve:
             one.run(0.2)
-        assert len(one._processes()) == 2
+        assert len(one.processes()) == 2
+        deadline = time.monotonic() + 60
+        while states(one) != {psutil.STATUS_STOPPED} and time.monotonic() < deadline:
+            time.sleep(0.01)  # a process in the middle of a system call stops after it
         assert states(one) == {psutil.STATUS_STOPPED}
         before = one.read_errors()
         time.sleep(0.6)
@@ -57,16 +63,16 @@ def test_all_processes_of_a_runner_stand_still_outside_of_its_turn(tmp_path):
         assert one.ended
         assert [error for _, error in one.curve] == [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
     finally:
-        race([one], 1, 1, 0)  # ends it
+        one.end()
 
 
 def test_a_race_ends_when_both_have_reached_the_error_and_leaves_no_process(tmp_path):
     runners, said = [runner(name, tmp_path) for name in ("one", "other")], []
-    pids = set()
+    seen = set()
 
     def say(text):
         said.append(text)
-        pids.update(*(r._processes() for r in runners))
+        seen.update(*(r.processes() for r in runners))
 
     race(runners, 0.5, 0.3, 60, say)
     for r in runners:
@@ -75,8 +81,8 @@ def test_a_race_ends_when_both_have_reached_the_error_and_leaves_no_process(tmp_
         assert r.seconds_to(0.01) is None
         assert r.curve == sorted(r.curve)
     assert any(text.startswith("other: 50.0 % after 0.") for text in said)
-    assert pids
-    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
+    assert seen
+    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in seen)
 
 
 def test_a_runner_that_never_gets_there_is_ended(tmp_path):
@@ -125,3 +131,25 @@ def test_the_curves_are_written_and_drawn(tmp_path):
     stage.write(tmp_path / "bench-race.json", runners)
     assert (tmp_path / "bench-race-curves.png").stat().st_size > 10_000
     assert '"curve"' in (tmp_path / "bench-race-curves.json").read_text()
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_photographs_are_taken_from_a_folder_or_a_tar(kind, photographs, tmp_path_factory):
+    scratch = tmp_path_factory.mktemp("scratch")
+    source = photographs
+    if kind == "tar":
+        source = scratch / "photographs.tar"
+        with tarfile.open(source, "w") as file:
+            for part in ("train", "val"):
+                file.add(photographs / part, part)
+    found = stage.folder(Settings(imagenet=source), scratch)
+    assert len(list((found / "train").rglob("*.jpg"))) == 4
+
+
+def test_without_photographs_the_race_says_what_it_needs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="Imagenette as data/imagenette"):
+        stage.folder(Settings(), tmp_path)
+    (tmp_path / "data" / "imagenette" / "train").mkdir(parents=True)
+    with pytest.raises(UserError, match="data/imagenette has no train/CLASS/ and val/CLASS/"):
+        stage.folder(Settings(), tmp_path)

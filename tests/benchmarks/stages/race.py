@@ -21,6 +21,7 @@ from trainer.runs.log import having, read_log
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+IMAGENETTE = Path("data/imagenette")
 OURS = "snakemake preprocess; mpirun -n 2 python -m trainer.run"
 PEER = "the model zoos' AlexNet in torch, bfloat16 autocast, channels_last, DataLoader from the JPEGs, SGD"
 
@@ -58,16 +59,19 @@ def rows(settings: Settings, scratch: Path) -> list[Row]:
 
 
 def folder(settings: Settings, scratch: Path) -> Path:
-    """Class folders train/ and val/ of JPEGs. Raises UserError without --imagenet."""
-    if settings.imagenet is None:
-        raise UserError("race needs photographs: --imagenet FOLDER or TAR with train/CLASS/ and val/CLASS/.")
-    images = settings.imagenet.absolute()
+    """Class folders train/ and val/ of JPEGs. Raises UserError where there are none."""
+    images = (settings.imagenet or IMAGENETTE).absolute()
+    if not images.exists():
+        raise UserError(
+            f"race needs photographs: unpack or link Imagenette as {IMAGENETTE}, or name with --imagenet a "
+            "folder or a tar of train/CLASS/ and val/CLASS/."
+        )
     if images.is_file():
         images, archive = scratch / "photographs", images
         with tarfile.open(archive) as file:
             file.extractall(images, filter="data")
     if not all((images / part).is_dir() for part in ("train", "val")):
-        raise UserError(f"{settings.imagenet} has no train/CLASS/ and val/CLASS/ with images.")
+        raise UserError(f"{settings.imagenet or IMAGENETTE} has no train/CLASS/ and val/CLASS/ with images.")
     return images
 
 
