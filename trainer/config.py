@@ -122,9 +122,9 @@ class AugmentConfig(Ranged):
     """Random crops (paper 4.1). Off: the central crop."""
     crop_size: Literal[224, 227] = 224
     """Pixels along a crop (paper 4.1: 224). Caffe: 227, with --conv1-pad 0."""
-    crop_area: Annotated[float, Range("[0.01, 1]")] = 1.0
+    crop_area: Annotated[float | None, Range("[0.01, 1]")] = 1.0
     """Least share of the image in a random crop of any size, with sides of 3:4 to 4:3, which is resized to
-    --crop-size. 1: crops of that size, not resized (paper 4.1)."""
+    --crop-size. 1: crops of that size, not resized (paper 4.1). None: by the size of the training set."""
     flips: bool = True
     """Flip left to right at random (paper 4.1)."""
     rotation: Annotated[float, Range("[0, 45]")] = 0.0
@@ -155,6 +155,8 @@ class OptimizerConfig(Ranged):
     """Momentum (paper 5)."""
     weight_decay: Annotated[float, Range("[0, 100]")] = 5e-4
     """Weight decay (paper 5): the momentum loses weight decay * learning rate * weight in each step."""
+    conv1_decay: Annotated[float | None, Range("[0, 1e6]")] = 1.0
+    """Weight decay of conv1, as a multiple of the other layers'. None: by the size of the training set."""
     bias_decay: bool = True
     """Weight decay of the biases too. cuda-convnet: no."""
     bias_lr: Annotated[float, Range("[0, 1000]")] = 1.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from trainer.config import AugmentConfig, Config, NetworkConfig, OptimizerConfig
+from trainer.config import AugmentConfig, Config, NetworkConfig, OptimizerConfig, with_changes
 
 PAPER = Config(
     recipe="paper",
@@ -40,13 +40,18 @@ CUDA_CONVNET = Config(
 
 AUTO = Config(
     network=NetworkConfig(init="scaled", init_bias=0.0),
-    augment=AugmentConfig(divisor=60.0),  # about a pixel's standard deviation, so that inputs are near 1
+    # A divisor of about a pixel's standard deviation, so that inputs are near 1.
+    augment=AugmentConfig(divisor=60.0, crop_area=None),
+    optim=OptimizerConfig(conv1_decay=None),
 )
 
 OF_INITIAL_WEIGHTS = ("init", "init_std", "init_std_conv345", "init_bias")
 """The settings of the network that matter at the beginning alone."""
 OF_INPUT = ("crop_size", "mean_window", "divisor")
 """The settings of augmentation that the first layer has learned with."""
+
+MANY = 100_000
+"""Training images from which on `auto` trains as the paper does: a tenth of ImageNet's, in round numbers."""
 
 RECIPES = {"auto": AUTO, "paper": PAPER, "cuda-convnet": CUDA_CONVNET}
 
@@ -61,12 +66,28 @@ def with_network(recipe: Config, trained: Config) -> Config:
     return dataclasses.replace(recipe, network=trained.network, augment=augment)
 
 
+def usual_rate(batch: int) -> tuple[float, str]:
+    """The learning rate of `auto` for a batch size, and where it comes from.
+
+    Above 128 Krizhevsky (2014) found proportion to the batch size to work best, with a warm-up. In proportion
+    to the square root, which he derives, the updates of smaller batches would have the same variance; with 32
+    images that was too cautious, on Imagenette and on CIFAR-10.
+    """
+    if batch > 128:
+        return 0.01 * batch / 128, "the paper's 0.01 for a batch of 128, in proportion to the batch size"
+    if batch < 32:
+        how = "for batches of 32 to 128, in proportion to the square root of a smaller one"
+        return 0.01 * math.sqrt(batch / 32), f"the paper's 0.01 {how}"
+    return 0.01, "the paper's, for batches of 32 to 128"
+
+
 def settle(config: Config, train_images: int) -> tuple[Config, list[str]]:
     """Fill in the settings that the recipe leaves open; also return the reasons, one sentence each."""
-    o, reasons = config.optim, []
-    batch, lr, epochs, warmup = o.batch_size, o.lr, o.epochs, o.warmup_epochs
+    o, crop_area, reasons = config.optim, config.augment.crop_area, []
+    batch, lr, epochs, warmup, conv1_decay = o.batch_size, o.lr, o.epochs, o.warmup_epochs, o.conv1_decay
+    many = train_images >= MANY
     if batch is None:
-        batch = 128 if train_images >= 100_000 else 32
+        batch = 128 if many else 32
         reasons.append(
             f"batch size {batch}: the paper's 128 from 100,000 images on; 32 below, for more updates"
         )
@@ -77,27 +98,38 @@ def settle(config: Config, train_images: int) -> tuple[Config, list[str]]:
             "the cube root, for a first result soon; --epochs N for a better one"
         )
     if lr is None:
-        # Krizhevsky (2014): in proportion to the square root of the batch size, the variance of an update is
-        # always the same. Above 128 he found proportion to the batch size, with a warm-up, to work better.
-        share = batch / 128
-        lr = 0.01 * (share if share > 1 else math.sqrt(share))
-        how = "the batch size" if share > 1 else "the square root of the batch size"
-        reasons.append(f"learning rate {lr:g}: the paper's 0.01 for a batch of 128, in proportion to {how}")
+        lr, why = usual_rate(batch)
+        reasons.append(f"learning rate {lr:g}: {why}")
         if config.run.init_from:
             reasons.append(
                 "fine-tuning at the learning rate of a run from scratch: best for a network that was trained "
                 f"on few images; for one of a far larger set, a tenth is usual: --lr {lr / 10:g} --fc8-lr 10"
             )
         if not warmup:
-            warmup = 1.0
+            warmup = 1.0 if batch > 128 else 0.25
             reasons.append(
-                "warm-up over 1 epoch: the full learning rate in the first steps can leave units at zero "
-                "for good"
+                f"warm-up over {warmup:g} epochs: the full learning rate in the first steps can leave units "
+                "at zero for good"
+            )
+    if conv1_decay is None:
+        # Sum of learning rate times weight decay, over one minus momentum: what the weights' beginning loses.
+        # The paper's training takes away all of it, 5,000 steps hardly any.
+        conv1_decay = 1.0 if many or config.run.init_from else 20.0
+        if conv1_decay > 1:
+            reasons.append(
+                f"weight decay of conv1 {conv1_decay:g} times that of other layers: so few steps would leave "
+                "its filters the noise that they were drawn as"
+            )
+    if crop_area is None:
+        crop_area = 1.0 if many else 0.5
+        if crop_area < 1:
+            reasons.append(
+                f"crops of {100 * crop_area:g} % of the image or more, resized: more views of few images"
             )
     if batch > train_images:
         reasons.append(
             f"a batch of {batch} is larger than the training set of {train_images}: each step has every "
             f"image {batch / train_images:.3g} times; --batch-size N for a smaller one"
         )
-    o = dataclasses.replace(o, batch_size=batch, lr=lr, epochs=epochs, warmup_epochs=warmup)
-    return dataclasses.replace(config, optim=o), reasons
+    settled = {"batch_size": batch, "lr": lr, "epochs": epochs, "warmup_epochs": warmup}
+    return with_changes(config, **settled, conv1_decay=conv1_decay, crop_area=crop_area), reasons

@@ -83,8 +83,9 @@ def draw(
     shift = settings.color_std * alphas @ axes.T if colored else np.zeros((images, 3))
     angle = rng.uniform(-settings.rotation, settings.rotation, images)  # later draws change no earlier one
     sides = np.full((images, 2), settings.crop_size)
-    if settings.crops and settings.crop_area < 1:
-        groups_G2 = sizes(rng, groups, side, settings.crop_area)
+    least = settings.crop_area if settings.crops and settings.crop_area is not None else 1.0
+    if least < 1:
+        groups_G2 = sizes(rng, groups, side, least)
         top, left = rng.integers(0, side - groups_G2.T, endpoint=True)[:, of_place]
         sides = groups_G2[of_place]
     flip = (flips & settings.flips)[of_place]

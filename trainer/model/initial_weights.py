@@ -47,5 +47,6 @@ def init_std(settings: NetworkConfig, layer: str, weight: Tensor) -> float:
     if layer in ("fc7", "fc8"):
         std /= (1 - settings.dropout) ** 0.5
     # With all layers alike fc8 would learn hundreds of times faster, relative to its weights, than those
-    # below: a learning rate small enough for it would hardly move them. fc7 starts a tenth as large.
-    return std * {"fc7": 0.1, "fc8": 3.0}.get(layer, 1.0)
+    # below: a learning rate small enough for it would hardly move them. fc7 starts a tenth as large. So does
+    # conv1, whose filters would else remain the noise that they are drawn as.
+    return std * {"conv1": 0.1, "fc7": 0.1, "fc8": 3.0}.get(layer, 1.0)

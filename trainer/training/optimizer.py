@@ -127,4 +127,5 @@ def sgd_step_(stage: FlatStage, optim: OptimizerConfig, lr: float, frozen: tuple
         rate = lr * optim.bias_lr if kind == "bias" else lr
         rate *= optim.fc8_lr if layer == "fc8" else 1.0
         decay = 0.0 if kind == "bias" and not optim.bias_decay else optim.weight_decay
+        decay *= optim.conv1_decay if layer == "conv1" and optim.conv1_decay is not None else 1.0
         kernels.sgd_(w, v, g, rounded, optim.momentum, rate * decay, rate)

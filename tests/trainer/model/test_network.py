@@ -14,7 +14,7 @@ from trainer.model.dropout import dropout_masks
 from trainer.model.initial_weights import build_tower
 from trainer.model.network import LAYERS, TOWERS, Tower, TwoTowerAlexNet
 from trainer.model.operations import Operation, operations_after, spatial_norm
-from trainer.recipes import CUDA_CONVNET
+from trainer.recipes import AUTO, CUDA_CONVNET
 from trainer.training.optimizer import flatten
 
 # Section 3.5 of the paper, counted by hand: both towers together.
@@ -239,6 +239,25 @@ def test_initial_weights_are_the_recipes():
         assert getattr(tower, layer).weight.std().item() == pytest.approx(expected, rel=0.03), layer
         bias = 1.0 if layer in ("conv2", "conv4", "conv5", "fc6", "fc7") else 0.0
         assert (getattr(tower, layer).bias == bias).all(), layer
+
+
+def test_scaled_weights_start_by_the_number_of_their_inputs():
+    tower = build_tower(AUTO.network, 1000, "a", seed=3)
+    # sqrt(2 / inputs); times 2^0.75 after LRN, times sqrt(2) after dropout; and the factors of three layers.
+    expected = {
+        "conv1": 0.1 * (2 / 363) ** 0.5,
+        "conv2": 2**0.75 * (2 / 1200) ** 0.5,
+        "conv3": 2**0.75 * (2 / 2304) ** 0.5,
+        "conv4": (2 / 1728) ** 0.5,
+        "conv5": (2 / 1728) ** 0.5,
+        "fc6": (2 / 9216) ** 0.5,
+        "fc7": 0.1 * (4 / 4096) ** 0.5,
+        "fc8": 3 * (4 / 4096) ** 0.5,
+    }
+    for layer in LAYERS:
+        found = getattr(tower, layer)
+        assert found.weight.std().item() == pytest.approx(expected[layer], rel=0.03), layer
+        assert found.bias is None or not found.bias.any(), layer
 
 
 def test_the_towers_start_different_and_the_same_in_every_process():

@@ -305,3 +305,47 @@ def test_fc8_has_its_own_multiple_of_the_learning_rate():
     for name, p in tower.named_parameters():
         expected = -0.5 if name.startswith("fc8") else 0.85
         torch.testing.assert_close(p.detach(), torch.full_like(p, expected), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("multiple", "conv1"), [(4.0, 0.7), (0.0, 0.9), (None, 0.85)])
+def test_conv1_has_its_own_multiple_of_the_weight_decay(multiple, conv1):
+    """By hand, w = g = 1, decay 0.5, lr 0.1: v = -(0.5 * 0.1 + 0.1) = -0.15; in conv1 -(4 * 0.05 + 0.1)."""
+    tower = build_tower(SMALL, 5, "a", seed=0)
+    stages = flatten(tower)
+    for p in tower.parameters():
+        p.data.fill_(1.0)
+        p.grad.fill_(1.0)
+    for stage in stages:
+        sgd_step_(stage, OptimizerConfig(conv1_decay=multiple, weight_decay=0.5), 0.1)
+    for name, p in tower.named_parameters():
+        expected = conv1 if name.startswith("conv1") else 0.85
+        torch.testing.assert_close(p.detach(), torch.full_like(p, expected), rtol=1e-6, atol=0)
+
+
+def test_auto_makes_conv1_learn_and_resizes_crops_where_there_are_few_images():
+    few, reasons = settle(AUTO, 99_999)
+    assert (few.optim.conv1_decay, few.augment.crop_area) == (20, 0.5)
+    assert any("weight decay of conv1 20 times" in reason for reason in reasons)
+    assert any("crops of 50 % of the image or more" in reason for reason in reasons)
+    many, reasons = settle(AUTO, 100_000)
+    assert (many.optim.conv1_decay, many.augment.crop_area) == (1, 1)
+    assert not any("conv1" in reason or "crops" in reason for reason in reasons)
+    asked, _ = settle(with_changes(AUTO, conv1_decay=3.0, crop_area=0.9), 500)
+    assert (asked.optim.conv1_decay, asked.augment.crop_area) == (3, 0.9)
+    # A trained network's filters have formed.
+    assert settle(with_changes(AUTO, init_from=Path("runs/mine")), 500)[0].optim.conv1_decay == 1
+
+
+@pytest.mark.parametrize(
+    ("batch", "lr", "warmup", "words"),
+    [
+        (8, 0.005, 0.25, "in proportion to the square root of a smaller one"),  # 0.01 / sqrt(4)
+        (32, 0.01, 0.25, "for batches of 32 to 128"),
+        (128, 0.01, 0.25, "for batches of 32 to 128"),
+        (1024, 0.08, 1.0, "in proportion to the batch size"),
+    ],
+)
+def test_autos_learning_rate_follows_the_batch_size(batch, lr, warmup, words):
+    config, reasons = settle(with_changes(AUTO, batch_size=batch), 5000)
+    assert (config.optim.lr, config.optim.warmup_epochs) == (pytest.approx(lr), warmup)
+    assert any(reason.startswith("learning rate") and reason.endswith(words) for reason in reasons)
