@@ -8,7 +8,7 @@ Every line of a block marked `sh` is a command. So that a laptop can run them, s
 - Snakemake: a dry run, on the source of the tiny store; other tests run the real command
 - make: `make -n`, which prints the commands; CI runs lint and test
 - SLURM: the trainer's flags are parsed; tests/slurm runs the scripts on a real SLURM
-- the ablations: the flags are parsed; tests/trainer/test_experiments.py runs them
+- ablations and repeat: the flags are parsed; tests/trainer/test_experiment_runs.py runs them
 - the live page: started, and ended once it prints its address; tests/trainer/test_watch.py tests the page
 """
 
@@ -31,7 +31,7 @@ from tests.trainer.interchange import caffe
 from tests.trainer.interchange.zoo import graph
 from tests.weights import narrow_alexnet
 from trainer.cli import parse, parse_config
-from trainer.experiments import ablations
+from trainer.experiments import ablations, repeat
 
 TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 PAGES = [*(ROOT / name for name in TOP), *sorted((ROOT / "docs").glob("*.md"))]
@@ -148,7 +148,7 @@ def modules() -> list[tuple[int, str, list[str]]]:
     for command in COMMANDS:
         words = shlex.split(command)
         count = int(words[2]) if words[0] == "mpirun" else 1
-        if "-m" not in words or {"trainer.watch", "trainer.doctor", "ablations"} & set(words):
+        if "-m" not in words or {"trainer.watch", "trainer.doctor", "ablations", "repeat"} & set(words):
             continue
         at = words.index("-m") + 1
         found.append((count, words[at], words[at + 1 :]))
@@ -241,9 +241,14 @@ def test_the_doctor_finds_nothing_broken(command, workplace):
     assert "ok    store" in done.stdout
 
 
-def test_the_ablations_take_their_flags():
-    (command,) = [c for c in COMMANDS if "ablations" in c]
+def arguments(name, kind):
+    """The arguments of the only command on the pages that calls this experiment."""
+    (command,) = [c for c in COMMANDS if f"trainer.experiments {name}" in c]
     words = shlex.split(command)
-    flags = words[words.index("ablations") + 1 :]
-    found = parse(ablations.Arguments, "ablations", ablations.Arguments(), flags, ranks=False)
-    assert found.parts == ("lrn", "overlap", "dropout", "colour", "towers", "crops", "relu")
+    return parse(kind, name, kind(), words[words.index(name) + 1 :], ranks=False)
+
+
+def test_the_experiments_that_train_take_their_flags():
+    parts = ("lrn", "overlap", "dropout", "colour", "towers", "crops", "relu")
+    assert arguments("ablations", ablations.Arguments).parts == parts
+    assert arguments("repeat", repeat.Arguments).seeds == (0, 1, 2)
