@@ -29,7 +29,18 @@ def runs(tiny_store, tmp_path_factory):
                 code = train(
                     tiny_store,
                     folder / device,
-                    *("--device", device, "--epochs", "3", "--max-steps", steps, "--log-every", "5"),
+                    *(
+                        "--device",
+                        device,
+                        "--epochs",
+                        "3",
+                        "--max-steps",
+                        steps,
+                        "--log-every",
+                        "5",
+                        "--lr",
+                        "0.001",
+                    ),
                 )
             assert code == 0
     return folder

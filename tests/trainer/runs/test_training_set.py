@@ -50,7 +50,7 @@ def stores(tmp_path_factory):
 def trained(request, stores, tmp_path_factory):
     """A network that tells the colours apart, trained on one of the two."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    assert train(stores[request.param], folder, "--epochs", "8", "--lr", "0.003", "--color-std", "0") == 0
+    assert train(stores[request.param], folder, "--epochs", "32", "--lr", "0.003", "--color-std", "0") == 0
     return request.param, folder
 
 
