@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from statistics import fmean, stdev
 from typing import Any
 
@@ -50,7 +51,7 @@ def run(arguments: Arguments) -> None:
         write_atomically(arguments.out / "repeat.md", text.encode())
         logs = {f"seed {row['seed']}": runs.log(wanted[row["seed"]]) for row in rows}
         paths = [arguments.out / f"repeat.{kind}" for kind in ("png", "svg")]
-        style.save(lambda logs=logs: curves.together(logs), paths)  # type: ignore[misc]
+        style.save(partial(curves.together, logs), paths)
         print(f"\n{text}")
     print(f"the table and its figure: {arguments.out / 'repeat.md'}, repeat.png")
 
