@@ -71,7 +71,7 @@ def usual_rate(batch: int) -> tuple[float, str]:
 
     Above 128 Krizhevsky (2014) found proportion to the batch size to work best, with a warm-up. In proportion
     to the square root, which he derives, the updates of smaller batches would have the same variance; with 32
-    images that was too cautious, on Imagenette and on CIFAR-10.
+    images of Imagenette the paper's own rate learned no worse (tests/benchmarks/NOTES.md).
     """
     if batch > 128:
         return 0.01 * batch / 128, "the paper's 0.01 for a batch of 128, in proportion to the batch size"

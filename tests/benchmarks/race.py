@@ -89,7 +89,7 @@ class Runner:
         if self.process is not None:
             killed = self.send(signal.SIGKILL)
             self.process.wait()
-            psutil.wait_procs(killed, timeout=10)  # where nobody reaps orphans, one would wait for ever
+            psutil.wait_procs(killed, timeout=10)  # in a container without an init process they never go
 
     def processes(self) -> set[psutil.Process]:
         """All processes of the command; none before its start and after its end."""

@@ -293,15 +293,21 @@ def test_epoch_ends_are_those_of_exact_fractions(images, batch):
         assert schedule.ends_epoch(step) == (done > (step - 1) * batch // images), step
 
 
-def test_fc8_has_its_own_multiple_of_the_learning_rate():
-    """By hand, w = 1, g = 1, decay 0.5, lr 0.1: v = -(0.5 * 0.1 + 0.1) = -0.15; ten times that in fc8."""
+def after_one_update(optim):
+    """A tower whose weights and gradients were 1, after one update with a learning rate of 0.1."""
     tower = build_tower(SMALL, 5, "a", seed=0)
     stages = flatten(tower)
     for p in tower.parameters():
         p.data.fill_(1.0)
         p.grad.fill_(1.0)
     for stage in stages:
-        sgd_step_(stage, OptimizerConfig(fc8_lr=10.0, weight_decay=0.5), 0.1)
+        sgd_step_(stage, optim, 0.1)
+    return tower
+
+
+def test_fc8_has_its_own_multiple_of_the_learning_rate():
+    """By hand, w = 1, g = 1, decay 0.5, lr 0.1: v = -(0.5 * 0.1 + 0.1) = -0.15; ten times that in fc8."""
+    tower = after_one_update(OptimizerConfig(fc8_lr=10.0, weight_decay=0.5))
     for name, p in tower.named_parameters():
         expected = -0.5 if name.startswith("fc8") else 0.85
         torch.testing.assert_close(p.detach(), torch.full_like(p, expected), rtol=1e-6, atol=0)
@@ -310,13 +316,7 @@ def test_fc8_has_its_own_multiple_of_the_learning_rate():
 @pytest.mark.parametrize(("multiple", "conv1"), [(4.0, 0.7), (0.0, 0.9), (None, 0.85)])
 def test_conv1_has_its_own_multiple_of_the_weight_decay(multiple, conv1):
     """By hand, w = g = 1, decay 0.5, lr 0.1: v = -(0.5 * 0.1 + 0.1) = -0.15; in conv1 -(4 * 0.05 + 0.1)."""
-    tower = build_tower(SMALL, 5, "a", seed=0)
-    stages = flatten(tower)
-    for p in tower.parameters():
-        p.data.fill_(1.0)
-        p.grad.fill_(1.0)
-    for stage in stages:
-        sgd_step_(stage, OptimizerConfig(conv1_decay=multiple, weight_decay=0.5), 0.1)
+    tower = after_one_update(OptimizerConfig(conv1_decay=multiple, weight_decay=0.5))
     for name, p in tower.named_parameters():
         expected = conv1 if name.startswith("conv1") else 0.85
         torch.testing.assert_close(p.detach(), torch.full_like(p, expected), rtol=1e-6, atol=0)
